@@ -1,0 +1,142 @@
+"""The nouns of the suite: Gaussians, cameras, driving codes, lifted identities. Imports nothing of ours.
+
+Canonical space, shared by every world: x to the subject's left, y up, z out of the face, origin in the middle of the
+head, one unit is about 38 cm (a head with its neck fills the box of side 1). Eyes sit near (±0.084, 0.135, 0.19), the
+mouth near (0, -0.045, 0.25). Cameras follow OpenCV (x right, y down, z forward), pixel centres at half integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+MOTION_TOKENS = 32
+"""Tokens in a motion code (PAPER §1: 512 numbers are 32 tokens × 16 dimensions)."""
+MOTION_DIM = 16
+FEATURE_DIM = 48
+"""Channels of the feature f and, unless overridden, of the motion basis m."""
+
+
+class UserError(Exception):
+    """A mistake that the user can mend. The command line prints its one sentence and exits with 2."""
+
+
+class _Tensors:
+    """Moves and indexes every tensor field of a dataclass along the batch axis."""
+
+    def map(self, fn: Callable[[Tensor], Tensor]):
+        return type(self)(**{f.name: _apply(fn, getattr(self, f.name)) for f in fields(self)})
+
+    def to(self, *args, **kwargs):
+        return self.map(lambda t: t.to(*args, **kwargs))
+
+    def detach(self):
+        return self.map(Tensor.detach)
+
+    def __getitem__(self, index):
+        return self.map(lambda t: t[index])
+
+
+def _apply(fn, value):
+    if isinstance(value, Tensor):
+        return fn(value)
+    return value.map(fn) if isinstance(value, _Tensors) else value
+
+
+@dataclass
+class Gaussians(_Tensors):
+    """A batch of 3D Gaussians after their activations (gsplat's conventions, no spherical harmonics)."""
+
+    means: Float[Tensor, "B N 3"]
+    quats: Float[Tensor, "B N 4"]  # wxyz, any non-zero length
+    scales: Float[Tensor, "B N 3"]  # linear standard deviations
+    opacities: Float[Tensor, "B N"]  # 0..1
+    colors: Float[Tensor, "B N 3"]  # RGB, 0..1 nominal
+
+
+@dataclass
+class Camera(_Tensors):
+    """A batch of pinhole cameras."""
+
+    viewmats: Float[Tensor, "B 4 4"]  # world → camera, OpenCV axes
+    Ks: Float[Tensor, "B 3 3"]  # in pixels
+    width: int
+    height: int
+
+    def resized(self, width: int, height: int) -> Camera:
+        """The same view on another pixel grid."""
+        scale = torch.tensor([width / self.width, height / self.height, 1.0], device=self.Ks.device)
+        return Camera(self.viewmats, self.Ks * scale[:, None], width, height)
+
+
+@dataclass
+class FlameCode(_Tensors):
+    """Coefficients of a FLAME-format head."""
+
+    shape: Float[Tensor, "B S"]
+    expression: Float[Tensor, "B E"]
+    pose: Float[Tensor, "B 15"]  # axis-angle of root, neck, jaw, left eye, right eye; radians
+
+
+@dataclass
+class MotionCode(_Tensors):
+    """What a driver says about one frame. `flame` is there when the driver's world has a parametric head."""
+
+    motion: Float[Tensor, "B 512"]
+    flame: FlameCode | None = None
+
+    @property
+    def tokens(self) -> Float[Tensor, "B 32 16"]:
+        return self.motion.unflatten(-1, (MOTION_TOKENS, MOTION_DIM))
+
+
+class ParametricHead(Protocol):
+    """A FLAME-format head in canonical space (`i4d_bench.heads.flame.FlameModel` is one)."""
+
+    faces: Int[Tensor, "F 3"]
+    weights: Float[Tensor, "V 5"]  # skinning weights of root, neck, jaw, left eye, right eye
+
+    def __call__(self, shape, expression, pose) -> Float[Tensor, "B V 3"]: ...
+
+    def unposed(self, shape, expression, pose) -> Float[Tensor, "B V 3"]:
+        """Vertices with blendshapes and pose correctives, before skinning."""
+
+    def joint_transforms(self, shape, pose) -> Float[Tensor, "B 5 4 4"]:
+        """Rigid motion of each joint relative to the rest pose: skinned = Σ_j w_j A_j unposed."""
+
+
+@dataclass
+class Identity:
+    """One source image lifted to 3D: all a fusion design may know about the person.
+
+    Canonical avatar = decode(f): the source person with the source's own expression.
+    """
+
+    planes: Float[Tensor, "B 3 C P P"]  # first FEATURE_DIM channels feed f, the rest m
+    f: Float[Tensor, "B N 48"]
+    m: Float[Tensor, "B N M"]
+    anchors: Float[Tensor, "B N 3"]  # where in canonical space each Gaussian was sampled
+    canonical: Gaussians
+    decode: Callable[[Float[Tensor, "B N 48"]], Gaussians]  # Φ, with this identity's priors
+    sample: Callable[[Float[Tensor, "B 3 K P P"]], Float[Tensor, "B N K"]]  # reads planes at the same places as f
+    head: ParametricHead | None = None
+
+    def repeat(self, frames: int) -> Identity:
+        """Every identity `frames` times in a row: [B, …] → [B·frames, …]."""
+        rep = lambda t: t.repeat_interleave(frames, 0)  # noqa: E731
+        return Identity(rep(self.planes), rep(self.f), rep(self.m), rep(self.anchors), self.canonical.map(rep),
+                        self.decode, self.sample, self.head)
+
+
+@dataclass
+class Rendered(_Tensors):
+    """An image with its coverage. `rgb` includes the background, `depth` is Σ wᵢ zᵢ (0 where nothing is)."""
+
+    rgb: Float[Tensor, "B H W 3"]
+    alpha: Float[Tensor, "B H W 1"]
+    depth: Float[Tensor, "B H W 1"]

@@ -1,0 +1,1 @@
+"""Fused kernels and their plain twins (`kernels.reference`)."""

@@ -1,0 +1,5 @@
+"""Fusion designs, one file each. `create(name, **overrides)`, `names(family=None)`: see variants.base."""
+
+from variants.base import Fusion, Prepared, create, design, names, register
+
+__all__ = ["Fusion", "Prepared", "create", "design", "names", "register"]

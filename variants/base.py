@@ -1,0 +1,92 @@
+"""The contract of a fusion design and the registry that finds it.
+
+A new design is one new file in this folder: subclass `Fusion`, decorate it with `@register("name")`. The harness, the
+contract test, the timing, the tables and the figures pick it up by name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Literal
+
+from torch import nn
+
+from i4d_bench.types import Gaussians, Identity, MotionCode, UserError
+
+Family = Literal["local", "global", "parametric", "control"]
+Needs = Literal["motion", "flame", "none"]
+Prepared = Any
+"""Whatever `prepare` caches per identity; only the design itself looks inside."""
+
+
+class Fusion(nn.Module, ABC):
+    """How the driving expression meets the 3D structure.
+
+    family: where the operator works. needs: what it reads of the driving `MotionCode`.
+    neutral_is_canonical: driving with the source's own code gives the canonical avatar exactly.
+    Every constructor argument has a default and is an override that experiments may set.
+    """
+
+    family: ClassVar[Family]
+    needs: ClassVar[Needs]
+    neutral_is_canonical: ClassVar[bool] = False
+
+    @abstractmethod
+    def prepare(self, identity: Identity, source: MotionCode) -> Prepared:
+        """Once per identity: everything that may be cached. Sees no driving code."""
+
+    @abstractmethod
+    def animate(self, prepared: Prepared, driving: MotionCode) -> Gaussians:
+        """Once per frame. `driving` holds k frames for each of the B identities prepared: [B·k, …], identity-major."""
+
+
+_REGISTRY: dict[str, type[Fusion]] = {}
+
+
+def register(name: str):
+    """Class decorator: makes the design known under `name`. A second design of that name raises ValueError."""
+
+    def add(cls: type[Fusion]) -> type[Fusion]:
+        if name in _REGISTRY and _REGISTRY[name].__qualname__ != cls.__qualname__:
+            raise ValueError(f"two fusion designs are called {name!r}: {_REGISTRY[name]} and {cls}")
+        cls.name = name
+        _REGISTRY[name] = cls
+        return cls
+
+    return add
+
+
+def _discover() -> dict[str, type[Fusion]]:
+    package = importlib.import_module("variants")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"variants.{module.name}")
+    return _REGISTRY
+
+
+def names(family: Family | None = None) -> list[str]:
+    """Names of the registered designs, sorted."""
+    return sorted(n for n, cls in _discover().items() if family in (None, cls.family))
+
+
+def design(name: str) -> type[Fusion]:
+    """The class registered under `name`. Raises UserError with the nearest names."""
+    registry = _discover()
+    if name not in registry:
+        near = difflib.get_close_matches(name, registry, n=3, cutoff=0.4) or sorted(registry)
+        raise UserError(f"there is no fusion design {name!r}; did you mean {', '.join(near)}?")
+    return registry[name]
+
+
+def create(name: str, **overrides) -> Fusion:
+    """A new design with its defaults replaced by `overrides`. Raises UserError for an unknown name or override."""
+    cls = design(name)
+    known = [p for p in inspect.signature(cls.__init__).parameters if p != "self"]
+    for key in overrides:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=3, cutoff=0.4) or known
+            raise UserError(f"{name} has no setting {key!r}; it has {', '.join(near) or 'none'}")
+    return cls(**overrides)
