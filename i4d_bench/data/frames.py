@@ -114,7 +114,7 @@ def open_frames(path: str | Path) -> Frames:
         if meta.get("schema") != SCHEMA:
             raise UserError(f"{path} has data schema {meta.get('schema')}, this version reads {SCHEMA}: make it again")
         names = [n for n in (*ARRAYS, *OPTIONAL) if n in ARRAYS or (path / f"{n}.npy").exists()]
-        arrays = {n: np.load(path / f"{n}.npy", mmap_mode="r+" if os.access(path, os.W_OK) else "r") for n in names}
+        arrays = {n: np.load(path / f"{n}.npy", mmap_mode="c") for n in names}
     except (OSError, ValueError) as e:
         raise UserError(f"the data set {path} is damaged ({e}): delete the folder and make it again") from e
     return Frames(path, meta, arrays)
