@@ -1,0 +1,117 @@
+"""Finds the face in a picture: MediaPipe Face Landmarker (478 landmarks, 52 blendshapes, head pose).
+
+The network is Google's `face_landmarker.task` (Apache-2.0), which the user downloads. Its blendshapes are ARKit's
+without `tongueOut`, which is always 0 here.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from i4d_bench.cache import cache_dir
+from i4d_bench.heads.expressions import NAMES
+from i4d_bench.types import UserError
+
+MODEL_FILE = "face_landmarker.task"
+MIN_SIDE = 256
+"""Smaller images are enlarged to this shorter side before detection; coordinates are returned in the caller's pixels."""
+
+VERTICAL_FOV = 63.0
+"""Degrees: the pinhole camera (principal point in the middle) in which MediaPipe expresses `Face.pose`."""
+
+# iBUG-68 in MediaPipe's mesh: jaw line from the subject's right ear to the left, brows, nose, eyes, lips.
+IBUG68 = np.array(
+    [127, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 356]
+    + [70, 63, 105, 66, 107, 336, 296, 334, 293, 300]
+    + [168, 197, 5, 4, 98, 97, 2, 326, 327]
+    + [33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380]
+    + [61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181]
+    + [78, 82, 13, 312, 308, 317, 14, 87]
+)
+
+
+@dataclass(frozen=True)
+class Face:
+    """One detected face."""
+
+    landmarks: Float[np.ndarray, "478 3"]  # pixels, pixel centres at half integers; z in the same unit, towards the camera < 0
+    blendshapes: Float[np.ndarray, "52"]  # 0..1, heads.expressions.NAMES order
+    pose: Float[np.ndarray, "4 4"]  # MediaPipe's canonical face (cm; x subject's left, y up, z out) → camera, OpenCV axes
+
+
+def to68(landmarks: Float[np.ndarray, "*B 478 D"]) -> Float[np.ndarray, "*B 68 D"]:
+    """The 68 landmarks in iBUG order."""
+    return landmarks[..., IBUG68, :]
+
+
+def find_model(path: str | Path | None = None) -> Path:
+    """The model file: `path` itself, else in $I4D_ASSETS/mediapipe, else in the cache. Raises UserError when it is nowhere."""
+    if path is not None:
+        places = [Path(path)]
+    else:
+        assets = os.environ.get("I4D_ASSETS")
+        places = [Path(assets) / "mediapipe" / MODEL_FILE] if assets else []
+        places.append(cache_dir() / MODEL_FILE)
+    for place in places:
+        if place.is_file():
+            return place
+    raise UserError(
+        f"MediaPipe's {MODEL_FILE} is not at {' or '.join(map(str, places))}: download it from MediaPipe's "
+        f"Face Landmarker model page and put it there"
+    )
+
+
+class Landmarker:
+    """MediaPipe's detector for still images; use it in a `with` block (it holds native threads).
+
+    Raises UserError when mediapipe or its model file is missing or damaged.
+    """
+
+    def __init__(self, model_path: str | Path | None = None):
+        path = find_model(model_path)
+        try:
+            import mediapipe
+            from mediapipe.tasks.python import BaseOptions, vision
+        except ImportError as e:
+            raise UserError("finding faces needs mediapipe: pip install 'i4d-bench[video]'") from e
+        self._image = lambda rgb: mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=rgb)
+        options = vision.FaceLandmarkerOptions(
+            base_options=BaseOptions(model_asset_path=str(path)),
+            output_face_blendshapes=True,
+            output_facial_transformation_matrixes=True,
+        )
+        try:
+            self._detector = vision.FaceLandmarker.create_from_options(options)
+        except (RuntimeError, ValueError) as e:
+            raise UserError(f"{path} is not a usable Face Landmarker model ({e}): download it again") from e
+
+    def __enter__(self) -> Landmarker:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._detector.close()
+
+    def __call__(self, rgb: UInt8[np.ndarray, "H W 3"]) -> Face | None:
+        """The most prominent face, or None. Raises ValueError when `rgb` is not a uint8 RGB image."""
+        if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
+            raise ValueError(f"expected a uint8 [H,W,3] image, got {rgb.dtype} {rgb.shape}")
+        h, w = rgb.shape[:2]
+        if min(h, w) < MIN_SIDE:
+            k = MIN_SIDE / min(h, w)
+            rgb = np.asarray(Image.fromarray(rgb).resize((round(w * k), round(h * k)), Image.Resampling.BICUBIC))
+        found = self._detector.detect(self._image(np.ascontiguousarray(rgb)))
+        if not found.face_landmarks:
+            return None
+        scores = {c.category_name: c.score for c in found.face_blendshapes[0]}
+        return Face(
+            # MediaPipe normalises z by the image's width, as it does x.
+            np.array([(p.x * w, p.y * h, p.z * w) for p in found.face_landmarks[0]], np.float32),
+            np.array([scores.get(name, 0.0) for name in NAMES], np.float32),
+            np.diag([1.0, -1.0, -1.0, 1.0]) @ found.facial_transformation_matrixes[0],
+        )
