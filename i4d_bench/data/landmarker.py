@@ -20,29 +20,36 @@ from i4d_bench.types import UserError
 
 MODEL_FILE = "face_landmarker.task"
 MIN_SIDE = 256
-"""Smaller images are enlarged to this shorter side before detection; coordinates are returned in the caller's pixels."""
+"""Smaller images are enlarged to this shorter side before detection; coordinates come back in the caller's pixels."""
 
 VERTICAL_FOV = 63.0
 """Degrees: the pinhole camera (principal point in the middle) in which MediaPipe expresses `Face.pose`."""
 
-# iBUG-68 in MediaPipe's mesh: jaw line from the subject's right ear to the left, brows, nose, eyes, lips.
-IBUG68 = np.array(
-    [127, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 356]
-    + [70, 63, 105, 66, 107, 336, 296, 334, 293, 300]
-    + [168, 197, 5, 4, 98, 97, 2, 326, 327]
-    + [33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380]
-    + [61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181]
-    + [78, 82, 13, 312, 308, 317, 14, 87]
-)
+# fmt: off
+IBUG68 = np.array([
+    127, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 356,  # jaw line, right ear to left
+    70, 63, 105, 66, 107, 336, 296, 334, 293, 300,  # brows
+    168, 197, 5, 4, 98, 97, 2, 326, 327,  # nose
+    33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380,  # eyes
+    61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181,  # lips, outside
+    78, 82, 13, 312, 308, 317, 14, 87,  # lips, inside
+])
+# fmt: on
+"""iBUG's 68 points in MediaPipe's mesh."""
 
 
 @dataclass(frozen=True)
 class Face:
-    """One detected face."""
+    """One detected face.
 
-    landmarks: Float[np.ndarray, "478 3"]  # pixels, pixel centres at half integers; z in the same unit, towards the camera < 0
-    blendshapes: Float[np.ndarray, "52"]  # 0..1, heads.expressions.NAMES order
-    pose: Float[np.ndarray, "4 4"]  # MediaPipe's canonical face (cm; x subject's left, y up, z out) → camera, OpenCV axes
+    landmarks: pixels, pixel centres at half integers; z in the same unit, smaller is nearer.
+    blendshapes: 0..1, in the order of heads.expressions.NAMES.
+    pose: MediaPipe's canonical face (cm; x to the subject's left, y up, z out) → camera, OpenCV axes.
+    """
+
+    landmarks: Float[np.ndarray, "478 3"]
+    blendshapes: Float[np.ndarray, " 52"]
+    pose: Float[np.ndarray, "4 4"]
 
 
 def to68(landmarks: Float[np.ndarray, "*B 478 D"]) -> Float[np.ndarray, "*B 68 D"]:
@@ -51,7 +58,7 @@ def to68(landmarks: Float[np.ndarray, "*B 478 D"]) -> Float[np.ndarray, "*B 68 D
 
 
 def find_model(path: str | Path | None = None) -> Path:
-    """The model file: `path` itself, else in $I4D_ASSETS/mediapipe, else in the cache. Raises UserError when it is nowhere."""
+    """The model file: `path` itself, else in $I4D_ASSETS/mediapipe, else in the cache. UserError when it is nowhere."""
     if path is not None:
         places = [Path(path)]
     else:
