@@ -1,0 +1,63 @@
+"""The assembly: backbone (encoder, Φ, sampling) lifts an image to an `Identity`; a fusion design animates it."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from i4d_bench.model.decoder import Decoder
+from i4d_bench.model.encoder import Encoder
+from i4d_bench.model.sampling import SAMPLINGS
+from i4d_bench.presets import Model
+from i4d_bench.types import FEATURE_DIM, Gaussians, Identity, MotionCode, ParametricHead
+from variants import Fusion
+
+
+class Backbone(nn.Module):
+    """What every design shares. `grid` (texels or rays per side) may grow during training; no weight depends on it."""
+
+    def __init__(self, config: Model):
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config.size, FEATURE_DIM + config.motion_basis, config.stem, config.widths, config.blocks)
+        self.decoder = Decoder(config.output_scale)
+
+    def lift(
+        self, images: Float[Tensor, "B 3 S S"], grid: int | None = None, head: ParametricHead | None = None
+    ) -> Identity:
+        """One image per person → the canonical avatar and everything a design may read."""
+        bf16 = self.config.bf16 and images.is_cuda
+        with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
+            planes = self.encoder(images)
+        sampling = SAMPLINGS[self.config.sampling](grid or self.config.grid)
+        anchors, prior, read = sampling(planes, self.decoder)
+        features = read(planes)
+        f, m = features[..., :FEATURE_DIM], features[..., FEATURE_DIM:]
+
+        def decode(f: Float[Tensor, "B N 48"]) -> Gaussians:
+            # Frames of a person stand next to each other, so B may be a multiple of the number of identities.
+            own = prior[:1] if self.config.sampling == "plane" else prior.repeat_interleave(len(f) // len(prior), 0)
+            return self.decoder(f, own)
+
+        return Identity(planes, f, m, anchors, decode(f), decode, read, head)
+
+
+class Avatar(nn.Module):
+    """Backbone + fusion design."""
+
+    def __init__(self, backbone: Backbone, fusion: Fusion):
+        super().__init__()
+        self.backbone, self.fusion = backbone, fusion
+
+    def forward(
+        self,
+        images: Float[Tensor, "B 3 S S"],
+        source: MotionCode,
+        driving: MotionCode,
+        grid: int | None = None,
+        head: ParametricHead | None = None,
+    ) -> tuple[Gaussians, Identity]:
+        """Animates each image with its k driving frames ([B·k], identity-major): the whole path, as in training."""
+        identity = self.backbone.lift(images, grid, head)
+        return self.fusion.animate(self.fusion.prepare(identity, source), driving), identity

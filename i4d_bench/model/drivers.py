@@ -1,0 +1,79 @@
+"""Drivers: what turns a driving frame into a `MotionCode` (DESIGN §3). All are frozen when designs train.
+
+`oracle`       the world's true ARKit coefficients: a perfect expression encoder
+`blendshapes`  MediaPipe's 52 coefficients, measured on real video
+`flame`        the parametric head's expression and pose coefficients
+`image`        coefficients that a CNN, trained once per world, reads off the driving image
+
+Each ends in the same kind of fixed random network to 32 × 16 tokens, so that a design meets an entangled code, as with
+X-NeMo's motion encoder, and not 52 named sliders.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from i4d_bench.data.frames import Frames
+from i4d_bench.types import MOTION_DIM, MOTION_TOKENS, MotionCode, UserError
+
+HIDDEN = 256
+
+
+class RandomTokens(nn.Module):
+    """A fixed random two-layer network, coefficients [B,K] → 512 numbers of unit scale. Zero maps to zero."""
+
+    def __init__(self, coefficients: int, seed: int = 0):
+        super().__init__()
+        g = torch.Generator().manual_seed(seed)
+        self.register_buffer("w1", torch.randn(coefficients, HIDDEN, generator=g))
+        self.register_buffer("w2", torch.randn(HIDDEN, MOTION_TOKENS * MOTION_DIM, generator=g) * HIDDEN**-0.5 * 1.5)
+
+    def forward(self, coefficients: Float[Tensor, "B K"]) -> Float[Tensor, "B 512"]:
+        return torch.tanh(coefficients @ self.w1) @ self.w2
+
+
+class ImageReader(Protocol):
+    """`metrics.expression.Reader`, as far as a driver needs it."""
+
+    def coefficients(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B 52"]: ...
+
+
+class Driver(nn.Module):
+    """`encode(frames, index)` gives the motion codes of these frames, on the driver's device."""
+
+    def __init__(self, name: str, frames: Frames, reader: ImageReader | None = None):
+        super().__init__()
+        self.name = name
+        kind = frames.meta["kind"]
+        if name == "oracle" and kind == "clips":
+            raise UserError("real video has no oracle: use --driver blendshapes, flame or image")
+        if name == "blendshapes" and kind != "clips":
+            raise UserError("the blendshapes driver reads real video; a rendered world has the oracle driver")
+        if name == "flame" and frames.flame([0]) is None:
+            raise UserError(f"the data set {frames.path} has no FLAME coefficients for the flame driver")
+        if name == "image" and reader is None:
+            raise UserError("the image driver needs a reader trained on the world")
+        if name not in ("oracle", "blendshapes", "flame", "image"):
+            raise UserError(f"there is no driver {name!r}; there are oracle, blendshapes, flame, image")
+        size = frames.flame_expression.shape[1] + frames.flame_pose.shape[1] if name == "flame" else 52
+        self.tokens = RandomTokens(size)
+        self.reader = reader if name == "image" else None
+
+    @torch.no_grad()
+    def encode(self, frames: Frames, index: np.ndarray, flame: bool = True) -> MotionCode:
+        device = self.tokens.w1.device
+        code = frames.flame(index)
+        code = code.to(device) if code is not None else None
+        if self.name == "image":
+            rgb = torch.from_numpy(frames.rgb[index]).to(device).permute(0, 3, 1, 2) / 255
+            values = self.reader.coefficients(rgb)
+        elif self.name == "flame":
+            values = torch.cat([code.expression, code.pose], -1)
+        else:
+            values = torch.from_numpy(frames.coefficients[index]).to(device)
+        return MotionCode(self.tokens(values), code if flame else None)

@@ -1,0 +1,133 @@
+"""Which Gaussians: where in canonical space the planes are read, one Gaussian per place (PAPER §1, "Which Gaussians").
+
+`plane`: the mean of the three planes, bilinearly resampled, one Gaussian per texel of a grid × grid sheet in front, and
+(ours) a coarser sheet behind, read from the triplane at its 3D points: a frontal sheet alone leaves holes beyond 40° of yaw.
+`ray`: grid × grid frontal rays, stratified and importance samples each, read from the triplane.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from i4d_bench.model.decoder import MAX_SCALE, Decoder
+from i4d_bench.types import FEATURE_DIM
+
+Reader = Callable[[Float[Tensor, "B 3 K P P"]], Float[Tensor, "B N K"]]
+"""Reads any planes at the places of the Gaussians."""
+
+EXTENT = 0.47
+"""Half side of the square (canonical x, y) that the planes cover; ±EXTENT in z as well."""
+# A head-sized ellipsoid (canonical units), only where the Gaussians start; taller than a head, to hold the neck.
+CENTER, RADII = (0.0, -0.01, -0.02), (0.27, 0.46, 0.28)
+INSIDE, OUTSIDE = 1.5, -3.0
+
+
+def depth_on_ellipsoid(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Front z of the ellipsoid above (x, y), and whether (x, y) is inside its silhouette."""
+    r2 = ((x - CENTER[0]) / RADII[0]) ** 2 + ((y - CENTER[1]) / RADII[1]) ** 2
+    return CENTER[2] + RADII[2] * (1 - r2).clamp_min(0).sqrt(), r2 < 1
+
+
+def sheet(grid: int, device) -> tuple[Tensor, Tensor]:
+    """Texel centres of a grid × grid sheet, row by row from the top left of the image: x (to the image's right), y (up)."""
+    axis = (torch.arange(grid, device=device) + 0.5) / grid * 2 - 1
+    y, x = torch.meshgrid(-axis * EXTENT, axis * EXTENT, indexing="ij")
+    return x.reshape(-1), y.reshape(-1)
+
+
+def prior(anchors: Float[Tensor, "*B N 3"], inside: Tensor, spacing: float, weight: float = 0.6) -> Float[Tensor, "*B N 14"]:
+    """What is added to Φ's raw output: at the anchor, `weight` spacings large, upright, opaque inside the head only."""
+    s = math.log(weight * spacing / (MAX_SCALE - weight * spacing))
+    raw = anchors.new_zeros(*anchors.shape[:-1], 14)
+    raw[..., :3] = torch.atanh(anchors)
+    raw[..., 3:6] = s
+    raw[..., 6] = 1.0
+    raw[..., 10] = torch.where(inside, INSIDE, OUTSIDE)
+    return raw
+
+
+def read_planes(planes: Float[Tensor, "B 3 K P P"], points: Float[Tensor, "B N 3"]) -> Float[Tensor, "B N K"]:
+    """Bilinear look-up in the xy, xz and zy planes, averaged (PAPER §1 [C])."""
+    x, y, z = (points / EXTENT).unbind(-1)
+    coords = torch.stack([torch.stack(c, -1) for c in ((x, -y), (x, -z), (z, -y))], 1)  # rows run downwards
+    looked = F.grid_sample(planes.flatten(0, 1), coords.flatten(0, 1)[:, None], align_corners=False, padding_mode="border")
+    return looked[:, :, 0].unflatten(0, (-1, 3)).mean(1).transpose(1, 2)
+
+
+class PlaneSampling:
+    """One Gaussian per texel of the averaged plane, and a back sheet of (grid / 2)² where `back`."""
+
+    def __init__(self, grid: int, back: bool = True):
+        self.grid, self.back = grid, back
+
+    def __call__(self, planes: Tensor, decoder: Decoder) -> tuple[Tensor, Tensor, Reader]:
+        """→ anchors [B,N,3], prior [B,N,14], and the function that reads any planes at these places."""
+        x, y = sheet(self.grid, planes.device)
+        z, inside = depth_on_ellipsoid(x, y)
+        anchors = torch.stack([x, y, z], -1)
+        raw = prior(anchors, inside, 2 * EXTENT / self.grid)
+        behind = anchors[:0]
+        if self.back:
+            bx, by = sheet(self.grid // 2, planes.device)
+            bz, binside = depth_on_ellipsoid(bx, by)
+            behind = torch.stack([bx, by, 2 * CENTER[2] - bz], -1)[binside]
+            raw = torch.cat([raw, prior(behind, torch.ones_like(bx[binside], dtype=bool), 4 * EXTENT / self.grid)])
+            anchors = torch.cat([anchors, behind])
+        batch = len(planes)
+
+        def read(values: Tensor) -> Tensor:
+            texels = F.interpolate(values.mean(1), (self.grid, self.grid), mode="bilinear", antialias=False)
+            front = texels.flatten(2).transpose(1, 2)
+            if not len(behind):
+                return front
+            return torch.cat([front, read_planes(values, behind.expand(len(values), -1, -1))], 1)
+
+        return anchors.expand(batch, -1, -1), raw.expand(batch, -1, -1), read
+
+
+class RaySampling:
+    """grid × grid parallel rays from the front; `strata` even samples and as many by importance on Φ's opacity.
+
+    Deterministic: importance samples sit at even quantiles. Anchors differ from person to person, so N is the same
+    (grid² · 2 · strata) but pruning is left to the opacity test of the rasteriser (α < 1/255 is skipped).
+    """
+
+    def __init__(self, grid: int, strata: int = 24):
+        self.grid, self.strata = grid, strata
+
+    def __call__(self, planes: Tensor, decoder: Decoder) -> tuple[Tensor, Tensor, Reader]:
+        batch, rays, s = len(planes), self.grid**2, self.strata
+        x, y = sheet(self.grid, planes.device)
+        near = EXTENT * 0.85
+        edges = torch.linspace(near, -near, s + 1, device=planes.device)
+        z = (edges[:-1] + edges[1:]) / 2
+        first = torch.stack([x[:, None].expand(-1, s), y[:, None].expand(-1, s), z.expand(rays, -1)], -1)
+        first = first.reshape(1, rays * s, 3).expand(batch, -1, -1)
+        with torch.no_grad():
+            opacity = decoder(read_planes(planes[:, :, :FEATURE_DIM], first), self._prior(first)).opacities
+            alpha = opacity.unflatten(1, (rays, s))
+            seen = torch.cumprod(1 - alpha + 1e-6, -1)
+            weight = alpha * torch.cat([torch.ones_like(seen[..., :1]), seen[..., :-1]], -1) + 1e-3
+            cdf = F.pad(torch.cumsum(weight, -1) / weight.sum(-1, keepdim=True), (1, 0))
+            quantile = ((torch.arange(s, device=planes.device) + 0.5) / s).expand(batch, rays, s).contiguous()
+            right = torch.searchsorted(cdf, quantile, right=True).clamp(1, s)
+            lo, hi = cdf.gather(-1, right - 1), cdf.gather(-1, right)
+            t = (quantile - lo) / (hi - lo).clamp_min(1e-6)
+            z2 = edges[right - 1] + t * (edges[right] - edges[right - 1])
+        second = torch.stack([x[:, None].expand(z2.shape), y[:, None].expand(z2.shape), z2], -1).flatten(1, 2)
+        anchors = torch.cat([first, second], 1)
+        return anchors, self._prior(anchors), lambda values: read_planes(values, anchors)
+
+    def _prior(self, anchors: Tensor) -> Tensor:
+        centred = (anchors - anchors.new_tensor(CENTER)) / anchors.new_tensor(RADII)
+        on_shell = (centred.square().sum(-1) < 1) & (centred.square().sum(-1) > 0.6)
+        return prior(anchors, on_shell, 2 * EXTENT / self.grid)
+
+
+SAMPLINGS = {"plane": PlaneSampling, "ray": RaySampling}

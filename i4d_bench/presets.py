@@ -1,0 +1,231 @@
+"""One function per preset returns the whole experiment. The command line picks one and overrides fields; the full
+configuration travels with every result."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from i4d_bench.types import UserError
+
+
+@dataclass(frozen=True)
+class World:
+    """Which data. `kind`: procedural, ict (needs its file) or clips (`path` names an ingested data set)."""
+
+    kind: str = "procedural"
+    path: str | None = None
+    resolution: int = 64
+    train_identities: int = 400
+    val_identities: int = 12
+    test_identities: int = 48
+    expressions: int = 4  # per training identity
+    views: int = 3  # per training expression; the first is near frontal
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Model:
+    """The backbone every design shares."""
+
+    size: int = 64  # encoder input and planes, pixels
+    stem: int = 32
+    widths: tuple[int, int, int] = (64, 96, 192)
+    blocks: int = 2
+    motion_basis: int = 48  # channels of m
+    output_scale: float = 0.3  # of Φ's last layer at the start
+    sampling: str = "plane"
+    grid: int = 64  # texels (rays) per side at full size
+    bf16: bool = False
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of training at one resolution."""
+
+    steps: int
+    resolution: int
+    grid: int
+    sources: int
+    frames: int  # per source; one in four keeps the source's expression
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Weights of PAPER §1's terms (the adversarial and the identity term are off)."""
+
+    l1: float = 1.0
+    regions: float = 5.0
+    lpips: float = 0.0
+    ssim: float = 0.5
+    delta: float = 0.001
+
+
+@dataclass(frozen=True)
+class Train:
+    warmup: tuple[Stage, ...] = ()
+    stages: tuple[Stage, ...] = ()
+    lr: float = 1e-3
+    lr_fusion: float = 1e-3
+    lr_steps: int = 100  # linear warm-up
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip: float = 1.0
+    loss: Loss = field(default_factory=Loss)
+    validate_every: int = 100
+    checkpoint_seconds: float = 20.0
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    batch: int = 16
+    lpips: tuple[str, ...] = ("alex",)
+    identity: tuple[str, ...] = ("dlib",)
+    reader_steps: int = 500  # of the expression reader, on the world's own truth; 0: none
+    timed_frames: int = 200
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that decides a result."""
+
+    preset: str
+    world: World
+    model: Model
+    train: Train
+    evaluate: Evaluate
+    driver: str = "oracle"
+    seed: int = 0
+    designs: tuple[str, ...] = ("local_adaln", "global_triplane_attention", "flame_blendshapes", "static")
+    overrides: dict[str, dict[str, Any]] = field(default_factory=dict)  # per design
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def hash(self, design: str | None = None) -> str:
+        """Of everything that a run's numbers depend on; other designs of the same experiment do not count."""
+        d = self.to_dict()
+        chosen = d.pop("designs")
+        overrides = d.pop("overrides")
+        d["design"] = design and [design, overrides.get(design, {})]
+        d["checkpoint_seconds"] = d["train"].pop("checkpoint_seconds")
+        del d["checkpoint_seconds"], chosen
+        return hashlib.sha256(json.dumps(d, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def cpu() -> Experiment:
+    """Two cores, no GPU: a few minutes a design. Images rendered and scored at 64², trained at 32² first."""
+    return Experiment(
+        preset="cpu",
+        world=World(),
+        model=Model(),
+        train=Train(
+            warmup=(Stage(300, 32, 32, 8, 4),),
+            stages=(Stage(400, 32, 32, 8, 4), Stage(60, 64, 64, 4, 4)),
+        ),
+        evaluate=Evaluate(),
+        overrides={
+            "local_adaln": {"delta_scale": 1.0, "w_std": 0.14},
+            "global_triplane_attention": {"dim": 128, "tokens": 8},
+        },
+    )
+
+
+def gpu() -> Experiment:
+    """One data-centre GPU: 128², 16,384 Gaussians and a back sheet, minutes a design."""
+    return Experiment(
+        preset="gpu",
+        world=World(resolution=128, train_identities=1200, val_identities=24, test_identities=96),
+        model=Model(size=128, stem=48, widths=(96, 192, 256), blocks=4, grid=128, bf16=True),
+        train=Train(
+            warmup=(Stage(600, 128, 128, 16, 4),),
+            stages=(Stage(4000, 128, 128, 16, 4),),
+            loss=Loss(lpips=0.5, ssim=0.2),
+            validate_every=200,
+        ),
+        evaluate=Evaluate(batch=32, reader_steps=1500),
+        overrides={"local_adaln": {"delta_scale": 1.0, "w_std": 0.14}},
+    )
+
+
+def smoke() -> Experiment:
+    """The whole pipeline in seconds, for tests; its numbers mean nothing."""
+    stage = Stage(3, 32, 16, 2, 2)
+    return Experiment(
+        preset="smoke",
+        world=World(resolution=32, train_identities=4, val_identities=2, test_identities=3, expressions=2, views=2),
+        model=Model(size=32, stem=8, widths=(8, 16, 16), blocks=1, grid=16),
+        train=Train(warmup=(stage,), stages=(stage,), lr_steps=2, validate_every=2),
+        evaluate=Evaluate(lpips=(), identity=(), reader_steps=3, timed_frames=3, batch=4),
+        overrides={"global_triplane_attention": {"dim": 32, "tokens": 4}},
+    )
+
+
+PRESETS = {"cpu": cpu, "gpu": gpu, "smoke": smoke}
+
+
+def preset(name: str) -> Experiment:
+    """Raises UserError with the nearest names."""
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=3, cutoff=0.3) or list(PRESETS)
+        raise UserError(f"there is no preset {name!r}; did you mean {', '.join(near)}?")
+    return PRESETS[name]()
+
+
+def override(experiment: Experiment, assignments: list[str]) -> Experiment:
+    """Applies `train.lr=3e-4`-like assignments (`overrides.DESIGN.SETTING=…` for a design's own settings).
+
+    Raises UserError for an unknown field (with the nearest names) or a value of the wrong type.
+    """
+    for assignment in assignments:
+        key, sep, text = assignment.partition("=")
+        if not sep:
+            raise UserError(f"an override reads FIELD=VALUE, not {assignment!r}")
+        experiment = _set(experiment, key.split("."), text, key)
+    return experiment
+
+
+def _set(node, keys: list[str], text: str, full: str):
+    head, *rest = keys
+    if isinstance(node, dict):
+        value = _set(node.get(head, {}), rest, text, full) if rest else _parse(text)
+        return {**node, head: value}
+    fields = {f.name for f in dataclasses.fields(node)}
+    if head not in fields:
+        near = difflib.get_close_matches(head, fields, n=3, cutoff=0.4) or sorted(fields)
+        raise UserError(f"there is no setting {full!r}; did you mean {', '.join(near)}?")
+    old = getattr(node, head)
+    if rest:
+        if not (dataclasses.is_dataclass(old) or isinstance(old, dict)):
+            raise UserError(f"{full!r} goes too deep: {head} is {old!r}")
+        return replace(node, **{head: _set(old, rest, text, full)})
+    if dataclasses.is_dataclass(old) or isinstance(old, dict):
+        raise UserError(f"{full!r} is a group of settings; name one of them")
+    return replace(node, **{head: _convert(_parse(text), old, full)})
+
+
+def _parse(text: str):
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _convert(value, old, full: str):
+    if isinstance(old, tuple):
+        items = value if isinstance(value, list) else [v for v in str(value).split(",") if v]
+        if old and dataclasses.is_dataclass(old[0]):
+            try:
+                return tuple(type(old[0])(*item) for item in items)
+            except TypeError as e:
+                names = ", ".join(f.name for f in dataclasses.fields(old[0]))
+                raise UserError(f"{full} takes a list of [{names}]") from e
+        return tuple(items)
+    if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if old is not None and type(value) is not type(old):
+        raise UserError(f"{full} takes a {type(old).__name__}, not {value!r}")
+    return value
