@@ -1,0 +1,147 @@
+"""Renders a head world into a data set: rendered once, cached under a hash of what was asked, resumed after a kill."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from i4d_bench.cache import cache_dir
+from i4d_bench.data import frames as store
+from i4d_bench.data.splits import SPLITS, TEST_KINDS, YAW, partner, rng
+from i4d_bench.heads import expressions
+from i4d_bench.heads.base import HeadWorld
+from i4d_bench.heads.export import export_flame, flame_codes
+from i4d_bench.heads.flame import load
+from i4d_bench.presets import World
+from i4d_bench.progress import track
+from i4d_bench.render import mesh
+from i4d_bench.types import UserError
+
+VERSION = 1
+"""Part of the cache key: raise it when heads or the mesh renderer change what comes out."""
+CHUNK = 8
+"""People per part file: what a killed rendering may lose."""
+
+
+@cache
+def head_world(kind: str) -> HeadWorld:
+    """The world of that name. Raises UserError for an unknown one, or when ICT's file is missing."""
+    if kind == "procedural":
+        from i4d_bench.heads.procedural import ProceduralWorld
+
+        return ProceduralWorld()
+    if kind == "ict":
+        from i4d_bench.heads.ict import IctWorld
+
+        return IctWorld()
+    raise UserError(f"there is no head world {kind!r}; there are procedural, ict (or --data FOLDER for video)")
+
+
+def build(world: World) -> Path:
+    """The data set of `world`, rendered on first use. Returns its folder."""
+    spec = {"version": VERSION, **dataclasses.asdict(world)}
+    key = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]
+    folder = cache_dir() / "data" / f"{world.kind}-{world.resolution}-{key}"
+    if (folder / "dataset.json").exists():
+        return folder
+    parts = folder.with_name(folder.name + ".parts")
+    try:
+        parts.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UserError(f"cannot write the data cache {parts}: {e.strerror}; set I4D_CACHE to another folder") from e
+    flame = parts / "flame.npz"
+    if not flame.exists():
+        export_flame(head_world(world.kind), flame)
+    people = _people(world)
+    chunks = [people[i : i + CHUNK] for i in range(0, len(people), CHUNK)]
+    todo = [(i, c) for i, c in enumerate(chunks) if not (parts / f"{i:05d}.npz").exists()]
+    workers = min(len(os.sched_getaffinity(0)), max(1, len(todo)))
+    # Fresh processes: forking one that already runs torch's threads can deadlock.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        jobs = [pool.submit(_render_chunk, world, chunk, flame, parts / f"{i:05d}.npz") for i, chunk in todo]
+        for job in track(as_completed(jobs), f"rendering {world.kind} heads", total=len(jobs)):
+            job.result()
+    loaded = [np.load(parts / f"{i:05d}.npz") for i in range(len(chunks))]
+    arrays = {name: np.concatenate([part[name] for part in loaded]) for name in loaded[0].files}
+    counts = {s: getattr(world, f"{s}_identities") for s in SPLITS}
+    meta = {"kind": world.kind, "source": spec, "people": counts, "flame": "flame.npz"}
+    store.write(folder, arrays, meta)
+    shutil.copy(flame, folder / "flame.npz")
+    shutil.rmtree(parts)
+    return folder
+
+
+def _people(world: World) -> list[tuple[int, str, int]]:
+    """(identity number, split, number within the split) of everyone in the data set."""
+    out = []
+    for split in SPLITS:
+        out += [(len(out) + k, split, k) for k in range(getattr(world, f"{split}_identities"))]
+    return out
+
+
+def _expressions(world: World, split: str, person: int) -> np.ndarray:
+    """Coefficients [E,52] of one person, the same whoever asks."""
+    if split == "train":
+        kinds = ["train"] * world.expressions
+    else:
+        kinds = [k for k in TEST_KINDS if k != "partner"]
+    own = [expressions.sample(rng(world.seed, split, person, "expression", e), k) for e, k in enumerate(kinds)]
+    if split != "train":
+        other = partner(person, getattr(world, f"{split}_identities"))
+        own.append(expressions.sample(rng(world.seed, split, other, "expression", 1), kinds[1]))
+    return np.stack(own).astype(np.float32)
+
+
+def _render_chunk(world: World, people, flame: Path, out: Path) -> None:
+    """Renders a few people and writes their part file, atomically."""
+    head, model, size = head_world(world.kind), load(flame), world.resolution
+    rows: list[dict[str, np.ndarray]] = []
+    for number, split, k in people:
+        identity = head.identity(int(rng(world.seed, split, k, "person").integers(2**31)))
+        light = mesh.Light.sample(rng(world.seed, split, k, "light"))
+        coefficients = _expressions(world, split, k)
+        codes = flame_codes(head, model, identity, coefficients)
+        views = world.views if split == "train" else len(YAW)
+        for e, expression in enumerate(coefficients):
+            vertices = head.vertices(identity, expression)
+            surface = head.surface(identity, expression, vertices)
+            for v in range(views):
+                r = rng(world.seed, split, k, "view", e, v)
+                low, high = YAW[v if split != "train" else min(v, 1)]
+                angle = r.uniform(low, high) * r.choice([-1, 1])
+                viewmat, K = mesh.look_at(angle, r.uniform(-10, 10), size=size)
+                image = mesh.render_mesh(
+                    vertices, head.faces, surface, head.face_regions, viewmat, K, size, size, light
+                )
+                rows.append(
+                    {
+                        "rgb": _bytes(image.rgb),
+                        "alpha": _bytes(image.alpha),
+                        "region": image.region,
+                        "depth": image.depth.astype(np.float16),
+                        "viewmats": viewmat.astype(np.float32),
+                        "Ks": K.astype(np.float32),
+                        "identity": np.int32(number),
+                        "expression": np.int32(e),
+                        "coefficients": expression,
+                        "landmarks": mesh.project(vertices[head.landmarks], viewmat, K).astype(np.float32),
+                        **{f"flame_{n}": np.asarray(getattr(codes, n)[e], np.float32) for n in ("shape", "expression", "pose")},
+                    }
+                )
+    partial = out.with_suffix(f".{os.getpid()}.tmp")
+    with open(partial, "wb") as file:
+        np.savez(file, **{name: np.stack([row[name] for row in rows]) for name in rows[0]})
+    partial.rename(out)
+
+
+def _bytes(image: np.ndarray) -> np.ndarray:
+    return np.rint(image.clip(0, 1) * 255).astype(np.uint8)
