@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from i4d_bench.cache import cache_dir
+from i4d_bench.cache import atomic_file, cache_dir
 from i4d_bench.data import frames as store
 from i4d_bench.data.splits import SPLITS, TEST_KINDS, YAW, partner, rng
 from i4d_bench.heads import expressions
@@ -137,10 +137,8 @@ def _render_chunk(world: World, people, flame: Path, out: Path) -> None:
                         **{f"flame_{n}": np.asarray(getattr(codes, n)[e], np.float32) for n in ("shape", "expression", "pose")},
                     }
                 )
-    partial = out.with_suffix(f".{os.getpid()}.tmp")
-    with open(partial, "wb") as file:
-        np.savez(file, **{name: np.stack([row[name] for row in rows]) for name in rows[0]})
-    partial.rename(out)
+    with atomic_file(out) as partial:
+        np.savez(partial, **{name: np.stack([row[name] for row in rows]) for name in rows[0]})
 
 
 def _bytes(image: np.ndarray) -> np.ndarray:

@@ -57,7 +57,18 @@ class Avatar(nn.Module):
         driving: MotionCode,
         grid: int | None = None,
         head: ParametricHead | None = None,
-    ) -> tuple[Gaussians, Identity]:
-        """Animates each image with its k driving frames ([B·k], identity-major): the whole path, as in training."""
+    ) -> tuple[Gaussians, Tensor | None]:
+        """Animates each image with its k driving frames ([B·k], identity-major): the whole path, as in training.
+
+        Also returns δf [B·k,N,48], what the design added to the features; None where it does not work on features.
+        """
         identity = self.backbone.lift(images, grid, head)
-        return self.fusion.animate(self.fusion.prepare(identity, source), driving), identity
+        decode, changed = identity.decode, []
+
+        def recorded(features: Tensor) -> Gaussians:
+            changed.append(features - identity.f.repeat_interleave(len(features) // len(identity.f), 0))
+            return decode(features)
+
+        identity.decode = recorded
+        gaussians = self.fusion.animate(self.fusion.prepare(identity, source), driving)
+        return gaussians, changed[-1] if changed else None

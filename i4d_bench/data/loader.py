@@ -1,0 +1,101 @@
+"""Frames as training tensors: on the device once, resized and composited on demand, drawn by (seed, step) alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from i4d_bench.data.frames import Frames
+from i4d_bench.data.splits import rng, source_frames
+from i4d_bench.heads.base import REGIONS
+from i4d_bench.model.drivers import Driver
+from i4d_bench.presets import Stage
+from i4d_bench.types import Camera, FlameCode, MotionCode
+
+GREY = 0.5
+"""Background of the images that encoders and metrics see."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Ground truth at some resolution. `rgb` is premultiplied by `alpha`."""
+
+    rgb: Float[Tensor, "B H W 3"]
+    alpha: Float[Tensor, "B H W 1"]
+    regions: Bool[Tensor, "B H W"]  # eyes and mouth
+    camera: Camera
+
+    def over(self, background: Float[Tensor, "B 3"]) -> Float[Tensor, "B H W 3"]:
+        return self.rgb + (1 - self.alpha) * background[:, None, None]
+
+
+class Loader:
+    """Serves a data set to training and evaluation on one device, with the frozen driver's code of every frame."""
+
+    def __init__(self, frames: Frames, driver: Driver, device: torch.device, chunk: int = 512):
+        self.frames, self.device = frames, device
+        on_device = lambda a: torch.from_numpy(a).to(device)  # noqa: E731
+        self.rgb, self.alpha, self.region = (on_device(frames.arrays[k]) for k in ("rgb", "alpha", "region"))
+        self.viewmats, self.Ks = on_device(frames.viewmats), on_device(frames.Ks)
+        driver = driver.to(device)
+        codes = [driver.encode(frames, np.arange(i, min(i + chunk, len(frames)))) for i in range(0, len(frames), chunk)]
+        self.motion = torch.cat([c.motion for c in codes])
+        parts = [c.flame for c in codes]
+        self.flame = None
+        if parts[0] is not None:
+            self.flame = FlameCode(*(torch.cat([getattr(p, n) for p in parts]) for n in ("shape", "expression", "pose")))
+
+    def code(self, index: np.ndarray) -> MotionCode:
+        i = torch.as_tensor(index, device=self.device)
+        return MotionCode(self.motion[i], None if self.flame is None else self.flame[i])
+
+    def sources(self, index: np.ndarray, size: int) -> Float[Tensor, "B 3 S S"]:
+        """Images as the encoder sees them, on grey."""
+        t = self.targets(index, size)
+        return t.over(t.rgb.new_full((len(index), 3), GREY)).movedim(-1, 1)
+
+    def targets(self, index: np.ndarray, size: int) -> Targets:
+        i = torch.as_tensor(index, device=self.device)
+        rgba = torch.cat([self.rgb[i], self.alpha[i][..., None]], -1).movedim(-1, 1) / 255
+        region = self.region[i]
+        region = (region == REGIONS.index("eyes")) | (region == REGIONS.index("mouth"))
+        h, w = rgba.shape[2:]
+        camera = Camera(self.viewmats[i], self.Ks[i], w, h)
+        if size != h:
+            rgba = F.interpolate(rgba, (size, size), mode="area")
+            region = F.adaptive_max_pool2d(region.float(), size) > 0
+            camera = camera.resized(size, size)
+        rgba = rgba.movedim(1, -1)
+        return Targets(rgba[..., :3], rgba[..., 3:], region, camera)
+
+
+class Batches:
+    """Draws training batches: `sources` people, each with `frames` targets, three in four of another expression."""
+
+    def __init__(self, frames: Frames, within: np.ndarray, seed: int):
+        self.seed = seed
+        self.expression = frames.expression
+        candidates = source_frames(frames, within)
+        self.people = np.unique(frames.identity[within])
+        self.source = [candidates[frames.identity[candidates] == p] for p in self.people]
+        self.all = [within[frames.identity[within] == p] for p in self.people]
+
+    def draw(self, step: int, stage: Stage, drive: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Frame numbers: sources [S] and targets [S·k], identity-major. Without `drive` no expression changes."""
+        r = rng(self.seed, "batch", step)
+        few = len(self.people) < stage.sources
+        chosen = r.choice(len(self.people), stage.sources, replace=few)
+        sources, targets = [], []
+        for p in chosen:
+            s = r.choice(self.source[p])
+            same = self.expression[self.all[p]] == self.expression[s]
+            own, other = self.all[p][same], self.all[p][~same]
+            kept = max(1, stage.frames // 4) if drive and len(other) else stage.frames
+            sources.append(s)
+            targets += [*r.choice(own, kept), *r.choice(other, stage.frames - kept)] if len(other) else [*r.choice(own, kept)]
+        return np.array(sources), np.array(targets)

@@ -1,0 +1,212 @@
+"""One training protocol for every design (DESIGN §4).
+
+The backbone warms up once on reconstruction; then every design starts from its weights and trains jointly with it, on
+the same batches in the same order for the same number of steps. A step depends on (configuration, seed, step) alone, so
+that a killed run resumes to the same result.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from i4d_bench.cache import atomic_file
+from i4d_bench.data.loader import GREY, Batches, Loader
+from i4d_bench.data.splits import SPLITS, Triples, split_of, triples
+from i4d_bench.losses import feature_change, reconstruction
+from i4d_bench.metrics.image import psnr
+from i4d_bench.model.avatar import Avatar, Backbone
+from i4d_bench.presets import Experiment, Stage
+from i4d_bench.progress import track
+from i4d_bench.render import render
+from i4d_bench.types import Camera, Gaussians, ParametricHead, UserError
+from variants import Fusion, create
+
+ONSET_DB = 0.5
+"""A design follows the driver once its gap passes this (DESIGN §4)."""
+
+
+class Diverged(RuntimeError):
+    """The loss stopped being a number."""
+
+
+@dataclass
+class Progress:
+    """What a run remembers of itself; travels in the checkpoint."""
+
+    step: int = 0
+    seconds: float = 0.0
+    curve: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def onset(self) -> dict[str, float] | None:
+        """The first validation whose gap passes ONSET_DB: {step, seconds, gap}; None before."""
+        return next((c for c in self.curve if c["gap"] >= ONSET_DB), None)
+
+
+@dataclass
+class Trainer:
+    """A data set, a frozen driver and an experiment; trains the backbone and any design on them."""
+
+    experiment: Experiment
+    loader: Loader
+    head: ParametricHead | None
+    device: torch.device
+    lpips: nn.Module | None = None
+
+    def __post_init__(self):
+        frames = self.loader.frames
+        self.batches = Batches(frames, np.flatnonzero(split_of(frames) == SPLITS.index("train")), self.experiment.seed)
+        self.validation = triples(frames, "val", "self")
+
+    def backbone(self, folder: Path) -> Path:
+        """Warms the backbone up on reconstruction, or finds it done. Returns its checkpoint."""
+        torch.manual_seed(self.experiment.seed)
+        backbone = Backbone(self.experiment.model).to(self.device)
+        self._fit(folder / "backbone.pt", "backbone", backbone, None, self.experiment.train.warmup)
+        return folder / "backbone.pt"
+
+    def design(self, folder: Path, name: str, backbone: Path) -> tuple[Avatar, Progress]:
+        """Trains design `name` jointly with the backbone, or finds it done. Raises Diverged."""
+        torch.manual_seed(self.experiment.seed)
+        start = torch.load(backbone, map_location=self.device)
+        model = Backbone(self.experiment.model).to(self.device)
+        model.load_state_dict(start["backbone"])
+        avatar = Avatar(model, self.fusion(name))
+        progress = self._fit(folder / "checkpoint.pt", name, avatar.backbone, avatar.fusion, self.experiment.train.stages, start)
+        return avatar, progress
+
+    def fusion(self, name: str) -> Fusion:
+        return create(name, **self.experiment.overrides.get(name, {})).to(self.device)
+
+    def _fit(self, path: Path, name: str, backbone: Backbone, fusion: Fusion | None, stages, start=None) -> Progress:
+        config = self.experiment.train
+        groups = [{"params": list(backbone.parameters()), "lr": config.lr, "base": config.lr}]
+        optimizer = torch.optim.Adam(groups, betas=config.betas, eps=1e-8)
+        if start is not None:
+            optimizer.load_state_dict(start["optimizer"])  # Adam's memory of the warm-up goes on
+            own = list(fusion.parameters())
+            if own:
+                optimizer.add_param_group({"params": own, "lr": config.lr_fusion, "base": config.lr_fusion})
+        modules = {"backbone": backbone, "fusion": fusion or nn.Module()}
+        progress, total = Progress(), sum(s.steps for s in stages)
+        if path.exists():
+            progress = _resume(path, modules, optimizer, self.device)
+        if progress.step >= total:
+            return progress
+        saved = started = time.monotonic()
+        before, loss = progress.seconds, torch.zeros(())
+        offset = 0 if fusion is None else sum(s.steps for s in config.warmup)  # batches go on where the warm-up ended
+        try:
+            for step in track(range(progress.step, total), name, total, progress.step, lambda: f"loss {float(loss):.4f}"):
+                stage = _stage_at(stages, step)
+                scale = _schedule(step, total, config.lr_steps, cosine=fusion is not None, warm=fusion is None)
+                for group in optimizer.param_groups:
+                    group["lr"] = group["base"] * scale
+                loss = self._step(backbone, fusion, stage, offset + step, optimizer)
+                progress.step, progress.seconds = step + 1, before + time.monotonic() - started
+                checked = fusion is not None and (progress.step % config.validate_every == 0 or progress.step == total)
+                if checked:
+                    if not torch.isfinite(loss):
+                        raise Diverged(f"the loss of {name} became {float(loss)} by step {progress.step}")
+                    progress.curve.append(self._validate(backbone, fusion, stage, progress, float(loss)))
+                if checked or time.monotonic() - saved > config.checkpoint_seconds:
+                    _save(path, modules, optimizer, progress)
+                    saved = time.monotonic()
+        except KeyboardInterrupt:
+            _save(path, modules, optimizer, progress)
+            raise
+        _save(path, modules, optimizer, progress)
+        return progress
+
+    def _step(self, backbone: Backbone, fusion: Fusion | None, stage: Stage, step: int, optimizer) -> Tensor:
+        source, target = self.batches.draw(step, stage, drive=fusion is not None)
+        images = self.loader.sources(source, self.experiment.model.size)
+        truth = self.loader.targets(target, stage.resolution)
+        if fusion is None:
+            canonical = backbone.lift(images, stage.grid).canonical
+            gaussians, delta = canonical.map(lambda t: t.repeat_interleave(stage.frames, 0)), None
+        else:
+            avatar = Avatar(backbone, fusion)
+            gaussians, delta = avatar(images, self.loader.code(source), self.loader.code(target), stage.grid, self.head)
+        generator = torch.Generator().manual_seed(step)
+        background = torch.rand(len(target), 3, generator=generator).to(self.device)
+        image = render(gaussians, truth.camera, background).rgb
+        loss = reconstruction(image, truth.over(background), truth.regions, self.experiment.train.loss, self.lpips)
+        if delta is not None:
+            loss = loss + self.experiment.train.loss.delta * feature_change(delta)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        for group in optimizer.param_groups:
+            nn.utils.clip_grad_norm_(group["params"], self.experiment.train.clip)
+        optimizer.step()
+        return loss.detach()
+
+    def _validate(self, backbone, fusion, stage: Stage, progress: Progress, loss: float) -> dict[str, float]:
+        rows = driving_gap(Avatar(backbone, fusion), self.loader, self.validation, stage, self.head)
+        means = {k: float(v.mean()) for k, v in rows.items()}
+        return {"step": progress.step, "seconds": progress.seconds, "loss": loss, **means}
+
+
+@torch.no_grad()
+def driving_gap(avatar: Avatar, loader: Loader, rows: Triples, stage: Stage, head, batch: int = 16) -> dict[str, Tensor]:
+    """PSNR in eyes and mouth with the right driving code (`psnr_regions`), and what it gains over the source's own (`gap`), dB."""
+    out: dict[str, list[Tensor]] = {"gap": [], "psnr_regions": []}
+    for i in range(0, len(rows), batch):
+        part = rows[slice(i, i + batch)]
+        images = loader.sources(part.source, avatar.backbone.config.size)
+        truth = loader.targets(part.target, stage.resolution)
+        identity = avatar.backbone.lift(images, stage.grid, head)
+        prepared = avatar.fusion.prepare(identity, loader.code(part.source))
+        right = region_psnr(avatar.fusion.animate(prepared, loader.code(part.driving)), truth)
+        still = region_psnr(avatar.fusion.animate(prepared, loader.code(part.source)), truth)
+        out["gap"].append(right - still)
+        out["psnr_regions"].append(right)
+    return {k: torch.cat(v) for k, v in out.items()}
+
+
+def region_psnr(gaussians: Gaussians, truth) -> Tensor:
+    """PSNR [B] in dB inside the true eyes and mouth, on grey."""
+    return psnr(on_grey(gaussians, truth.camera), truth.over(truth.rgb.new_full((len(truth.rgb), 3), GREY)), truth.regions)
+
+
+def on_grey(gaussians: Gaussians, camera: Camera) -> Tensor:
+    """The image [B,H,W,3] that metrics see: on grey, clipped to 0..1."""
+    background = gaussians.means.new_full((len(gaussians.means), 3), GREY)
+    return render(gaussians, camera, background).rgb.clamp(0, 1)
+
+
+def _stage_at(stages: tuple[Stage, ...], step: int) -> Stage:
+    for stage in stages:
+        if step < stage.steps:
+            return stage
+        step -= stage.steps
+    raise IndexError(step)
+
+
+def _schedule(step: int, total: int, rise: int, cosine: bool, warm: bool) -> float:
+    """Share of the learning rate: a linear rise in the warm-up, a cosine to 2 % in joint training."""
+    share = min(1.0, (step + 1) / rise) if warm else 1.0
+    return share * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * step / total))) if cosine else share
+
+
+def _save(path: Path, modules: dict[str, nn.Module], optimizer, progress: Progress) -> None:
+    state = {k: m.state_dict() for k, m in modules.items()}
+    with atomic_file(path) as partial:
+        torch.save({**state, "optimizer": optimizer.state_dict(), "progress": vars(progress)}, partial)
+
+
+def _resume(path: Path, modules: dict[str, nn.Module], optimizer, device) -> Progress:
+    try:
+        state = torch.load(path, map_location=device)
+    except Exception as e:  # torch raises several kinds for a damaged file
+        raise UserError(f"the checkpoint {path} cannot be read ({type(e).__name__}): delete it to train again") from e
+    for key, module in modules.items():
+        module.load_state_dict(state[key])
+    optimizer.load_state_dict(state["optimizer"])
+    return Progress(**state["progress"])
