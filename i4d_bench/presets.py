@@ -34,7 +34,7 @@ class Model:
 
     size: int = 64  # encoder input and planes, pixels
     stem: int = 32
-    widths: tuple[int, int, int] = (64, 96, 192)
+    widths: tuple[int, int, int] = (48, 96, 160)
     blocks: int = 2
     motion_basis: int = 48  # channels of m
     output_scale: float = 0.3  # of Φ's last layer at the start

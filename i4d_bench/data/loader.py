@@ -42,7 +42,7 @@ class Loader:
         on_device = lambda a: torch.from_numpy(a).to(device)  # noqa: E731
         self.rgb, self.alpha, self.region = (on_device(frames.arrays[k]) for k in ("rgb", "alpha", "region"))
         self.viewmats, self.Ks = on_device(frames.viewmats), on_device(frames.Ks)
-        driver = driver.to(device)
+        self.driver = driver = driver.to(device)
         codes = [driver.encode(frames, np.arange(i, min(i + chunk, len(frames)))) for i in range(0, len(frames), chunk)]
         self.motion = torch.cat([c.motion for c in codes])
         parts = [c.flame for c in codes]

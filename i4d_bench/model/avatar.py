@@ -27,10 +27,9 @@ class Backbone(nn.Module):
         self, images: Float[Tensor, "B 3 S S"], grid: int | None = None, head: ParametricHead | None = None
     ) -> Identity:
         """One image per person → the canonical avatar and everything a design may read."""
-        bf16 = self.config.bf16 and images.is_cuda
-        with torch.autocast("cuda", torch.bfloat16, enabled=bf16):
-            planes = self.encoder(images)
         sampling = SAMPLINGS[self.config.sampling](grid or self.config.grid)
+        with torch.autocast("cuda", torch.bfloat16, enabled=self.config.bf16 and images.is_cuda):
+            planes = self.encoder(images, sampling.resolution(self.config.size))
         anchors, prior, read = sampling(planes, self.decoder)
         features = read(planes)
         f, m = features[..., :FEATURE_DIM], features[..., FEATURE_DIM:]

@@ -40,17 +40,17 @@ class TransformerBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """[B,3,S,S] RGB in 0..1 → planes [B,3,C,S,S]; S must be `size`.
+    """[B,3,S,S] RGB in 0..1 → planes [B,3,C,P,P]; S must be `size`, P ≤ S divides it.
 
-    widths: channels at S/2, S/4 and S/8; stem: channels at full resolution, where the skip joins.
+    widths: channels at S/2, S/4 and S/8; stem: channels at full resolution, joined there by the image itself.
     """
 
     def __init__(self, size: int, channels: int, stem: int, widths: tuple[int, int, int], blocks: int):
         super().__init__()
         self.size, self.channels = size, channels
         w1, w2, w3 = widths
-        self.stem = nn.Conv2d(5, stem, 3, padding=1)  # RGB and the pixel's own coordinates
-        self.down1 = nn.Conv2d(stem, w1, 4, stride=2, padding=1)
+        inputs = 5  # RGB and the pixel's own coordinates
+        self.down1 = nn.Conv2d(4 * inputs, w1, 3, padding=1)
         self.down2 = nn.Conv2d(w1, w2, 4, stride=2, padding=1)
         self.down3 = nn.Conv2d(w2, w3, 4, stride=2, padding=1)
         self.res1, self.res2 = ResBlock(w1), ResBlock(w2)
@@ -58,18 +58,21 @@ class Encoder(nn.Module):
         self.transformer = nn.Sequential(*(TransformerBlock(w3) for _ in range(blocks)), nn.LayerNorm(w3))
         self.up3, self.up2, self.up1 = (nn.Conv2d(a, 4 * b, 1) for a, b in ((w3, w2), (w2, w1), (w1, stem)))
         self.merge2, self.merge1 = ResBlock(w2), ResBlock(w1)
-        self.head = nn.Sequential(nn.Conv2d(stem, stem, 3, padding=1), nn.SiLU(), nn.Conv2d(stem, 3 * channels, 1))
+        self.head = nn.Conv2d(stem + inputs, 3 * channels, 1)
+        self.to(memory_format=torch.channels_last)  # twice as fast, on CPUs too
 
-    def forward(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B 3 C S S"]:
+    def forward(self, images: Float[Tensor, "B 3 S S"], planes: int) -> Float[Tensor, "B 3 C P P"]:
         axis = torch.linspace(-1, 1, self.size, device=images.device)
         grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy")).expand(len(images), -1, -1, -1)
-        s0 = F.silu(self.stem(torch.cat([2 * images - 1, grid], 1)))
-        s1 = self.res1(self.down1(s0))
+        inputs = torch.cat([2 * images - 1, grid], 1)
+        s1 = self.res1(self.down1(F.pixel_unshuffle(inputs, 2).contiguous(memory_format=torch.channels_last)))
         s2 = self.res2(self.down2(s1))
         x = self.down3(s2)
         tokens = self.transformer(x.flatten(2).transpose(1, 2) + self.position)
         x = tokens.transpose(1, 2).unflatten(2, x.shape[2:])
         x = self.merge2(F.pixel_shuffle(self.up3(x), 2) + s2)
         x = self.merge1(F.pixel_shuffle(self.up2(x), 2) + s1)
-        x = F.silu(F.pixel_shuffle(self.up1(x), 2) + s0)
+        x = torch.cat([F.silu(F.pixel_shuffle(self.up1(x), 2)), inputs], 1)
+        if planes != self.size:
+            x = F.avg_pool2d(x, self.size // planes)  # the 1 × 1 head commutes with pooling, and is cheaper after it
         return self.head(x).float().unflatten(1, (3, self.channels))

@@ -1,7 +1,7 @@
 """Which Gaussians: where in canonical space the planes are read, one Gaussian per place (PAPER §1, "Which Gaussians").
 
 `plane`: the mean of the three planes, bilinearly resampled, one Gaussian per texel of a grid × grid sheet in front, and
-(ours) a coarser sheet behind, read from the triplane at its 3D points: a frontal sheet alone leaves holes beyond 40° of yaw.
+(ours) a coarser sheet behind, read from the second plane alone: a frontal sheet leaves holes beyond 40° of yaw.
 `ray`: grid × grid frontal rays, stratified and importance samples each, read from the triplane.
 """
 
@@ -61,10 +61,14 @@ def read_planes(planes: Float[Tensor, "B 3 K P P"], points: Float[Tensor, "B N 3
 
 
 class PlaneSampling:
-    """One Gaussian per texel of the averaged plane, and a back sheet of (grid / 2)² where `back`."""
+    """grid² Gaussians in front, and those of (grid / 2)² behind that lie inside the ellipsoid's silhouette."""
 
-    def __init__(self, grid: int, back: bool = True):
-        self.grid, self.back = grid, back
+    def __init__(self, grid: int):
+        self.grid = grid
+
+    def resolution(self, size: int) -> int:
+        """Texels per side that the planes need, at most `size`."""
+        return min(self.grid, size)
 
     def __call__(self, planes: Tensor, decoder: Decoder) -> tuple[Tensor, Tensor, Reader]:
         """→ anchors [B,N,3], prior [B,N,14], and the function that reads any planes at these places."""
@@ -72,21 +76,21 @@ class PlaneSampling:
         z, inside = depth_on_ellipsoid(x, y)
         anchors = torch.stack([x, y, z], -1)
         raw = prior(anchors, inside, 2 * EXTENT / self.grid)
-        behind = anchors[:0]
-        if self.back:
-            bx, by = sheet(self.grid // 2, planes.device)
-            bz, binside = depth_on_ellipsoid(bx, by)
-            behind = torch.stack([bx, by, 2 * CENTER[2] - bz], -1)[binside]
-            raw = torch.cat([raw, prior(behind, torch.ones_like(bx[binside], dtype=bool), 4 * EXTENT / self.grid)])
-            anchors = torch.cat([anchors, behind])
+        x, y = sheet(self.grid // 2, planes.device)
+        z, inside = depth_on_ellipsoid(x, y)
+        behind = torch.stack([x, y, 2 * CENTER[2] - z], -1)[inside]
+        raw = torch.cat([raw, prior(behind, inside[inside], 4 * EXTENT / self.grid)])
+        anchors = torch.cat([anchors, behind])
         batch = len(planes)
 
+        def texels(plane: Tensor, grid: int) -> Tensor:
+            if plane.shape[-1] != grid:
+                plane = F.interpolate(plane, (grid, grid), mode="bilinear")
+            return plane.flatten(2).transpose(1, 2)
+
         def read(values: Tensor) -> Tensor:
-            texels = F.interpolate(values.mean(1), (self.grid, self.grid), mode="bilinear", antialias=False)
-            front = texels.flatten(2).transpose(1, 2)
-            if not len(behind):
-                return front
-            return torch.cat([front, read_planes(values, behind.expand(len(values), -1, -1))], 1)
+            front = texels(values.mean(1), self.grid)
+            return torch.cat([front, texels(values[:, 1], self.grid // 2)[:, inside]], 1)
 
         return anchors.expand(batch, -1, -1), raw.expand(batch, -1, -1), read
 
@@ -100,6 +104,9 @@ class RaySampling:
 
     def __init__(self, grid: int, strata: int = 24):
         self.grid, self.strata = grid, strata
+
+    def resolution(self, size: int) -> int:
+        return size
 
     def __call__(self, planes: Tensor, decoder: Decoder) -> tuple[Tensor, Tensor, Reader]:
         batch, rays, s = len(planes), self.grid**2, self.strata
