@@ -1,0 +1,67 @@
+"""What a design costs, by torch's own counters: parameters, FLOPs and activation memory, per identity and per frame."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from i4d_bench.types import Identity, MotionCode
+from variants import Fusion
+
+
+@dataclass(frozen=True)
+class Cost:
+    params: int
+    flops_identity: int  # prepare
+    flops_frame: int  # animate, one frame; Φ included where the design calls it
+    memory: int  # bytes: the most that tensors made while animating one frame hold at once
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of tensor storages made inside it; `peak` is their maximum. The same on CPUs and GPUs."""
+
+    def __init__(self):
+        super().__init__()
+        self.live = self.peak = 0
+        self._seen: set[int] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        before = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
+        out = func(*args, **(kwargs or {}))
+        for t in tree_leaves(out):
+            if isinstance(t, torch.Tensor):
+                storage = t.untyped_storage()
+                key = storage.data_ptr()
+                if key not in before and key not in self._seen and storage.nbytes():
+                    self._seen.add(key)
+                    self.live += storage.nbytes()
+                    self.peak = max(self.peak, self.live)
+                    weakref.finalize(storage, self._freed, key, storage.nbytes())
+        return out
+
+    def _freed(self, key: int, size: int) -> None:
+        self._seen.discard(key)
+        self.live -= size
+
+
+def count(call: Callable[[], object]) -> tuple[object, int]:
+    """The result of `call` and the floating-point operations it did (two per multiply-add)."""
+    with FlopCounterMode(display=False) as counter:
+        result = call()
+    return result, counter.get_total_flops()
+
+
+@torch.no_grad()
+def cost(fusion: Fusion, identity: Identity, source: MotionCode, driving: MotionCode) -> Cost:
+    """Cost of one identity and one driving frame (every batch of size 1)."""
+    prepared, per_identity = count(lambda: fusion.prepare(identity, source))
+    _, per_frame = count(lambda: fusion.animate(prepared, driving))
+    with LiveBytes() as memory:
+        fusion.animate(prepared, driving)
+    return Cost(sum(p.numel() for p in fusion.parameters()), per_identity, per_frame, memory.peak)

@@ -1,0 +1,135 @@
+"""Scores a trained avatar on the test sets: one row per sample and metric (the cards are in `i4d_bench.metrics`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from i4d_bench.data.loader import GREY, Loader
+from i4d_bench.data.splits import NO_TRUTH, SETS, Triples, triples
+from i4d_bench.heads.base import REGIONS
+from i4d_bench.metrics import expression, identity, image
+from i4d_bench.metrics.expression import Reader
+from i4d_bench.model.avatar import Avatar
+from i4d_bench.train import on_grey
+from i4d_bench.types import ParametricHead
+
+GRID_SAMPLES = 8
+"""Samples of the cross set that are kept as images for the qualitative grid."""
+
+
+@dataclass
+class Scores:
+    """Rows {set, sample, identity, metric, value, ok}, and images [K,H,W,3] uint8 for the qualitative grid."""
+
+    rows: list[dict] = field(default_factory=list)
+    images: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def add(self, set_: str, part: Triples, offset: int, people: np.ndarray, values: dict[str, Tensor | np.ndarray]) -> None:
+        for metric, column in values.items():
+            for k, value in enumerate(np.asarray(torch.as_tensor(column).cpu(), float)):
+                row = {"set": set_, "sample": offset + k, "identity": int(people[part.source[k]]), "metric": metric}
+                self.rows.append({**row, "value": float(value), "ok": bool(np.isfinite(value))})
+
+
+@dataclass
+class Evaluator:
+    """Metric networks loaded once, used for every design of an experiment.
+
+    reader: expression reader trained on the world's truth (None on real video).
+    embedders: face-recognition networks by name. lpips: LPIPS modules by net.
+    """
+
+    loader: Loader
+    head: ParametricHead | None
+    reader: Reader | None
+    embedders: dict[str, object]
+    lpips: dict[str, torch.nn.Module]
+    video: object | None = None  # metrics.expression.VideoReader, on real video
+    batch: int = 16
+
+    @torch.no_grad()
+    def __call__(self, avatar: Avatar) -> Scores:
+        avatar.eval()
+        scores = Scores()
+        people = self.loader.frames.identity
+        for name in SETS:
+            rows = triples(self.loader.frames, "test", name)
+            for i in range(0, len(rows), self.batch):
+                part = rows[slice(i, i + self.batch)]
+                pred, still = self._images(avatar, part)
+                scores.add(name, part, i, people, self._score(part, pred, still))
+                if name == "cross" and i < GRID_SAMPLES:
+                    self._keep(scores, part, pred)
+        return scores
+
+    def _images(self, avatar: Avatar, part: Triples) -> tuple[Tensor, Tensor]:
+        """Renders with the driving code and with the source's own, from the target's camera."""
+        size = self.loader.frames.resolution
+        identity = avatar.backbone.lift(self.loader.sources(part.source, avatar.backbone.config.size), head=self.head)
+        prepared = avatar.fusion.prepare(identity, self.loader.code(part.source))
+        camera = self.loader.targets(_view(part), size).camera
+        return tuple(
+            on_grey(avatar.fusion.animate(prepared, self.loader.code(index)), camera) for index in (part.driving, part.source)
+        )
+
+    def _score(self, part: Triples, pred: Tensor, still: Tensor) -> dict[str, Tensor | np.ndarray]:
+        loader, frames = self.loader, self.loader.frames
+        size, view = frames.resolution, _view(part)
+        out: dict[str, Tensor | np.ndarray] = {}
+        if (part.target != NO_TRUTH).all():
+            truth = loader.targets(part.target, size)
+            target = truth.over(truth.rgb.new_full((len(pred), 3), GREY))
+            mask = truth.alpha[..., 0] > 0.5
+            region = loader.region[torch.as_tensor(part.target, device=loader.device)]
+            out["psnr"] = image.psnr(pred, target, mask)
+            out["ssim"] = image.ssim(pred, target, mask)
+            for net, lpips in self.lpips.items():
+                out[f"lpips_{net}"] = lpips(pred, target)
+            for name in ("eyes", "mouth"):
+                out[f"l1_{name}"] = image.region_l1(pred, target, region == REGIONS.index(name))
+            out["gap"] = image.psnr(pred, target, truth.regions) - image.psnr(still, target, truth.regions)
+        landmarks = torch.from_numpy(frames.landmarks[view])
+        own = loader.sources(part.source, size).movedim(1, -1)
+        if self.reader is not None:
+            out |= self._read(part, pred, view)
+        if self.video is not None:
+            measured = self.video.score(pred, frames.coefficients[part.driving], frames.landmarks[view], frames.viewmats[view])
+            landmarks = torch.from_numpy(measured.pop("landmarks"))
+            out |= measured
+        for net, embedder in self.embedders.items():
+            source = embedder.embed(own, torch.from_numpy(frames.landmarks[part.source]))
+            out[f"csim_{net}"] = identity.csim(embedder.embed(pred, landmarks), source)
+        return out
+
+    def _read(self, part: Triples, pred: Tensor, view: np.ndarray) -> dict[str, Tensor]:
+        frames, device = self.loader.frames, self.loader.device
+        read = self.reader.read(pred.movedim(-1, 1))
+        true = torch.from_numpy(frames.coefficients[part.driving]).to(device)
+        marks = torch.from_numpy(frames.landmarks[view]).to(device)
+        return {
+            "aed_true": expression.aed(read.coefficients, true),
+            "akd": expression.akd(read.landmarks, marks, pred.shape[1]),
+            "apd": expression.apd(read.rotation, torch.from_numpy(frames.viewmats[view][:, :3, :3]).to(device)),
+        }
+
+    def _keep(self, scores: Scores, part: Triples, pred: Tensor) -> None:
+        size = self.loader.frames.resolution
+        show = lambda index: _bytes(self.loader.sources(index, size).movedim(1, -1))  # noqa: E731
+        new = {"source": show(part.source), "driver": show(part.driving), "design": _bytes(pred)}
+        if (part.target != NO_TRUTH).all():
+            new["truth"] = show(part.target)
+        for key, images in new.items():
+            scores.images[key] = np.concatenate([*([scores.images[key]] if key in scores.images else []), images])[:GRID_SAMPLES]
+
+
+def _view(part: Triples) -> np.ndarray:
+    """Whose camera is rendered: the target's, or the driver's where no truth is known."""
+    return np.where(part.target == NO_TRUTH, part.driving, part.target)
+
+
+def _bytes(images: Tensor) -> np.ndarray:
+    return (images.clamp(0, 1) * 255).round().byte().cpu().numpy()
