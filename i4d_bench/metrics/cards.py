@@ -1,0 +1,84 @@
+"""Metric cards (DESIGN §5): what a column means, as data that tables print beside the numbers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Card:
+    """One metric.
+
+    higher_is_better: None where neither direction is good (sizes that are context, not quality).
+    network: the network that measures, with its version; "" where there is none.
+    worst: the declared score of a sample on which measuring failed (NaN in the rows); None where it cannot fail.
+    """
+
+    name: str
+    label: str
+    higher_is_better: bool | None
+    unit: str
+    definition: str
+    network: str = ""
+    worst: float | None = None
+
+    @property
+    def arrow(self) -> str:
+        return {True: "↑", False: "↓", None: ""}[self.higher_is_better]
+
+
+_LPIPS = (
+    "learned perceptual distance of whole frames on the same background, inputs in [-1,1] (converted from [0,1]), "
+    "0 = equal; values at different resolutions do not compare"
+)
+_CSIM = (
+    "cosine of face-recognition embeddings of aligned crops, -1..1; crops of small images are enlarged; "
+    "read it against the mean of impostor pairs printed beside it"
+)
+_CARDS = [
+    Card("psnr", "PSNR", True, "dB", "10·log10(1/MSE) of RGB in [0,1] inside the head mask; equal images score 100"),
+    Card("ssim", "SSIM", True, "",
+         "11×11 Gaussian (σ 1.5) SSIM map of RGB in [0,1] (torchmetrics), mean in the head mask"),
+    Card("l1_eyes", "L1 eyes", False, "", "mean absolute RGB difference, 0..1, in the true eye region"),
+    Card("l1_mouth", "L1 mouth", False, "", "mean absolute RGB difference, 0..1, in the true mouth region"),
+    Card("lpips_alex", "LPIPS (alex)", False, "", _LPIPS, "LPIPS 0.1, AlexNet (torchvision IMAGENET1K_V1)"),
+    Card("lpips_vgg", "LPIPS (vgg)", False, "", _LPIPS, "LPIPS 0.1, VGG16 (torchvision IMAGENET1K_V1)"),
+    Card("csim_dlib", "CSIM (dlib)", True, "", _CSIM, "dlib_face_recognition_resnet_model_v1, 150² crops", 0.0),
+    Card("csim_mobileface", "CSIM (MobileFace)", True, "", _CSIM, "MobileFace_Identification_V2, 112² crops", 0.0),
+    Card("impostor_dlib", "impostors (dlib)", None, "", "mean cosine of pairs of different true people: CSIM's zero",
+         "dlib_face_recognition_resnet_model_v1"),
+    Card("impostor_mobileface", "impostors (MobileFace)", None, "",
+         "mean cosine of pairs of different true people: CSIM's zero", "MobileFace_Identification_V2"),
+    Card("aed_true", "AED (reader)", False, "",
+         "RMS difference between 52 ARKit-named coefficients, 0..1, read off the frame and the world's true ones; "
+         "its value on ground-truth images is printed as the floor", "CNN trained on the world's own truth", 1.0),
+    Card("aed_mp52", "AED (MediaPipe)", False, "",
+         "RMS difference between 52 blendshapes, 0..1, of the frame and of the true frame, by the same reader",
+         "MediaPipe Face Landmarker", 1.0),
+    Card("apd", "APD", False, "°",
+         "RMS over the three components of the rotation vector between head poses (geodesic angle / √3)", "",
+         180 / math.sqrt(3)),
+    Card("akd", "AKD", False, "px", "mean distance of 68 landmarks in pixels of a 256² image", "", 64.0),
+    Card("akd_iod", "AKD / IOD", False, "", "mean distance of 68 landmarks over the true inter-ocular distance "
+         "(outer corners; shrinks with yaw)", "", 1.0),
+    Card("gap", "driving gap", True, "dB",
+         "PSNR in eyes and mouth with the driving code minus the same model's with the source's own code"),
+    Card("onset", "onset", False, "steps",
+         "training steps until the validation gap first passes 0.5 dB; empty = not converged"),
+    Card("onset_seconds", "onset", False, "s", "training time until the validation gap first passes 0.5 dB"),
+    Card("reprojection", "reprojection", False, "",
+         "mean absolute RGB difference between a rendered view and another warped into it by the true depth, "
+         "where both see the same surface; the truth's own value (shading) is its floor"),
+    Card("leak_identity", "identity leak", False, "",
+         "mean 1 − cosine of the identity embeddings of one avatar under different driving codes", "as CSIM", 1.0),
+    Card("leak_driver", "driver leak", False, "",
+         "mean absolute RGB change of a neutral frame, in the head mask, when only the driver's identity changes"),
+    Card("fps", "FPS", True, "1/s", "frames per second, whole frame, batch 1, from the median (protocol in DESIGN §6)"),
+    Card("ms", "frame", False, "ms", "median time of a whole frame, batch 1"),
+    Card("params", "parameters", None, "M", "parameters of the fusion design alone"),
+    Card("memory", "memory", False, "MiB", "peak memory while animating, batch 1"),
+    Card("flops", "FLOPs", False, "G", "floating-point operations per frame, two per multiply-add"),
+]  # fmt: skip
+
+CARDS: dict[str, Card] = {card.name: card for card in _CARDS}

@@ -1,0 +1,151 @@
+"""Image quality (DESIGN §5): PSNR, SSIM, region L1 and LPIPS. Images are RGB [B,H,W,3] in 0..1."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from importlib.resources import files
+
+import lpips
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from i4d_bench.metrics.base import SampleMetric
+from i4d_bench.metrics.cards import CARDS
+from i4d_bench.metrics.weights import lpips_backbone
+
+PSNR_MAX = 100.0
+"""Score of equal images in dB, so that means stay finite."""
+
+LPIPS_MIN_SIDE = {"alex": 32, "vgg": 16}
+"""Smaller images have no deepest feature. Below 64 it is 3×3 or less (alex) and distances say little."""
+
+_TOLERANCE = 1e-5  # rounding of a clamped image, no more
+
+
+def check_images(*images: Float[Tensor, "B H W 3"]) -> None:
+    """Raises ValueError unless all have one shape, finite values and range 0..1 (clamp renders before scoring)."""
+    shape = images[0].shape
+    for x in images:
+        if x.ndim != 4 or x.shape[-1] != 3 or x.shape != shape:
+            shapes = ", ".join(str(tuple(i.shape)) for i in images)
+            raise ValueError(f"expected images of one shape [B,H,W,3], got {shapes}")
+        if not x.is_floating_point():
+            raise ValueError(f"expected a floating-point image in 0..1, got {x.dtype}")
+        low, high = (float(v) for v in x.detach().aminmax())
+        if not (low >= -_TOLERANCE and high <= 1 + _TOLERANCE):  # NaN fails every comparison
+            raise ValueError(f"expected an image in 0..1, got {low:.4g}..{high:.4g}")
+
+
+def _masked_mean(values: Float[Tensor, "B H W"], mask: Float[Tensor, "B H W"] | None) -> Float[Tensor, " B"]:
+    """Mean weighted by the mask; NaN for an empty one."""
+    if mask is None:
+        return values.mean((1, 2))
+    if mask.shape != values.shape:
+        raise ValueError(f"expected a mask {tuple(values.shape)}, got {tuple(mask.shape)}")
+    mask = mask.to(values.dtype)
+    return (values * mask).sum((1, 2)) / mask.sum((1, 2))
+
+
+def psnr(pred: Float[Tensor, "B H W 3"], target: Float[Tensor, "B H W 3"], mask: Float[Tensor, "B H W"] | None = None):
+    """dB per sample [B], at most PSNR_MAX; NaN for an empty mask. Raises ValueError out of range."""
+    check_images(pred, target)
+    mse = _masked_mean((pred - target).square().mean(-1), mask)
+    return -10 * torch.log10(mse.clamp_min(10 ** (-PSNR_MAX / 10)))
+
+
+def ssim(pred: Float[Tensor, "B H W 3"], target: Float[Tensor, "B H W 3"], mask: Float[Tensor, "B H W"] | None = None):
+    """Mean of the SSIM map inside the mask, per sample [B]; NaN for an empty mask. Raises ValueError out of range."""
+    check_images(pred, target)
+    channels_first = [x.movedim(-1, 1).contiguous() for x in (pred, target)]
+    _, full = structural_similarity_index_measure(*channels_first, data_range=1.0, return_full_image=True)
+    return _masked_mean(full.mean(1), mask)
+
+
+def region_l1(pred: Float[Tensor, "B H W 3"], target: Float[Tensor, "B H W 3"], region: Float[Tensor, "B H W"]):
+    """Mean absolute difference per sample [B] in a region; NaN where the region is empty (a mouth turned away)."""
+    check_images(pred, target)
+    return _masked_mean((pred - target).abs().mean(-1), region)
+
+
+class Lpips(nn.Module):
+    """The official LPIPS network with frozen weights: perceptual distance of images in 0..1, differentiable.
+
+    Serves as training loss (`check=False` spares the range check, which waits for the GPU) and as metric.
+    """
+
+    def __init__(self, net: str = "alex"):
+        """net: "alex" or "vgg". Raises WeightsUnavailable when the backbone's weights cannot be had."""
+        super().__init__()
+        self.net = net
+        backbone = {k: torch.from_numpy(v) for k, v in lpips_backbone(net).items()}
+        # meta: no 138 M random numbers, which would also disturb the caller's generator.
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")  # lpips' old-style call
+            self.network = lpips.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False)
+        heads = lpips_heads(net)
+        scaling = lpips.ScalingLayer().state_dict(prefix="scaling_layer.")
+        aliases = {k.replace("lin", "lins.", 1): v for k, v in heads.items()}
+        self.network.load_state_dict(backbone | heads | aliases | scaling, assign=True)
+        self.network.eval().requires_grad_(False)
+
+    def forward(self, pred: Float[Tensor, "B H W 3"], target: Float[Tensor, "B H W 3"], check: bool = True):
+        """Distance per sample [B]. Raises ValueError when checked images are out of range, and for too small ones."""
+        if check:
+            check_images(pred, target)
+        if min(pred.shape[1:3]) < LPIPS_MIN_SIDE[self.net]:
+            raise ValueError(f"LPIPS ({self.net}) needs images of {LPIPS_MIN_SIDE[self.net]}² at least, "
+                             f"got {tuple(pred.shape[1:3])}")  # fmt: skip
+        pred, target = (2 * x.movedim(-1, 1) - 1 for x in (pred, target))
+        return self.network(pred, target).flatten()
+
+
+def lpips_heads(net: str) -> dict[str, Tensor]:
+    """The linear heads (LPIPS 0.1) that the lpips package brings."""
+    with (files("lpips") / "weights" / "v0.1" / f"{net}.pth").open("rb") as f:
+        return torch.load(f, map_location="cpu", weights_only=True)
+
+
+@functools.cache
+def load_lpips(net: str, device: str | torch.device = "cpu") -> Lpips:
+    """The network, once per process and device."""
+    return Lpips(net).to(device)
+
+
+@torch.no_grad()
+def lpips_distance(pred: Float[Tensor, "B H W 3"], target: Float[Tensor, "B H W 3"], net: str = "alex"):
+    """LPIPS per sample [B]. Raises ValueError out of range, WeightsUnavailable without weights."""
+    return load_lpips(net, pred.device)(pred, target)
+
+
+class Psnr(SampleMetric):
+    name = "psnr"
+    score = staticmethod(psnr)
+
+
+class Ssim(SampleMetric):
+    name = "ssim"
+    score = staticmethod(ssim)
+
+
+class RegionL1(SampleMetric):
+    def __init__(self, region: str, **kwargs):
+        """region: "eyes" or "mouth"."""
+        self.name = f"l1_{region}"
+        if self.name not in CARDS:
+            raise ValueError(f"there is no region {region!r}; there are eyes and mouth")
+        super().__init__(**kwargs)
+
+    score = staticmethod(region_l1)
+
+
+class LpipsMetric(SampleMetric):
+    def __init__(self, net: str = "alex", **kwargs):
+        self.name = f"lpips_{net}"
+        super().__init__(**kwargs)
+        self.net = net
+
+    def score(self, pred, target):
+        return lpips_distance(pred, target, self.net)
