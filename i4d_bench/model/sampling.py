@@ -43,7 +43,8 @@ def sheet(grid: int, device) -> tuple[Tensor, Tensor]:
 
 def prior(anchors: Float[Tensor, "*B N 3"], inside: Tensor, spacing: float, weight: float = 0.6) -> Float[Tensor, "*B N 14"]:
     """What is added to Φ's raw output: at the anchor, `weight` spacings large, upright, opaque inside the head only."""
-    s = math.log(weight * spacing / (MAX_SCALE - weight * spacing))
+    size = min(weight * spacing, 0.9 * MAX_SCALE)  # Φ's activation ends at MAX_SCALE
+    s = math.log(size / (MAX_SCALE - size))
     raw = anchors.new_zeros(*anchors.shape[:-1], 14)
     raw[..., :3] = torch.atanh(anchors)
     raw[..., 3:6] = s

@@ -1,0 +1,161 @@
+"""The contract of DESIGN §2, over every registered design."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+import variants
+from i4d_bench.types import UserError
+from variants.base import Fusion, register
+
+ALL = variants.names()
+FIELDS = ("means", "quats", "scales", "opacities", "colors")
+
+
+def make(name: str, seed: int = 0) -> Fusion:
+    torch.manual_seed(seed)
+    return variants.create(name)
+
+
+def awake(name: str) -> Fusion:
+    """A design whose zero-initialised parts have left zero, so that every path carries signal."""
+    fusion = make(name)
+    with torch.no_grad():
+        for p in fusion.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+    return fusion
+
+
+def close(a, b, tolerance=1e-5):
+    for f in FIELDS:
+        torch.testing.assert_close(getattr(a, f), getattr(b, f), rtol=tolerance, atol=tolerance)
+
+
+def differ(a, b) -> bool:
+    return any(not torch.allclose(getattr(a, f), getattr(b, f), atol=1e-6) for f in FIELDS)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_declares_itself(name):
+    cls = variants.design(name)
+    assert cls.family in ("local", "global", "parametric", "control")
+    assert cls.needs in ("motion", "flame", "none")
+    assert name in variants.names(cls.family)
+    assert cls.__module__ == f"variants.{name}", "one design, one file of its name"
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_shapes_ranges_and_gradients(name, tiny):
+    fusion, identity = awake(name), tiny.identity(2)
+    out = fusion.animate(fusion.prepare(identity, tiny.code(2)), tiny.code(6, seed=2))
+    n = identity.f.shape[1]
+    assert [tuple(getattr(out, f).shape) for f in FIELDS] == [(6, n, 3), (6, n, 4), (6, n, 3), (6, n), (6, n, 3)]
+    assert all(getattr(out, f).dtype == torch.float32 and getattr(out, f).isfinite().all() for f in FIELDS)
+    assert (out.scales > 0).all() and (out.opacities >= 0).all() and (out.opacities <= 1).all()
+    g = torch.Generator().manual_seed(3)
+    sum((getattr(out, f) * torch.randn(getattr(out, f).shape, generator=g)).sum() for f in FIELDS).backward()
+    untouched = [k for k, p in fusion.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not untouched, f"no gradient reaches {untouched}"
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_batch_of_frames_equals_a_loop(name, tiny):
+    fusion, identity = awake(name), tiny.identity(2)
+    source, driving = tiny.code(2), tiny.code(6, seed=2)
+    prepared = fusion.prepare(identity, source)
+    batched = fusion.animate(prepared, driving)
+    for k in range(3):
+        rows = torch.tensor([k, 3 + k])  # frame k of both identities
+        close(fusion.animate(prepared, driving[rows]), batched[rows])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_people_do_not_mix(name, tiny):
+    """An identity prepared beside another gives the same avatar as alone."""
+    fusion, both = awake(name), tiny.identity(2)
+    swapped = tiny.identity(2)
+    swapped = dataclasses.replace(
+        swapped, planes=both.planes.flip(0), f=both.f.flip(0), m=both.m.flip(0), canonical=both.canonical.map(lambda t: t.flip(0))
+    )
+    source, driving = tiny.code(2), tiny.code(2, seed=2)
+    one = fusion.animate(fusion.prepare(both, source), driving)
+    other = fusion.animate(fusion.prepare(swapped, source[torch.tensor([1, 0])]), driving[torch.tensor([1, 0])])
+    close(one, other.map(lambda t: t.flip(0)), 1e-4)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_prepare_is_not_changed_by_driving(name, tiny):
+    fusion = awake(name)
+    prepared = fusion.prepare(tiny.identity(1), tiny.code(1))
+    first = fusion.animate(prepared, tiny.code(1, seed=2))
+    other = fusion.animate(prepared, tiny.code(1, seed=3))
+    close(fusion.animate(prepared, tiny.code(1, seed=2)), first, 0)
+    assert differ(first, other) == (variants.design(name).needs != "none"), "only a control ignores the driver"
+
+
+@pytest.mark.parametrize("name", [n for n in ALL if variants.design(n).neutral_is_canonical])
+def test_the_sources_own_code_gives_the_canonical_avatar(name, tiny):
+    fusion, identity = awake(name), tiny.identity(2)
+    close(fusion.animate(fusion.prepare(identity, tiny.code(2)), tiny.code(2)), identity.canonical, 2e-5)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_state_dict_round_trip(name, tiny):
+    fusion, again = awake(name), make(name, seed=5)
+    again.load_state_dict(fusion.state_dict())
+    identity, source, driving = tiny.identity(1), tiny.code(1), tiny.code(1, seed=2)
+    close(again.animate(again.prepare(identity, source), driving), fusion.animate(fusion.prepare(identity, source), driving), 0)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ALL)
+def test_cpu_and_cuda_agree(name, tiny):
+    fusion, source, driving = awake(name), tiny.code(2), tiny.code(4, seed=2)
+    here = fusion.animate(fusion.prepare(tiny.identity(2), source), driving)
+    fusion = fusion.cuda()
+    there = fusion.animate(fusion.prepare(tiny.identity(2, "cuda"), source.to("cuda")), driving.to("cuda"))
+    close(here, there.to("cpu"), 1e-3)
+
+
+def test_unknown_names_and_settings_are_named():
+    with pytest.raises(UserError, match="local_adaln"):
+        variants.create("local_adalin")
+    with pytest.raises(UserError, match="delta_scale"):
+        variants.create("local_adaln", delta_scal=1.0)
+
+
+def test_a_second_design_of_a_name_is_refused():
+    with pytest.raises(ValueError, match="static"):
+
+        @register("static")
+        class Other(Fusion):
+            pass
+
+
+def test_local_adaln_is_the_papers_psi(tiny):
+    """PAPER §1's equations written out, and its parameter count."""
+    fusion = make("local_adaln")
+    assert sum(p.numel() for p in fusion.parameters()) == 110_016
+    identity, source, driving = tiny.identity(1), tiny.code(1), tiny.code(1, seed=2)
+    c = torch.cat([source.motion, driving.motion], -1)
+    gamma, beta = (c @ fusion.A.weight.T).chunk(2, -1)
+    m = identity.m
+    normed = (m - m.mean(-1, keepdim=True)) / torch.sqrt(m.var(-1, unbiased=False, keepdim=True) + 1e-5)
+    x = fusion.W(normed * gamma[:, None] + beta[:, None])
+    delta = 0.01 * fusion.W2(torch.log1p(torch.exp(fusion.W1(x))))
+    close(fusion.animate(fusion.prepare(identity, source), driving), identity.decode(identity.f + delta))
+
+
+def test_local_adaln_is_local(tiny):
+    """Changing m of one Gaussian changes that Gaussian alone."""
+    fusion, identity = awake("local_adaln"), tiny.identity(1)
+    m = identity.m.clone()
+    m[:, 5] += torch.randn(m.shape[-1])
+    source, driving = tiny.code(1), tiny.code(1, seed=2)
+    a = fusion.animate(fusion.prepare(identity, source), driving)
+    b = fusion.animate(fusion.prepare(dataclasses.replace(identity, m=m), source), driving)
+    changed = (a.means != b.means).any(-1)[0].nonzero().flatten().tolist()
+    assert changed == [5]
