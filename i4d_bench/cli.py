@@ -1,0 +1,131 @@
+"""The `i4d-bench` command. Mistakes end in one sentence and exit code 2, an interruption in exit code 130."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import Positional, arg
+
+from i4d_bench.types import UserError
+
+app = tyro.extras.SubcommandApp()
+
+Designs = Annotated[tuple[str, ...], arg(help="Names, or all. Default: the preset's own four.")]
+
+
+@app.command
+def run(
+    preset: Annotated[str, arg(help="cpu, gpu or smoke; auto: gpu where there is one")] = "auto",
+    designs: Designs = (),
+    data: Annotated[Path | None, arg(help="a data set made by `ingest`, in place of a rendered world")] = None,
+    world: Literal["procedural", "ict"] = "procedural",
+    driver: Annotated[str | None, arg(help="oracle, image, blendshapes or flame; default: oracle, on video blendshapes")] = None,
+    seed: int = 0,
+    set: Annotated[tuple[str, ...], arg(help="FIELD=VALUE, e.g. train.lr=3e-4 or overrides.local_adaln.hidden=64")] = (),
+    reports: Annotated[Path, arg(help="where the report folder goes")] = Path("reports"),
+    runs: Annotated[Path, arg(help="where checkpoints are kept")] = Path("runs"),
+    jobs: Annotated[int, arg(help="designs trained at once (three on one data-centre GPU give about 1.35×)")] = 1,
+) -> None:
+    """Trains and evaluates fusion designs, and writes records, tables and figures. Goes on where it was stopped."""
+    from i4d_bench import presets
+    from i4d_bench import run as job
+
+    experiment = presets.preset(job.default_preset() if preset == "auto" else preset)
+    kind = "clips" if data else world
+    experiment = dataclasses.replace(
+        experiment,
+        world=dataclasses.replace(experiment.world, kind=kind, path=str(data) if data else None),
+        driver=driver or ("blendshapes" if data else "oracle"),
+        designs=designs or experiment.designs,
+        seed=seed,
+    )
+    job.run(presets.override(experiment, list(set)), reports, runs, jobs)
+
+
+@app.command
+def ingest(
+    videos: Positional[tuple[Path, ...]],
+    out: Path,
+    size: int = 128,
+    model: Annotated[Path | None, arg(help="MediaPipe's face_landmarker.task; default: I4D_ASSETS, or the cache")] = None,
+    stride: int = 1,
+    max_frames: int | None = None,
+) -> None:
+    """Turns talking-head videos into a data set: crop, mask, landmarks, 52 blendshapes and a camera for every frame."""
+    from i4d_bench.data.clips import ingest as build
+
+    build(list(videos), out, size=size, model=model, stride=stride, max_frames=max_frames)
+
+
+@app.command
+def animate(
+    source: Annotated[Path, arg(help="a photo of a face, or a data set (its first test person)")],
+    driving: Annotated[Path, arg(help="a video of a face, or a data set")],
+    run: Annotated[Path, arg(help="a run's folder under runs/")],
+    out: Annotated[Path, arg(help=".mp4, or .ply for the avatar at the driver's first frame")],
+    model: Annotated[Path | None, arg(help="MediaPipe's face_landmarker.task")] = None,
+    max_frames: int | None = None,
+) -> None:
+    """Animates one photo with a trained design."""
+    from i4d_bench.animate import animate as job
+
+    job(source, driving, run, out, model=model, max_frames=max_frames)
+
+
+@app.command
+def report(folder: Positional[Path]) -> None:
+    """Rebuilds a report folder's tables, figures and page from its stored results alone."""
+    from i4d_bench.report import build
+
+    build(folder)
+
+
+@app.command
+def assets() -> None:
+    """Says which optional files this machine has, checks them, and where to get the others."""
+    from i4d_bench.doctor import assets as job
+
+    sys.exit(job())
+
+
+@app.command
+def doctor() -> None:
+    """Says what this machine can run, and why not the rest."""
+    from i4d_bench.doctor import doctor as job
+
+    sys.exit(job())
+
+
+@app.command(name="list")
+def list_(what: Positional[Literal["designs", "presets", "metrics"]]) -> None:
+    """Lists designs, presets or metrics."""
+    from i4d_bench.metrics import CARDS
+    from i4d_bench.presets import PRESETS
+    from variants import design, names
+
+    first_line = lambda thing: (sys.modules[thing.__module__].__doc__ or "").splitlines()[0]  # noqa: E731
+    rows = {
+        "designs": lambda: [(n, design(n).family, first_line(design(n))) for n in names()],
+        "presets": lambda: [(n, "", make.__doc__.splitlines()[0]) for n, make in PRESETS.items()],
+        "metrics": lambda: [(c.name, c.arrow, c.definition) for c in CARDS.values()],
+    }[what]()
+    for name, kind, text in rows:
+        print(f"{name:28} {kind:11} {text}")
+
+
+def main() -> None:
+    try:
+        app.cli(prog="i4d-bench", description="How should expression be fused with a 3D Gaussian head? Measured.")
+    except UserError as e:
+        sys.exit(_fail(f"i4d-bench: {e}", 2))
+    except KeyboardInterrupt:
+        sys.exit(_fail("i4d-bench: stopped; the same command goes on from here", 130))
+
+
+def _fail(message: str, code: int) -> int:
+    print(message, file=sys.stderr)
+    return code

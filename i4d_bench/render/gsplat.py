@@ -1,0 +1,30 @@
+"""Gaussian splatting by gsplat's CUDA rasteriser: post-activation RGB, `packed=False` (DESIGN §6)."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from i4d_bench.render.reference import EPS_2D, NEAR
+from i4d_bench.types import Camera, Gaussians, Rendered, UserError
+
+
+def rasterize(g: Gaussians, camera: Camera, background: Float[Tensor, "B 3"]) -> Rendered:
+    """One scene and one camera per batch row, in one launch. Raises UserError when gsplat's extension cannot load."""
+    try:
+        from gsplat import rasterization
+        from gsplat.cuda._backend import _C
+    except ImportError as e:
+        raise UserError(f"gsplat cannot be imported ({e}): pip install gsplat") from e
+    if _C is None:
+        raise UserError(
+            "gsplat found no CUDA compiler to build its extension: install the CUDA toolkit (nvcc) and ninja, "
+            "set TORCH_CUDA_ARCH_LIST to your card's architecture, and run again"
+        )
+    image, alpha, _ = rasterization(
+        g.means, g.quats, g.scales, g.opacities, g.colors, camera.viewmats[:, None], camera.Ks[:, None],
+        camera.width, camera.height, near_plane=NEAR, eps2d=EPS_2D, packed=False, render_mode="RGB+D",
+    )  # fmt: skip
+    rgb, depth = image[:, 0, ..., :3], image[:, 0, ..., 3:]
+    alpha = alpha[:, 0]
+    return Rendered(rgb + (1 - alpha) * background[:, None, None], alpha, depth)
