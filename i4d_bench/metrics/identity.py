@@ -49,8 +49,8 @@ def _embed_found(images, landmarks, network) -> Tensor:
     check_images(images)
     if landmarks.shape != (len(images), 68, 2):
         raise ValueError(f"expected landmarks [{len(images)},68,2], got {tuple(landmarks.shape)}")
-    found = landmarks.isfinite().all(-1).all(-1)
-    vectors = F.normalize(network(images[found], landmarks[found].to(images.dtype)), dim=-1)
+    found = landmarks.isfinite().all(-1).all(-1).to(images.device)
+    vectors = F.normalize(network(images[found], landmarks.to(images)[found]), dim=-1)
     return vectors.new_full((len(images), vectors.shape[1]), torch.nan).index_put((found,), vectors)
 
 
@@ -78,18 +78,18 @@ class DlibEmbedder:
 
     def _descriptors(self, images, landmarks):
         crops = aligned_crops(images, landmarks[:, DLIB_POINTS], images.new_tensor(DLIB), 150)
-        chips = (crops.movedim(1, -1) * 255).round().byte().cpu().contiguous().numpy()  # dlib takes no views
+        chips = (crops.movedim(1, -1) * 255).round().byte().cpu().contiguous().numpy()  # dlib: no views
         out = np.array(self._network.compute_face_descriptor(list(chips))) if len(chips) else np.zeros((0, 128))
         return torch.from_numpy(out).to(images)
 
 
 class MobileFaceEmbedder(nn.Module):
-    """MobileFace V2. Differentiable in the images; follows `.to(device)`."""
+    """MobileFace V2. Differentiable in the images; moves to their device."""
 
     name = "mobileface"
 
     def __init__(self, folder: str | Path | None = None):
-        """folder: holds mobileface_v2_weights.npz and its symbol JSON; default: $I4D_ASSETS/identity, then the cache."""
+        """folder: of mobileface_v2_weights.npz and its symbol JSON; default $I4D_ASSETS/identity, then the cache."""
         super().__init__()
         assets = os.environ.get("I4D_ASSETS")
         places = [Path(p) / "identity" for p in (assets, cache_dir()) if p] if folder is None else [Path(folder)]
@@ -107,16 +107,16 @@ class MobileFaceEmbedder(nn.Module):
     def _descriptors(self, images, landmarks):
         eyes = [landmarks[:, 36:42].mean(1), landmarks[:, 42:48].mean(1)]
         points = torch.stack([*eyes, landmarks[:, 30], landmarks[:, 48], landmarks[:, 54]], 1)
-        return self.network(aligned_crops(images, points, images.new_tensor(ARCFACE), 112) * 255)
+        return self.network.to(images.device)(aligned_crops(images, points, images.new_tensor(ARCFACE), 112) * 255)
 
 
 @functools.cache
-def embedder(name: str, device: str | torch.device = "cpu") -> Embedder:
-    """The network "dlib" or "mobileface", once per process and device. Raises WeightsUnavailable without it."""
+def embedder(name: str) -> Embedder:
+    """The network "dlib" or "mobileface", once per process. Raises WeightsUnavailable when it cannot be had."""
     if name == "dlib":
         return DlibEmbedder()
     if name == "mobileface":
-        return MobileFaceEmbedder().to(device)
+        return MobileFaceEmbedder()
     raise ValueError(f"there is no identity network {name!r}; there are dlib and mobileface")
 
 
@@ -148,6 +148,6 @@ class Csim(SampleMetric):
 
     def score(self, pred, landmarks, reference, reference_landmarks):
         """Two pairs of images [B,H,W,3] in 0..1 and landmarks [B,68,2] in their pixels."""
-        net = embedder(self.network, pred.device)
+        net = embedder(self.network)
         with torch.no_grad():
             return csim(net.embed(pred, landmarks), net.embed(reference, reference_landmarks))
