@@ -2,7 +2,7 @@
 
 Frames of one person are not independent, so the person is the unit: values are averaged per cluster first, and
 bootstrap (BCa) and permutation draw clusters. Every person weighs the same; with four people no p is below 0.125. A
-failed measurement is NaN; it is counted, and scored at `worst` where the metric's card declares one, left out otherwise.
+failed measurement is NaN: counted, and scored at `worst` where the metric's card declares one, left out otherwise.
 """
 
 from __future__ import annotations

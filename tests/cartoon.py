@@ -30,7 +30,8 @@ def cartoon_frames(path, people=30, each=12, side=32, seed=0):
 
     c = coefficients
     mouth = 0.1 + 0.05 * c[:, SMILE], 0.02 + 0.1 * c[:, OPEN]
-    eyes = [(0.5 + shift + s * 0.14, 0.42, 0.07, 0.07 - 0.055 * c[:, b]) for s, b in ((-1, BLINK_RIGHT), (1, BLINK_LEFT))]
+    sides = (-1, BLINK_RIGHT), (1, BLINK_LEFT)
+    eyes = [(0.5 + shift + s * 0.14, 0.42, 0.07, 0.07 - 0.055 * c[:, blink]) for s, blink in sides]
     head = disc(0.5, 0.5, width, 0.45)
     rgb = paint(paint(np.zeros((n, side, side, 3)), head, skin), disc(0.5 + shift, 0.72, *mouth), lips)
     for eye in eyes:

@@ -23,12 +23,15 @@ class SampleMetric(Metric):
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
-        self.higher_is_better = self.card.higher_is_better
         self.add_state("scores", default=[], dist_reduce_fx="cat")
 
     @property
     def card(self) -> Card:
         return CARDS[self.name]
+
+    @property
+    def higher_is_better(self) -> bool | None:
+        return self.card.higher_is_better
 
     def score(self, *args) -> Float[Tensor, " B"]:
         raise NotImplementedError

@@ -130,7 +130,12 @@ def _name(part: int, layer: int, kind: str) -> str:
     return f"net.slice{part}.{layer}.{kind}"
 
 
-_ARRAYS = {("numpy", "dtype"), ("numpy", "ndarray"), ("numpy.core.multiarray", "_reconstruct")}
+_ARRAYS = {
+    ("numpy", "dtype"),
+    ("numpy", "ndarray"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+}
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -139,8 +144,9 @@ class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str):
         if (module, name) not in _ARRAYS:
             raise pickle.UnpicklingError(f"refuses {module}.{name}")
-        # numpy 2 moved the module and warns about the old name.
-        return super().find_class(module.replace("numpy.core", "numpy._core") if hasattr(np, "_core") else module, name)
+        if name == "_reconstruct":  # numpy 2 moved it and warns about the old place
+            return np._core.multiarray._reconstruct if hasattr(np, "_core") else np.core.multiarray._reconstruct
+        return getattr(np, name)
 
 
 def load_arrays(file: BinaryIO) -> dict:
