@@ -77,10 +77,10 @@ def find_model(path: str | Path | None = None) -> Path:
 class Landmarker:
     """MediaPipe's detector for still images; use it in a `with` block (it holds native threads).
 
-    Raises UserError when mediapipe or its model file is missing or damaged.
+    most: how many faces `faces` may find. Raises UserError when mediapipe or its model file is missing or damaged.
     """
 
-    def __init__(self, model_path: str | Path | None = None):
+    def __init__(self, model_path: str | Path | None = None, most: int = 1):
         path = find_model(model_path)
         try:
             import mediapipe
@@ -90,6 +90,7 @@ class Landmarker:
         self._image = lambda rgb: mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=rgb)
         options = vision.FaceLandmarkerOptions(
             base_options=BaseOptions(model_asset_path=str(path)),
+            num_faces=most,
             output_face_blendshapes=True,
             output_facial_transformation_matrixes=True,
         )
@@ -106,6 +107,10 @@ class Landmarker:
 
     def __call__(self, rgb: UInt8[np.ndarray, "H W 3"]) -> Face | None:
         """The most prominent face, or None. Raises ValueError when `rgb` is not a uint8 RGB image."""
+        return next(iter(self.faces(rgb)), None)
+
+    def faces(self, rgb: UInt8[np.ndarray, "H W 3"]) -> list[Face]:
+        """The faces found, most prominent first. Raises ValueError when `rgb` is not a uint8 RGB image."""
         if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
             raise ValueError(f"expected a uint8 [H,W,3] image, got {rgb.dtype} {rgb.shape}")
         h, w = rgb.shape[:2]
@@ -113,12 +118,15 @@ class Landmarker:
             k = MIN_SIDE / min(h, w)
             rgb = np.asarray(Image.fromarray(rgb).resize((round(w * k), round(h * k)), Image.Resampling.BICUBIC))
         found = self._detector.detect(self._image(np.ascontiguousarray(rgb)))
-        if not found.face_landmarks:
-            return None
-        scores = {c.category_name: c.score for c in found.face_blendshapes[0]}
+        parts = zip(found.face_landmarks, found.face_blendshapes, found.facial_transformation_matrixes, strict=True)
+        return [self._face(points, shapes, matrix, w, h) for points, shapes, matrix in parts]
+
+    @staticmethod
+    def _face(points, shapes, matrix, width: int, height: int) -> Face:
+        scores = {c.category_name: c.score for c in shapes}
         return Face(
             # MediaPipe normalises z by the image's width, as it does x.
-            np.array([(p.x * w, p.y * h, p.z * w) for p in found.face_landmarks[0]], np.float32),
+            np.array([(p.x * width, p.y * height, p.z * width) for p in points], np.float32),
             np.array([scores.get(name, 0.0) for name in NAMES], np.float32),
-            np.diag([1.0, -1.0, -1.0, 1.0]) @ found.facial_transformation_matrixes[0],
+            np.diag([1.0, -1.0, -1.0, 1.0]) @ matrix,
         )
