@@ -52,11 +52,9 @@ def fps(path: str | Path) -> float:
 
 
 def frame_count(path: str | Path) -> int:
-    """How many frames the file announces, 0 when it does not say. Raises UserError when it is not a video."""
-    with _opened(Path(path)) as (_, stream):
-        if stream.frames or stream.duration is None or not stream.average_rate:
-            return stream.frames
-        return round(stream.duration * stream.time_base * stream.average_rate)
+    """How many frames the file announces or, when it does not, holds. Raises UserError when it is not a video."""
+    with _opened(Path(path)) as (container, stream):
+        return stream.frames or sum(packet.size > 0 for packet in _packets(container, stream))
 
 
 def read_frames(
@@ -68,38 +66,39 @@ def read_frames(
     without it the first such frame raises UserError. A file of which nothing can be decoded raises UserError.
     """
     path = Path(path)
-    lost: list[int] = []
-    number, decoded = 0, 0
+    number = decoded = 0
     with _opened(path) as (container, stream):
         for frame in _decode(container, stream):
-            if frame is None or frame.is_corrupt:
-                lost.append(number)
-                if damaged is None:
-                    raise UserError(f"the video {path} is damaged at frame {number}: copy or download it again")
-            else:
+            if frame is not None and not frame.is_corrupt:
                 decoded += 1
                 yield number, _upright(frame, stream)
+            elif damaged is not None:
+                damaged.append(number)
+            else:
+                raise UserError(f"the video {path} is damaged at frame {number}: copy or download it again")
             number += 1
-        if number < stream.frames:
-            lost.extend(range(number, stream.frames))
+        announced = stream.frames
     if not decoded:
         raise UserError(f"no frame of the video {path} can be decoded: copy or download it again")
-    if lost and damaged is None:
-        raise UserError(f"the video {path} ends early, after {number} of {stream.frames} frames")
+    if number < announced and damaged is None:
+        raise UserError(f"the video {path} ends early, after {number} of {announced} frames: copy or download it again")
     if damaged is not None:
-        damaged.extend(lost)
+        damaged.extend(range(number, announced))
+
+
+def _packets(container, stream) -> Iterator[av.Packet]:
+    """Packets up to the end of the file, or to where its structure is broken (the caller counts what is missing)."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            yield next(packets)
+        except (StopIteration, av.FFmpegError):
+            return
 
 
 def _decode(container, stream) -> Iterator[av.VideoFrame | None]:
     """Frames, and None where decoding failed."""
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets)
-        except StopIteration:
-            return
-        except av.FFmpegError:
-            return  # the container is broken from here on: the caller counts what is missing
+    for packet in _packets(container, stream):
         try:
             yield from packet.decode()
         except av.FFmpegError:
@@ -115,7 +114,7 @@ def _upright(frame: av.VideoFrame, stream: av.VideoStream) -> np.ndarray:
 
 
 def read_image(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
-    """A photo as RGB, turned upright by its EXIF tag; transparency over grey. Raises UserError when it cannot be read."""
+    """A photo as RGB, upright by its EXIF tag, transparency over grey. Raises UserError when it cannot be read."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"there is no image {path}")
@@ -156,7 +155,7 @@ def write_video(path: str | Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], 
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
             container.mux(stream.encode(None))
         partial.replace(path)
-    except OSError as e:  # av.FFmpegError is an OSError only for some codes
+    except (OSError, av.FFmpegError) as e:
         raise UserError(f"cannot write the video {path}: {e.strerror or e}") from e
     finally:
         partial.unlink(missing_ok=True)
