@@ -1,0 +1,169 @@
+"""FLAME-format heads: loader for real FLAME files and for our own exports, and the model itself (PAPER §5)
+
+    V(β, ψ, θ) = LBS(T + B_s β + B_e ψ + B_p (R(θ) − I), J(T + B_s β), θ, weights)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from i4d_bench.heads.flame_pickle import load_pickle
+from i4d_bench.types import UserError
+
+JOINTS = 5  # root, neck, jaw, left eye, right eye
+N_SHAPE = 300
+"""Shape components in a real FLAME file's `shapedirs`; expression components follow."""
+KEYS = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
+METRES = 1 / 0.38
+"""Canonical units per metre."""
+BETWEEN_EYES = np.array([0.0, 0.135, 0.187])
+"""Where a real model's mid-point between the eye joints is brought."""
+
+
+def rodrigues(v: Float[Tensor, "*B 3"]) -> Float[Tensor, "*B 3 3"]:
+    """Rotation matrices of axis-angle vectors (radians), smooth at zero."""
+    angle = torch.sqrt((v * v).sum(-1, keepdim=True) + 1e-16)[..., None]
+    x, y, z = v.unbind(-1)
+    zero = torch.zeros_like(x)
+    K = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
+    eye = torch.eye(3, dtype=v.dtype, device=v.device)
+    return eye + torch.sin(angle) / angle * K + (1 - torch.cos(angle)) / angle**2 * (K @ K)
+
+
+class FlameModel(nn.Module):
+    """model(shape [B,S], expression [B,E], pose [B,15]) → vertices [B,V,3], canonical units.
+
+    pose: axis-angle of root, neck, jaw, left eye and right eye, radians. Coefficients may be fewer than the model has.
+    """
+
+    def __init__(self, v_template, shapedirs, posedirs, J_regressor, weights, parents, faces, n_shape: int):
+        """v_template [V,3], shapedirs [V,3,S+E], posedirs [V,3,36], J_regressor [5,V], weights [V,5], faces [F,3]."""
+        super().__init__()
+        tensor = lambda a: torch.as_tensor(np.ascontiguousarray(a), dtype=torch.float32)  # noqa: E731
+        self.register_buffer("v_template", tensor(v_template))
+        self.register_buffer("shapedirs", tensor(shapedirs[:, :, :n_shape]))
+        self.register_buffer("expressiondirs", tensor(shapedirs[:, :, n_shape:]))
+        self.register_buffer("posedirs", tensor(posedirs))
+        self.register_buffer("J_regressor", tensor(J_regressor))
+        self.register_buffer("weights", tensor(weights))
+        self.register_buffer("faces", torch.as_tensor(np.asarray(faces, np.int64)))
+        self.parents = [int(p) for p in parents]
+        self.arkit_expression: Float[Tensor, "52 E"] | None = None
+        self.arkit_pose: Float[Tensor, "52 15"] | None = None
+
+    @property
+    def n_shape(self) -> int:
+        return self.shapedirs.shape[-1]
+
+    @property
+    def n_expression(self) -> int:
+        return self.expressiondirs.shape[-1]
+
+    def forward(self, shape: Float[Tensor, "B S"], expression: Float[Tensor, "B E"], pose: Float[Tensor, "B 15"]):
+        rest = self.unposed(shape, expression, pose)
+        A = self.joint_transforms(shape, pose)[:, :, :3]
+        T = (self.weights @ A.flatten(2)).unflatten(-1, (3, 4))
+        return (T[..., :3] @ rest[..., None])[..., 0] + T[..., 3]
+
+    def unposed(self, shape, expression, pose) -> Float[Tensor, "B V 3"]:
+        """T + B_s β + B_e ψ + B_p (R(θ) − I): before skinning."""
+        correctives = (rodrigues(pose.unflatten(-1, (JOINTS, 3))[:, 1:]) - torch.eye(3).to(pose)).flatten(1)
+        return self._shaped(shape) + _blend(self.expressiondirs, expression) + _blend(self.posedirs, correctives)
+
+    def joint_transforms(self, shape, pose) -> Float[Tensor, "B 5 4 4"]:
+        """A_j: rest position → posed position of what hangs on joint j."""
+        joints = self.J_regressor @ self._shaped(shape)
+        R = rodrigues(pose.unflatten(-1, (JOINTS, 3)))
+        out: list[Tensor] = []
+        for j, parent in enumerate(self.parents):
+            local = torch.zeros(len(pose), 4, 4).to(pose)
+            local[:, :3, :3] = R[:, j]
+            local[:, :3, 3] = joints[:, j] - (R[:, j] @ joints[:, j, :, None])[..., 0]
+            local[:, 3, 3] = 1
+            out.append(local if parent < 0 else out[parent] @ local)
+        return torch.stack(out, 1)
+
+    def joints(self, shape) -> Float[Tensor, "B 5 3"]:
+        """Rest positions."""
+        return self.J_regressor @ self._shaped(shape)
+
+    def _shaped(self, shape) -> Tensor:
+        return self.v_template + _blend(self.shapedirs, shape)
+
+
+def _blend(directions: Float[Tensor, "V 3 K"], coefficients: Float[Tensor, "B k"]) -> Float[Tensor, "B V 3"]:
+    k = coefficients.shape[-1]
+    if k > directions.shape[-1]:
+        raise UserError(f"{k} coefficients were given to a FLAME-format model that has {directions.shape[-1]}")
+    return torch.einsum("vck,bk->bvc", directions[..., :k], coefficients)
+
+
+def load(path: str | Path) -> FlameModel:
+    """A FLAME model from FLAME's own .pkl (brought into canonical space) or from our .npz (`heads.export`).
+
+    Raises UserError when the file is missing, is not such a model, or its arrays do not fit together.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no FLAME file {path}; FLAME is distributed by its authors behind a licence form")
+    ours = path.suffix == ".npz"
+    data = _load_npz(path) if ours else load_pickle(path)
+    missing = [k for k in KEYS if k not in data]
+    if missing:
+        raise UserError(f"{path} lacks {', '.join(missing)}: it is not a FLAME-format model")
+    template, dirs, posedirs, regressor, weights = (np.asarray(data[k], np.float64) for k in KEYS[:5])
+    V = len(template)
+    if posedirs.ndim == 2:  # some exports store [36, V·3]
+        posedirs = posedirs.T.reshape(V, 3, -1) if posedirs.shape[0] < posedirs.shape[1] else posedirs.reshape(V, 3, -1)
+    shapes = {"shapedirs": (dirs.shape[:2], (V, 3)), "posedirs": (posedirs.shape, (V, 3, 9 * (JOINTS - 1))),
+              "J_regressor": (regressor.shape, (JOINTS, V)), "weights": (weights.shape, (V, JOINTS))}  # fmt: skip
+    for name, (got, expected) in shapes.items():
+        if tuple(got) != expected:
+            raise UserError(f"{path}: {name} has shape {tuple(got)}, a FLAME-format model of {V} vertices has {expected}")
+    parents = np.asarray(data["kintree_table"])[0].astype(np.int64)
+    parents[0] = -1
+    n_shape = int(data["n_shape"]) if "n_shape" in data else min(N_SHAPE, dirs.shape[-1])
+    if not ours:
+        eyes = (regressor @ template)[3:5].mean(0)
+        template = (template - eyes) * METRES + BETWEEN_EYES
+        dirs, posedirs = dirs * METRES, posedirs * METRES
+    model = FlameModel(template, dirs, posedirs, regressor, weights, parents, data["f"], n_shape)
+    for key in ("arkit_expression", "arkit_pose"):
+        if key in data:
+            setattr(model, key, torch.as_tensor(np.asarray(data[key]), dtype=torch.float32))
+    return model
+
+
+def _load_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {k: file[k] for k in file.files}
+    except (OSError, ValueError, EOFError, KeyError) as e:
+        raise UserError(f"{path} is not a readable .npz ({e})") from e
+
+
+def fit(
+    model: FlameModel, vertices: Float[Tensor, "B V 3"], pose: Float[Tensor, "B 15"], ridge: float = 1e-6
+) -> tuple[Float[Tensor, "B S"], Float[Tensor, "B E"]]:
+    """Least-squares (shape, expression) of posed meshes whose pose is known, with a small ridge.
+
+    The joints depend on the shape only weakly, so the meshes are unposed with the joints of the last estimate, twice.
+    """
+    dirs = torch.cat([model.shapedirs, model.expressiondirs], -1).double().flatten(0, 1)
+    normal = dirs.T @ dirs
+    normal += ridge * normal.diagonal().mean() * torch.eye(len(normal)).to(normal)
+    shape = vertices.new_zeros(len(vertices), model.n_shape)
+    for _ in range(2):
+        A = model.joint_transforms(shape, pose)
+        T = torch.einsum("vj,bjkl->bvkl", model.weights, A)
+        rest = torch.linalg.solve(T[..., :3, :3], (vertices - T[..., :3, 3])[..., None])[..., 0]
+        zero = model.unposed(0 * shape, vertices.new_zeros(len(vertices), 1), pose)  # template and pose correctives
+        solution = torch.linalg.solve(normal, dirs.T @ (rest - zero).double().flatten(1).T).T.to(vertices)
+        shape, expression = solution.split([model.n_shape, model.n_expression], -1)
+    return shape, expression
+
