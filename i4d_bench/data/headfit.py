@@ -24,6 +24,8 @@ HALF = RADIUS * np.tan(np.radians(FOV / 2))
 """Half the side of what the canonical camera sees in the plane z = 0."""
 RISE = 0.03
 """How far above the canonical origin crops are centred (canonical units): real hair stands higher than a mesh's cap."""
+GAP = 0.25
+"""Seconds without a frame after which a new scene begins."""
 
 # fmt: off
 RIGID = np.array([
@@ -131,11 +133,11 @@ def crops(landmarks: Float[np.ndarray, "F 478 3"]) -> Float[np.ndarray, "F 3"]:
     return np.c_[centre, 2 * HALF * unit]
 
 
-def scenes(boxes: Float[np.ndarray, "F 3"]) -> Int[np.ndarray, " F"]:
-    """Numbers the stretches between jumps of the head (cuts), over which nothing may be smoothed."""
+def scenes(boxes: Float[np.ndarray, "F 3"], times: Float[np.ndarray, " F"]) -> Int[np.ndarray, " F"]:
+    """Numbers the stretches between jumps of the head (cuts) or gaps in time, over which nothing may be smoothed."""
     side = boxes[1:, 2:]
     jump = (np.abs(np.diff(boxes[:, :2], axis=0)) > 0.25 * side).any(1) | (np.abs(np.diff(np.log(boxes[:, 2]))) > 0.25)
-    return np.r_[0, np.cumsum(jump)]
+    return np.r_[0, np.cumsum(jump | (np.diff(times) > GAP))]
 
 
 def smooth(

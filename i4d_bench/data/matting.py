@@ -11,10 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from scipy.ndimage import gaussian_filter
 
-from i4d_bench.data.headfit import project
+from i4d_bench.data.headfit import RIGID, project, similarity
 from i4d_bench.data.landmarker import to68
 from i4d_bench.heads.base import REGIONS
 from i4d_bench.types import UserError
@@ -30,6 +30,8 @@ GRID = 128
 """Side of the grid on which graphs are cut."""
 THIN = 5
 """What is narrower than this on the grid is no part of a head."""
+SAME, OTHER = 8, 12
+"""Differences of 0..255: up to which two pictures of a place agree, and how much worse another must do."""
 
 
 def _sphere() -> Float[np.ndarray, "P 3"]:
@@ -50,9 +52,11 @@ def _neck(radius: float, bottom: float) -> np.ndarray:
                            _ellipsoid((0, bottom + 0.6 * radius, -0.05), (radius, 0.6 * radius, radius))])  # fmt: skip
 
 
-# Canonical units. CORE is inside every head, bald or not; LIMIT holds hair and some neck, and ends above the shoulders.
+# Canonical units. CORE is inside every head, bald or not; LIMIT is what is kept at most, hair and some neck, and ends
+# above the shoulders. Outside WIDE and TORSO is certainly background; long hair must not be there.
 CORE = (_ellipsoid((0, 0.13, -0.02), (0.15, 0.22, 0.20)), _neck(0.08, -0.24))
-LIMIT = (_ellipsoid((0, 0.14, -0.05), (0.42, 0.38, 0.42)), _neck(0.18, -0.31))
+LIMIT = (_ellipsoid((0, 0.15, -0.05), (0.42, 0.37, 0.42)), _neck(0.16, -0.31))
+WIDE = _ellipsoid((0, 0, -0.05), (0.42, 0.52, 0.42))
 TORSO = _ellipsoid((0, -0.62, -0.08), (0.55, 0.38, 0.2))
 """Counts as person while cutting, so that clothes are not taken for background; removed with LIMIT afterwards."""
 
@@ -85,6 +89,7 @@ class Shot:
 
     rgb: UInt8[np.ndarray, "S S 3"]
     valid: UInt8[np.ndarray, "S S"]
+    box: Float[np.ndarray, " 3"]  # the crop in the video: centre x, centre y, side
     landmarks: Float[np.ndarray, "478 2"]  # in crop pixels
     viewmat: Float[np.ndarray, "4 4"]
 
@@ -96,7 +101,9 @@ class MaskMaker:
         self.size, self.K = len(shots[0].rgb), K
         self.small_K = K * np.array([GRID / self.size, GRID / self.size, 1])[:, None]
         self.models = np.zeros((1, 65)), np.zeros((1, 65))
-        mosaic, seeds = (np.vstack(parts) for parts in zip(*map(self._prepare, shots), strict=True))
+        images, seeds = map(np.stack, zip(*map(self._prepare, shots), strict=True))
+        seeds[(seeds == cv2.GC_PR_BGD) & _standing(shots, images)] = cv2.GC_BGD
+        mosaic, seeds = np.vstack(images), np.vstack(seeds)
         _sort_by_colour(mosaic, seeds)
         cv2.setRNGSeed(0)
         cv2.grabCut(mosaic, seeds, None, *self.models, 4, cv2.GC_INIT_WITH_MASK)
@@ -106,11 +113,10 @@ class MaskMaker:
         shape = (GRID, GRID)
         image = cv2.resize(shot.rgb, shape, interpolation=cv2.INTER_AREA)
         body = lambda points: outline(points, shot.viewmat, self.small_K, shape)  # noqa: E731
-        torso, limit = body(TORSO), np.maximum.reduce([*map(body, LIMIT)])
         core = np.maximum.reduce([*map(body, CORE), _fill(shot.landmarks * GRID / self.size, shape)])
         seeds = np.full(shape, cv2.GC_BGD, np.uint8)
-        seeds[limit > 0] = cv2.GC_PR_BGD
-        seeds[torso > 0] = cv2.GC_PR_FGD
+        seeds[body(WIDE) > 0] = cv2.GC_PR_BGD
+        seeds[body(TORSO) > 0] = cv2.GC_PR_FGD
         seeds[core > 0] = cv2.GC_FGD
         seeds[cv2.resize(shot.valid, shape, interpolation=cv2.INTER_NEAREST) == 0] = cv2.GC_PR_BGD
         return image, seeds
@@ -140,6 +146,42 @@ class MaskMaker:
         front = _foreground(rgb.astype(np.float32) / 255, alpha, round(6 * unit))
         rgb8 = np.rint(front * alpha[..., None] * 255).astype(np.uint8)
         return Mask(rgb8, np.rint(alpha * 255).astype(np.uint8), regions(shot.landmarks, viewmat, K, alpha))
+
+
+def _standing(shots: list[Shot], images: UInt8[np.ndarray, "R G G 3"]) -> Bool[np.ndarray, "R G G"]:
+    """Where the picture stands still in the video while the head moves: background, whatever its colour.
+
+    Every shot is compared with the others laid over it frame on frame and head on head. A hair edge may look so in one
+    shot, so most shots must agree on a place beside the head. A moving camera or a still head gives no evidence.
+    """
+    scale = GRID / len(shots[0].rgb)
+    marks = [shot.landmarks[RIGID].astype(float) * scale for shot in shots]
+    corners = [shot.box[:2] - shot.box[2] / 2 for shot in shots]
+
+    def on_head(source: int, target: int) -> np.ndarray:
+        fit = similarity(marks[target], marks[source][None])
+        return np.c_[fit.scale[0] * fit.rotation[0], fit.shift[0]]
+
+    def on_frame(source: int, target: int) -> np.ndarray:
+        k = shots[target].box[2] / shots[source].box[2]
+        shift = (corners[target] - corners[source]) * GRID / shots[source].box[2]
+        return np.array([[k, 0, shift[0]], [0, k, shift[1]]])
+
+    def laid(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+        return cv2.warpAffine(image, matrix, (GRID, GRID), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+
+    still = np.zeros(images.shape[:3], bool)
+    for k, image in enumerate(images):
+        others = [j for j in range(len(shots)) if j != k]
+        apart = [
+            np.median([cv2.GaussianBlur(cv2.absdiff(image, laid(images[j], place(j, k))).max(-1), (0, 0), 1.0)
+                       for j in others] or [np.full((GRID, GRID), 255)], 0)
+            for place in (on_frame, on_head)
+        ]  # fmt: skip
+        seen = cv2.resize(shots[k].valid, (GRID, GRID), interpolation=cv2.INTER_NEAREST) > 0
+        still[k] = seen & (apart[0] < SAME) & (apart[1] > apart[0] + OTHER)
+    votes = np.mean([laid(s.astype(np.float32), on_head(k, 0)) for k, s in enumerate(still)], 0)
+    return still & np.stack([laid(votes, on_head(0, k)) > 0.5 for k in range(len(shots))])
 
 
 def _sort_by_colour(image: np.ndarray, seeds: np.ndarray, bins: int = 16) -> None:

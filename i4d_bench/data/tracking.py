@@ -123,7 +123,7 @@ def fit_track(track: Track, fps: float, size: int) -> Heads:
     """Smooth crops and cameras."""
     times = np.array(track.numbers) / fps
     boxes = headfit.crops(track.landmarks)
-    scene = headfit.scenes(boxes)
+    scene = headfit.scenes(boxes, times)
     boxes[:, 2] = np.log(boxes[:, 2])
     boxes = headfit.smooth(boxes, times, scene, CROP_SECONDS)
     boxes[:, 2] = np.exp(boxes[:, 2])
@@ -168,7 +168,7 @@ def write_arrays(
 
     def shot(k: int) -> Shot:
         inside = valid(track.picture, heads.boxes[k], size)
-        return Shot(rgb[k].copy(), inside, heads.landmarks[k], heads.viewmats[k])
+        return Shot(rgb[k].copy(), inside, heads.boxes[k], heads.landmarks[k], heads.viewmats[k])
 
     maker = MaskMaker([shot(k) for k in np.unique(np.linspace(0, n - 1, REFERENCES).astype(int))], heads.K)
     people = _calm(progress((maker.cut(shot(k)) for k in range(n)), "masks", n), heads.scene)
