@@ -40,7 +40,7 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoS
         # A cover picture in an audio file is a video stream with one attached frame.
         streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
         if not streams:
-            raise UserError(f"{path} holds no video stream")
+            raise UserError(f"{path} holds no pictures: it is no video or was cut short")
         streams[0].thread_type = "AUTO"
         yield container, streams[0]
 
@@ -158,5 +158,6 @@ def write_video(path: str | Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], 
     except (OSError, av.FFmpegError) as e:
         raise UserError(f"cannot write the video {path}: {e.strerror or e}") from e
     finally:
-        partial.unlink(missing_ok=True)
+        if partial.exists():
+            partial.unlink()
     return path
