@@ -16,7 +16,7 @@ def reconstruction(
     """Weighted image loss, a scalar. `regions` marks eyes and mouth; `lpips` maps two [B,H,W,3] in 0..1 to [B]."""
     error = (pred - target).abs().mean(-1)
     loss = weights.l1 * error.mean()
-    loss = loss + weights.regions * (error * regions).sum() / regions.sum().clamp_min(1) * regions.float().mean()
+    loss = loss + weights.regions * (error * regions).sum() / regions.sum().clamp_min(1)
     if weights.ssim:
         loss = loss + weights.ssim * (1 - ssim(pred.movedim(-1, 1), target.movedim(-1, 1), data_range=1.0))
     if weights.lpips:

@@ -1,0 +1,24 @@
+"""Reports: every table, figure and page of a folder, rebuilt from its stored results without a GPU."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from i4d_bench.cache import atomic_file
+from i4d_bench.results import Store, summary
+from i4d_bench.types import UserError
+
+
+def build(folder: Path) -> None:
+    """Raises UserError when the folder holds no results."""
+    from i4d_bench.report import figures, html, tables
+
+    store = Store(folder)
+    if not store.records:
+        raise UserError(f"{folder} holds no results (no runs.jsonl with runs of this benchmark version)")
+    with atomic_file(store.folder / "summary.json") as path:
+        path.write_text(json.dumps(summary(store), indent=1) + "\n")
+    tables.build(store)
+    figures.build(store)
+    html.build(store)

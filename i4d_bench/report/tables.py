@@ -1,0 +1,184 @@
+"""Tables from a store alone: the main table, the further test sets, and the comparison with `local_adaln`.
+
+Each is written as .csv (all numbers), .md and .tex (rounded; best and not significantly worse in bold).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from i4d_bench.cache import atomic_file
+from i4d_bench.metrics import CARDS
+from i4d_bench.results import Record, Store, interval
+from i4d_bench.stats import best_and_ties, compare_family
+
+SET_NAMES = {"self": "self", "cross": "cross", "recon": "reconstruction", "novel": "novel view", "extreme": "extreme"}
+METRICS = ("psnr", "ssim", "lpips_alex", "lpips_vgg", "csim_dlib", "csim_mobileface", "aed_true", "aed_mp52", "akd", "akd_iod", "apd", "gap")
+MAIN = {"self": ("lpips_alex", "psnr", "ssim", "csim_dlib", "csim_mobileface", "aed_true", "aed_mp52", "gap"),
+        "cross": ("lpips_alex", "psnr", "ssim", "csim_dlib", "csim_mobileface", "aed_true", "aed_mp52", "gap")}  # fmt: skip
+DIGITS = {"psnr": 2, "gap": 2, "apd": 2, "akd": 2}
+MARGINS = {"psnr": 0.1, "gap": 0.1, "ssim": 0.005, "lpips_alex": 0.005, "lpips_vgg": 0.005, "aed_true": 0.005, "aed_mp52": 0.005,
+           "csim_dlib": 0.005, "csim_mobileface": 0.01, "akd": 0.1, "akd_iod": 0.002, "apd": 0.1}  # fmt: skip
+"""Differences inside ± this are *practically equal*."""
+BASELINE = "local_adaln"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its head, a number per design (NaN: none) and how it is printed; `bold` designs are the best."""
+
+    head: str
+    values: dict[str, float]
+    digits: int
+    bold: frozenset[str] = frozenset()
+
+
+def latest(store: Store) -> dict[str, Record]:
+    """One record per design (the newest; several seeds share their samples), families together."""
+    order = {"local": 0, "global": 1, "parametric": 2, "control": 3}
+    records = sorted(store.records, key=lambda r: (order.get(r.family, 4), r.design, r.created))
+    return {r.design: r for r in records}
+
+
+def cost_columns(records: dict[str, Record]) -> list[Column]:
+    def column(head: str, digits: int, value: Callable[[Record], float | None]) -> Column:
+        got = {d: value(r) for d, r in records.items()}
+        return Column(head, {d: np.nan if v is None else v for d, v in got.items()}, digits)
+
+    scaled = lambda v, by: None if v is None else v / by  # noqa: E731
+    return [
+        column("FPS ↑", 0, lambda r: r.fps),
+        column("params (M)", 3, lambda r: scaled(r.params, 1e6)),
+        column("GFLOP / frame", 3, lambda r: scaled(r.flops_frame, 1e9)),
+        column("memory (MiB)", 1, lambda r: scaled(r.memory, 2**20)),
+        column("training (s)", 0, lambda r: r.train_seconds),
+        column("onset (steps)", 0, lambda r: r.onset["step"] if r.onset else None),
+    ]
+
+
+def metric_column(store: Store, designs: list[str], set_: str, metric: str, samples: pd.DataFrame) -> Column:
+    card, means, scores, clusters = CARDS[metric], {}, {}, None
+    for design in designs:
+        i = interval(samples, design, set_, metric)
+        means[design] = np.nan if i is None else i.mean
+    paired = _paired(samples, set_, metric)
+    if paired is not None:
+        scores, clusters = paired
+    ranked = {d: s for d, s in scores.items() if d in designs}
+    bold = best_and_ties(ranked, clusters, card.higher_is_better, card.worst) if len(ranked) > 1 and card.higher_is_better is not None else set()
+    return Column(f"{SET_NAMES[set_]} {card.label} {card.arrow}".strip(), means, DIGITS.get(metric, 3), frozenset(bold))
+
+
+def _paired(samples: pd.DataFrame, set_: str, metric: str):
+    """{design: values}, clusters over the samples that every design has (all seeds); None where there are none."""
+    rows = samples[(samples["set"] == set_) & (samples["metric"] == metric)]
+    if not len(rows):
+        return None
+    wide = rows.pivot_table(index=["seed", "sample", "identity"], columns="design", values="value", dropna=False)
+    have = rows.groupby("design").size()
+    wide = wide[[d for d in wide.columns if have[d] > 0]].dropna(how="all")
+    return {d: wide[d].to_numpy(float) for d in wide.columns}, wide.index.get_level_values("identity").to_numpy()
+
+
+def notes(records: dict[str, Record]) -> list[str]:
+    """What a reader must know under the table."""
+    if not records:
+        return []
+    one = next(iter(records.values()))
+    env = one.environment
+    out = [f"{one.preset} preset, {env['hardware']}, data {one.data['kind']} ({one.data['hash']}), driver {one.driver}, commit {env['commit']}"
+           + (" with local changes" if env["dirty"] else "") + ". Bold: best and not significantly worse (paired, clustered by person)."]  # fmt: skip
+    for key, value in one.extras.items():
+        if key.startswith("impostor_"):
+            out.append(f"CSIM ({key.removeprefix('impostor_')}): pairs of different people have {value:.3f}.")
+        if key == "floor_aed":
+            out.append(f"AED (reader): ground-truth images of held-out people have {value:.3f}.")
+    for design, r in records.items():
+        if r.status in ("not converged", "failed"):
+            out.append(f"† {design}: {r.status}" + (f" ({r.why})" if r.why else "") + ".")
+        failed = {f"{s} {m}": c["failures"] for s, ms in r.metrics.items() for m, c in ms.items() if c["failures"]}
+        if failed:
+            out.append(f"{design}: failed measurements " + ", ".join(f"{k} {n}" for k, n in failed.items()) + " (counted at the worst value).")
+        out += [n for n in r.notes if n not in out]
+    used = {m for r in records.values() for ms in r.metrics.values() for m in ms}
+    networks = [f"{CARDS[m].label}: {CARDS[m].network}" for m in METRICS if m in used and CARDS[m].network]
+    return [*out, "; ".join(networks) + "."] if networks else out
+
+
+def main_table(store: Store) -> tuple[list[Column], dict[str, Record]]:
+    records, samples = latest(store), store.samples
+    columns = cost_columns(records)
+    for set_, metrics in MAIN.items():
+        columns += [metric_column(store, list(records), set_, m, samples) for m in metrics]
+    return columns, records
+
+
+def sets_table(store: Store) -> tuple[list[Column], dict[str, Record]]:
+    records, samples = latest(store), store.samples
+    return [metric_column(store, list(records), s, m, samples) for s in ("recon", "novel", "extreme") for m in METRICS], records
+
+
+def pairs(store: Store) -> pd.DataFrame:
+    """Every design against BASELINE: difference, 95% interval, Holm-adjusted p over the designs, verdict."""
+    rows, samples = [], store.samples
+    for set_ in SET_NAMES:
+        for metric in METRICS:
+            paired = _paired(samples, set_, metric)
+            if paired is None or BASELINE not in paired[0] or len(paired[0]) < 2:
+                continue
+            card = CARDS[metric]
+            for design, c in compare_family(paired[0], BASELINE, paired[1], card.worst, MARGINS.get(metric)).items():
+                better = (c.difference > 0) == card.higher_is_better
+                verdict = ("practically equal" if c.equal else ("better" if better else "worse") if c.significant else "undecided")
+                rows.append({"set": set_, "metric": metric, "design": design, "difference": c.difference, "lo": c.lo, "hi": c.hi,
+                             "p": c.p, "n": c.n, "people": c.clusters, "failures": c.failures, "verdict": verdict})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def write(folder: Path, name: str, columns: list[Column], records: dict[str, Record], under: list[str]) -> None:
+    """NAME.csv, NAME.md and NAME.tex. Columns with no number at all are left out of the printed ones and named below."""
+    csv = pd.DataFrame({"design": list(records), "status": [r.status for r in records.values()]}
+                       | {c.head.rstrip(" ↑↓"): [c.values[d] for d in records] for c in columns})  # fmt: skip
+    shown = [c for c in columns if any(np.isfinite(v) for v in c.values.values())]
+    heads = ["design", *(c.head for c in shown)]
+    mark = lambda d: "†" if records[d].status in ("not converged", "failed") else ""  # noqa: E731
+    cell = lambda c, d: "" if not np.isfinite(c.values[d]) else f"{c.values[d]:.{c.digits}f}"  # noqa: E731
+    md = ["| " + " | ".join(heads) + " |", "|" + "---|" + "---:|" * len(shown)]
+    tex = [r"\begin{tabular}{l" + "r" * len(shown) + "}", r"\toprule", " & ".join(map(_tex, heads)) + r" \\", r"\midrule"]
+    for d in records:
+        cells = [cell(c, d) for c in shown]
+        bold = [bool(t) and d in c.bold for t, c in zip(cells, shown, strict=True)]
+        md.append(f"| {d}{mark(d)} | " + " | ".join(f"**{t}**" if b else t for t, b in zip(cells, bold, strict=True)) + " |")
+        row = [rf"\textbf{{{t}}}" if b else t for t, b in zip(cells, bold, strict=True)]
+        tex.append(" & ".join([_tex(d + mark(d)), *row]) + r" \\")
+    tex += [r"\bottomrule", r"\end{tabular}", *(f"% {line}" for line in under)]
+    _write(folder / f"{name}.csv", csv.to_csv(index=False, float_format="%.6g"))
+    _write(folder / f"{name}.md", "\n".join([*md, "", *(f"{line}  " for line in under)]) + "\n")
+    _write(folder / f"{name}.tex", "\n".join(tex) + "\n")
+
+
+def _tex(text: str) -> str:
+    for plain, command in (("_", r"\_"), ("↑", r"$\uparrow$"), ("↓", r"$\downarrow$"), ("†", r"$^\dagger$"), ("²", "$^2$")):
+        text = text.replace(plain, command)
+    return text
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_file(path) as partial:
+        partial.write_text(text)
+
+
+def build(store: Store) -> None:
+    columns, records = main_table(store)
+    write(store.folder, "main", columns, records, notes(records))
+    columns, records = sets_table(store)
+    write(store.folder, "sets", columns, records, [])
+    table = pairs(store)
+    _write(store.folder / "pairs.csv", table.to_csv(index=False, float_format="%.6g"))
+    head = f"Differences from {BASELINE}; p after Holm over the designs.\n\n"
+    _write(store.folder / "pairs.md", head + (table.to_markdown(index=False, floatfmt=".4g") if len(table) else "none") + "\n")
