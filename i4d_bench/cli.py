@@ -23,9 +23,13 @@ def run(
     designs: Designs = (),
     data: Annotated[Path | None, arg(help="a data set made by `ingest`, in place of a rendered world")] = None,
     world: Literal["procedural", "ict"] = "procedural",
-    driver: Annotated[str | None, arg(help="oracle, image, blendshapes or flame; default: oracle, on video blendshapes")] = None,
+    driver: Annotated[
+        str | None, arg(help="oracle, image, blendshapes or flame; default: oracle, on video blendshapes")
+    ] = None,
     seed: int = 0,
-    set: Annotated[tuple[str, ...], arg(help="FIELD=VALUE, e.g. train.lr=3e-4 or overrides.local_adaln.hidden=64")] = (),
+    set: Annotated[
+        tuple[str, ...], arg(help="FIELD=VALUE, e.g. train.lr=3e-4 or overrides.local_adaln.hidden=64")
+    ] = (),
     reports: Annotated[Path, arg(help="where the report folder goes")] = Path("reports"),
     runs: Annotated[Path, arg(help="where checkpoints are kept")] = Path("runs"),
     jobs: Annotated[int, arg(help="designs trained at once (three on one data-centre GPU give about 1.35×)")] = 1,
@@ -51,7 +55,9 @@ def ingest(
     videos: Positional[tuple[Path, ...]],
     out: Path,
     size: int = 128,
-    model: Annotated[Path | None, arg(help="MediaPipe's face_landmarker.task; default: I4D_ASSETS, or the cache")] = None,
+    model: Annotated[
+        Path | None, arg(help="MediaPipe's face_landmarker.task; default: I4D_ASSETS, or the cache")
+    ] = None,
     stride: int = 1,
     max_frames: int | None = None,
 ) -> None:

@@ -57,7 +57,9 @@ def assets() -> int:
             print(f"  missing  {asset.path}: {asset.name} for {asset.gives}; get it from {asset.source}")
             continue
         digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-        print(f"  {_check(asset, file):8} {asset.path}: {asset.name}, {file.stat().st_size / 2**20:.1f} MiB, sha256 {digest}")
+        print(
+            f"  {_check(asset, file):8} {asset.path}: {asset.name}, {file.stat().st_size / 2**20:.1f} MiB, sha256 {digest}"
+        )
     return 0
 
 
@@ -121,7 +123,9 @@ def _render(device: str) -> None:
     view = torch.eye(4, device=device)[None]
     view[:, 2, 3] = 3
     K = torch.tensor([[[32.0, 0, 16], [0, 32, 16], [0, 0, 1]]], device=device)
-    render(Gaussians(0 * one(1, 1, 3), one(1, 1, 4), 0.1 * one(1, 1, 3), one(1, 1), one(1, 1, 3)), Camera(view, K, 32, 32))
+    render(
+        Gaussians(0 * one(1, 1, 3), one(1, 1, 4), 0.1 * one(1, 1, 3), one(1, 1), one(1, 1, 3)), Camera(view, K, 32, 32)
+    )
 
 
 def _lpips() -> str:

@@ -28,7 +28,9 @@ class Scores:
     rows: list[dict] = field(default_factory=list)
     images: dict[str, np.ndarray] = field(default_factory=dict)
 
-    def add(self, set_: str, part: Triples, offset: int, people: np.ndarray, values: dict[str, Tensor | np.ndarray]) -> None:
+    def add(
+        self, set_: str, part: Triples, offset: int, people: np.ndarray, values: dict[str, Tensor | np.ndarray]
+    ) -> None:
         for metric, column in values.items():
             for k, value in enumerate(np.asarray(torch.as_tensor(column).cpu(), float)):
                 row = {"set": set_, "sample": offset + k, "identity": int(people[part.source[k]]), "metric": metric}
@@ -73,7 +75,8 @@ class Evaluator:
         prepared = avatar.fusion.prepare(identity, self.loader.code(part.source))
         camera = self.loader.targets(_view(part), size).camera
         return tuple(
-            on_grey(avatar.fusion.animate(prepared, self.loader.code(index)), camera) for index in (part.driving, part.source)
+            on_grey(avatar.fusion.animate(prepared, self.loader.code(index)), camera)
+            for index in (part.driving, part.source)
         )
 
     def _score(self, part: Triples, pred: Tensor, still: Tensor) -> dict[str, Tensor | np.ndarray]:
@@ -97,7 +100,9 @@ class Evaluator:
         if self.reader is not None:
             out |= self._read(part, pred, view)
         if self.video is not None:
-            measured = self.video.score(pred, frames.coefficients[part.driving], frames.landmarks[view], frames.viewmats[view])
+            measured = self.video.score(
+                pred, frames.coefficients[part.driving], frames.landmarks[view], frames.viewmats[view]
+            )
             landmarks = torch.from_numpy(measured.pop("landmarks"))
             out |= measured
         for net, embedder in self.embedders.items():
@@ -123,7 +128,9 @@ class Evaluator:
         if (part.target != NO_TRUTH).all():
             new["truth"] = show(part.target)
         for key, images in new.items():
-            scores.images[key] = np.concatenate([*([scores.images[key]] if key in scores.images else []), images])[:GRID_SAMPLES]
+            scores.images[key] = np.concatenate([*([scores.images[key]] if key in scores.images else []), images])[
+                :GRID_SAMPLES
+            ]
 
 
 def _view(part: Triples) -> np.ndarray:

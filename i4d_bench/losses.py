@@ -11,7 +11,11 @@ from i4d_bench.presets import Loss
 
 
 def reconstruction(
-    pred: Float[Tensor, "B H W 3"], target: Float[Tensor, "B H W 3"], regions: Bool[Tensor, "B H W"], weights: Loss, lpips=None
+    pred: Float[Tensor, "B H W 3"],
+    target: Float[Tensor, "B H W 3"],
+    regions: Bool[Tensor, "B H W"],
+    weights: Loss,
+    lpips=None,
 ) -> Tensor:
     """Weighted image loss, a scalar. `regions` marks eyes and mouth; `lpips` maps two [B,H,W,3] in 0..1 to [B]."""
     error = (pred - target).abs().mean(-1)

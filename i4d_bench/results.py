@@ -83,7 +83,9 @@ def hardware_name() -> str:
     """A short slug: the GPU ("h100"), or the CPU's model with the usable cores ("amd-epyc-2cores")."""
     if torch.cuda.is_available():
         words = torch.cuda.get_device_name().lower().replace("nvidia", "").replace("geforce", "").split()
-        return re.sub(r"[^a-z0-9]+", "-", "-".join(w for w in words if not re.fullmatch(r"\d+gb|hbm\w*|pcie|sxm\w*", w)))
+        return re.sub(
+            r"[^a-z0-9]+", "-", "-".join(w for w in words if not re.fullmatch(r"\d+gb|hbm\w*|pcie|sxm\w*", w))
+        )
     return f"{_cpu_model()}-{len(os.sched_getaffinity(0))}cores"
 
 
@@ -109,7 +111,12 @@ def environment() -> dict[str, Any]:
     root = Path(__file__).parent.parent
     git = lambda *a: subprocess.run(["git", "-C", root, *a], capture_output=True, text=True).stdout.strip()  # noqa: E731
     dirty = bool(git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!reports"))
-    return {"commit": git("rev-parse", "HEAD")[:12] or None, "dirty": dirty, "hardware": hardware_name(), "versions": versions}
+    return {
+        "commit": git("rev-parse", "HEAD")[:12] or None,
+        "dirty": dirty,
+        "hardware": hardware_name(),
+        "versions": versions,
+    }
 
 
 class Store:
@@ -234,4 +241,6 @@ def summary(store: Store) -> dict[str, Any]:
         designs.setdefault(design, {}).setdefault(set_, {})[metric] = cell
     speed = {key: timing for r in records for key, timing in r.timings.items()}
     last = records[-1].environment if records else environment()
-    return _finite({"schema": SCHEMA, "hardware": last["hardware"], "commit": last["commit"], "designs": designs, "speed": speed})
+    return _finite(
+        {"schema": SCHEMA, "hardware": last["hardware"], "commit": last["commit"], "designs": designs, "speed": speed}
+    )

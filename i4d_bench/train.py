@@ -78,7 +78,9 @@ class Trainer:
         model = Backbone(self.experiment.model).to(self.device)
         model.load_state_dict(start["backbone"])
         avatar = Avatar(model, self.fusion(name))
-        progress = self._fit(folder / "checkpoint.pt", name, avatar.backbone, avatar.fusion, self.experiment.train.stages, start)
+        progress = self._fit(
+            folder / "checkpoint.pt", name, avatar.backbone, avatar.fusion, self.experiment.train.stages, start
+        )
         return avatar, progress
 
     def fusion(self, name: str) -> Fusion:
@@ -103,7 +105,9 @@ class Trainer:
         before, loss = progress.seconds, torch.zeros(())
         offset = 0 if fusion is None else sum(s.steps for s in config.warmup)  # batches go on where the warm-up ended
         try:
-            for step in track(range(progress.step, total), name, total, progress.step, lambda: f"loss {float(loss):.4f}"):
+            for step in track(
+                range(progress.step, total), name, total, progress.step, lambda: f"loss {float(loss):.4f}"
+            ):
                 stage = _stage_at(stages, step)
                 scale = _schedule(step, total, config.lr_steps, cosine=fusion is not None, warm=fusion is None)
                 for group in optimizer.param_groups:
@@ -154,7 +158,9 @@ class Trainer:
 
 
 @torch.no_grad()
-def driving_gap(avatar: Avatar, loader: Loader, rows: Triples, stage: Stage, head, batch: int = 16) -> dict[str, Tensor]:
+def driving_gap(
+    avatar: Avatar, loader: Loader, rows: Triples, stage: Stage, head, batch: int = 16
+) -> dict[str, Tensor]:
     """PSNR in eyes and mouth with the right driving code (`psnr_regions`), and what it gains over the source's own (`gap`), dB."""
     out: dict[str, list[Tensor]] = {"gap": [], "psnr_regions": []}
     for i in range(0, len(rows), batch):
@@ -172,7 +178,9 @@ def driving_gap(avatar: Avatar, loader: Loader, rows: Triples, stage: Stage, hea
 
 def region_psnr(gaussians: Gaussians, truth) -> Tensor:
     """PSNR [B] in dB inside the true eyes and mouth, on grey."""
-    return psnr(on_grey(gaussians, truth.camera), truth.over(truth.rgb.new_full((len(truth.rgb), 3), GREY)), truth.regions)
+    return psnr(
+        on_grey(gaussians, truth.camera), truth.over(truth.rgb.new_full((len(truth.rgb), 3), GREY)), truth.regions
+    )
 
 
 def on_grey(gaussians: Gaussians, camera: Camera) -> Tensor:

@@ -129,8 +129,16 @@ class Identity:
     def repeat(self, frames: int) -> Identity:
         """Every identity `frames` times in a row: [B, …] → [B·frames, …]."""
         rep = lambda t: t.repeat_interleave(frames, 0)  # noqa: E731
-        return Identity(rep(self.planes), rep(self.f), rep(self.m), rep(self.anchors), self.canonical.map(rep),
-                        self.decode, self.sample, self.head)
+        return Identity(
+            rep(self.planes),
+            rep(self.f),
+            rep(self.m),
+            rep(self.anchors),
+            self.canonical.map(rep),
+            self.decode,
+            self.sample,
+            self.head,
+        )
 
 
 @dataclass

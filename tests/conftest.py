@@ -6,8 +6,8 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
+import pytest
+import torch
 
 
 def pytest_collection_modifyitems(items):
@@ -32,8 +32,10 @@ class TinyHead:
         self.faces = torch.arange(60, device=device).view(20, 3)
 
     def unposed(self, shape, expression, pose):
-        return self.template + torch.einsum("bs,svk->bvk", shape, self.shapes) + torch.einsum(
-            "be,evk->bvk", expression, self.expressions
+        return (
+            self.template
+            + torch.einsum("bs,svk->bvk", shape, self.shapes)
+            + torch.einsum("be,evk->bvk", expression, self.expressions)
         )
 
     def joint_transforms(self, shape, pose):
@@ -71,6 +73,8 @@ def tiny():
         def code(self, rows=2, device="cpu", seed=1) -> MotionCode:
             g = torch.Generator().manual_seed(seed)
             rand = lambda *s: torch.randn(*s, generator=g).to(device)  # noqa: E731
-            return MotionCode(rand(rows, 512), FlameCode(rand(1, 4).expand(rows, -1), rand(rows, 6), 0.2 * rand(rows, 15)))
+            return MotionCode(
+                rand(rows, 512), FlameCode(rand(1, 4).expand(rows, -1), rand(rows, 6), 0.2 * rand(rows, 15))
+            )
 
     return Tiny()

@@ -78,7 +78,11 @@ def test_people_do_not_mix(name, tiny):
     fusion, both = awake(name), tiny.identity(2)
     swapped = tiny.identity(2)
     swapped = dataclasses.replace(
-        swapped, planes=both.planes.flip(0), f=both.f.flip(0), m=both.m.flip(0), canonical=both.canonical.map(lambda t: t.flip(0))
+        swapped,
+        planes=both.planes.flip(0),
+        f=both.f.flip(0),
+        m=both.m.flip(0),
+        canonical=both.canonical.map(lambda t: t.flip(0)),
     )
     source, driving = tiny.code(2), tiny.code(2, seed=2)
     one = fusion.animate(fusion.prepare(both, source), driving)
@@ -107,7 +111,11 @@ def test_state_dict_round_trip(name, tiny):
     fusion, again = awake(name), make(name, seed=5)
     again.load_state_dict(fusion.state_dict())
     identity, source, driving = tiny.identity(1), tiny.code(1), tiny.code(1, seed=2)
-    close(again.animate(again.prepare(identity, source), driving), fusion.animate(fusion.prepare(identity, source), driving), 0)
+    close(
+        again.animate(again.prepare(identity, source), driving),
+        fusion.animate(fusion.prepare(identity, source), driving),
+        0,
+    )
 
 
 @pytest.mark.gpu

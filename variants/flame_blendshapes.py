@@ -49,7 +49,12 @@ class FlameBlendshapes(Fusion):
     ):  # fmt: skip
         """bind_vertices: how many of the mesh's vertices may be bound to. reach: where the mesh's pull has fallen to 1/e."""
         super().__init__()
-        self.n_expression, self.neighbours, self.bind_vertices, self.reach = n_expression, neighbours, bind_vertices, reach
+        self.n_expression, self.neighbours, self.bind_vertices, self.reach = (
+            n_expression,
+            neighbours,
+            bind_vertices,
+            reach,
+        )
         self.coefficients = n_expression + MOVING.stop - MOVING.start
         self.layer1 = nn.Linear(motion_basis, hidden)
         self.layer2 = nn.Linear(hidden, self.coefficients * sum(ATTRIBUTES.values()))
@@ -82,7 +87,9 @@ class FlameBlendshapes(Fusion):
         """Nearest of an even subset of the vertices, [B,N,k], and inverse-distance weights with a falloff."""
         count = mesh.shape[1]
         subset = torch.linspace(0, count - 1, min(count, self.bind_vertices), device=mesh.device).long()
-        chunks = (torch.cdist(part, mesh[:, subset]).topk(self.neighbours, largest=False) for part in means.split(16384, 1))
+        chunks = (
+            torch.cdist(part, mesh[:, subset]).topk(self.neighbours, largest=False) for part in means.split(16384, 1)
+        )
         distance, index = (torch.cat(t, 1) for t in zip(*chunks, strict=True))
         weights = 1 / (distance + 1e-3)
         falloff = torch.exp(-((distance[..., :1] / self.reach) ** 2)).clamp_min(1e-6)

@@ -63,7 +63,13 @@ class GlobalTriplaneAttention(Fusion):
     needs = "motion"
 
     def __init__(
-        self, dim: int = 256, tokens: int = 16, blocks: int = 2, heads: int = 4, delta_scale: float = 1.0, init_scale: float = 1.0
+        self,
+        dim: int = 256,
+        tokens: int = 16,
+        blocks: int = 2,
+        heads: int = 4,
+        delta_scale: float = 1.0,
+        init_scale: float = 1.0,
     ):
         super().__init__()
         self.side, self.delta_scale = tokens, delta_scale

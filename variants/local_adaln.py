@@ -36,7 +36,12 @@ class LocalAdaLN(Fusion):
     needs = "motion"
 
     def __init__(
-        self, motion_basis: int = 48, hidden: int = 96, delta_scale: float = 0.01, a_std: float = 0.02, w_std: float = 0.02
+        self,
+        motion_basis: int = 48,
+        hidden: int = 96,
+        delta_scale: float = 0.01,
+        a_std: float = 0.02,
+        w_std: float = 0.02,
     ):
         super().__init__()
         self.delta_scale = delta_scale

@@ -48,7 +48,9 @@ class Loader:
         parts = [c.flame for c in codes]
         self.flame = None
         if parts[0] is not None:
-            self.flame = FlameCode(*(torch.cat([getattr(p, n) for p in parts]) for n in ("shape", "expression", "pose")))
+            self.flame = FlameCode(
+                *(torch.cat([getattr(p, n) for p in parts]) for n in ("shape", "expression", "pose"))
+            )
 
     def code(self, index: np.ndarray) -> MotionCode:
         i = torch.as_tensor(index, device=self.device)
@@ -97,5 +99,7 @@ class Batches:
             own, other = self.all[p][same], self.all[p][~same]
             kept = max(1, stage.frames // 4) if drive and len(other) else stage.frames
             sources.append(s)
-            targets += [*r.choice(own, kept), *r.choice(other, stage.frames - kept)] if len(other) else [*r.choice(own, kept)]
+            targets += (
+                [*r.choice(own, kept), *r.choice(other, stage.frames - kept)] if len(other) else [*r.choice(own, kept)]
+            )
         return np.array(sources), np.array(targets)

@@ -20,7 +20,7 @@ from i4d_bench.data.splits import SPLITS, TEST_KINDS, YAW, partner, rng
 from i4d_bench.heads import expressions
 from i4d_bench.heads.base import HeadWorld
 from i4d_bench.heads.export import export_flame, flame_codes
-from i4d_bench.heads.flame import load
+from i4d_bench.heads.flame import FlameModel, load
 from i4d_bench.presets import World
 from i4d_bench.progress import track
 from i4d_bench.render import mesh
@@ -44,6 +44,14 @@ def head_world(kind: str) -> HeadWorld:
 
         return IctWorld()
     raise UserError(f"there is no head world {kind!r}; there are procedural, ict (or --data FOLDER for video)")
+
+
+def exported_head(kind: str) -> FlameModel:
+    """The world's FLAME-format model, exported once into the cache."""
+    path = cache_dir() / f"flame-{kind}-v{VERSION}.npz"
+    if not path.exists():
+        export_flame(head_world(kind), path)
+    return load(path)
 
 
 def build(world: World) -> Path:
@@ -134,7 +142,10 @@ def _render_chunk(world: World, people, flame: Path, out: Path) -> None:
                         "expression": np.int32(e),
                         "coefficients": expression,
                         "landmarks": mesh.project(vertices[head.landmarks], viewmat, K).astype(np.float32),
-                        **{f"flame_{n}": np.asarray(getattr(codes, n)[e], np.float32) for n in ("shape", "expression", "pose")},
+                        **{
+                            f"flame_{n}": np.asarray(getattr(codes, n)[e], np.float32)
+                            for n in ("shape", "expression", "pose")
+                        },
                     }
                 )
     with atomic_file(out) as partial:

@@ -30,7 +30,9 @@ class Appearance:
     iris: np.ndarray
     flush: float  # redness of cheeks and nose
     brow: tuple[float, float, float]  # thickness, arch (canonical), strength
-    hairline: tuple[float, float, float]  # height of the hairline in front, how far back it runs at the temples, strength
+    hairline: tuple[
+        float, float, float
+    ]  # height of the hairline in front, how far back it runs at the temples, strength
     beard: float
     freckles: float
     wrinkles: float  # how strongly this face creases
@@ -42,13 +44,22 @@ class Appearance:
         light, dark = np.array([0.83, 0.58, 0.46]), np.array([0.115, 0.055, 0.032])
         skin = np.exp((1 - melanin) * np.log(light) + melanin * np.log(dark)) * (1 + rng.normal(0, 0.05, 3))
         lips = skin * np.array([1.0, 0.52, 0.5]) * rng.uniform(0.75, 1.05) + np.array([0.05, 0.0, 0.005])
-        hairs = [(0.012, 0.01, 0.009), (0.05, 0.025, 0.012), (0.14, 0.07, 0.03), (0.45, 0.29, 0.12), (0.30, 0.09, 0.03), (0.4, 0.39, 0.37)]
+        hairs = [
+            (0.012, 0.01, 0.009),
+            (0.05, 0.025, 0.012),
+            (0.14, 0.07, 0.03),
+            (0.45, 0.29, 0.12),
+            (0.30, 0.09, 0.03),
+            (0.4, 0.39, 0.37),
+        ]
         chance = np.array([1, 1, 0.9, 0.8, 0.5, 0.4]) * np.where(np.arange(6) < 2, 1, 1 - 0.85 * melanin)
         hair = np.array(hairs[rng.choice(6, p=chance / chance.sum())]) * rng.uniform(0.8, 1.2)
         irises = [(0.05, 0.022, 0.01), (0.12, 0.06, 0.02), (0.13, 0.2, 0.36), (0.12, 0.2, 0.1), (0.22, 0.26, 0.28)]
         chance = np.array([1.5, 1, 1, 0.6, 0.6]) * np.where(np.arange(5) < 2, 1, 1 - 0.9 * melanin)
         iris = np.array(irises[rng.choice(5, p=chance / chance.sum())]) * rng.uniform(0.8, 1.2)
-        waves = np.concatenate([rng.normal(0, 14, (8, 3)), rng.uniform(0, 2 * np.pi, (8, 1)), rng.normal(0, 0.022, (8, 1))], 1)
+        waves = np.concatenate(
+            [rng.normal(0, 14, (8, 3)), rng.uniform(0, 2 * np.pi, (8, 1)), rng.normal(0, 0.022, (8, 1))], 1
+        )
         return Appearance(
             skin=skin.clip(0.02, 0.95),
             lips=lips.clip(0.02, 0.9),
@@ -56,7 +67,11 @@ class Appearance:
             iris=iris.clip(0, 1),
             flush=rng.uniform(0.0, 0.30) * (1 - 0.6 * melanin),
             brow=(rng.uniform(0.008, 0.016), rng.uniform(0.002, 0.014), rng.uniform(0.6, 0.95)),
-            hairline=(rng.uniform(0.27, 0.325), rng.uniform(0.0, 0.06), float(rng.random() > 0.1) * rng.uniform(0.85, 1.0)),
+            hairline=(
+                rng.uniform(0.27, 0.325),
+                rng.uniform(0.0, 0.06),
+                float(rng.random() > 0.1) * rng.uniform(0.85, 1.0),
+            ),
             beard=rng.uniform(0.25, 0.85) if rng.random() < 0.25 else 0.0,
             freckles=rng.uniform(0, 0.25) * (rng.random() < 0.3),
             wrinkles=rng.uniform(0.7, 1.4),
@@ -89,7 +104,9 @@ class Regions:
     creases: dict[str, tuple[np.ndarray, np.ndarray]]  # name → (normal change [V,3], darkness [V]) at full strength
 
     @staticmethod
-    def of(points: Float[np.ndarray, "V 3"], labels: UInt8[np.ndarray, "V"], eyes: Float[np.ndarray, "2 3"], iris: float) -> Regions:
+    def of(
+        points: Float[np.ndarray, "V 3"], labels: UInt8[np.ndarray, V], eyes: Float[np.ndarray, "2 3"], iris: float
+    ) -> Regions:
         """points: the average head, canonical. eyes: centres of left and right eyeball. iris: radius of the iris."""
         m = points * np.array([1, 1, 1])
         m[:, 0] = np.abs(m[:, 0])
@@ -104,7 +121,11 @@ class Regions:
             radius[on] = np.linalg.norm((points[on] - center)[:, :2], axis=1) / iris + 9 * (points[on, 2] < center[2])
         angle = np.arctan2(points[:, 0], points[:, 2] - 0.185)
         gap = (labels == TEETH) * np.exp(-((np.abs((angle / 0.21 + 0.5) % 1 - 0.5) / 0.07) ** 2))
-        jaw = _soft(-m[:, 1], 0.03 - 0.8 * np.clip(0.2 - m[:, 2], 0, 0.2), 0.05) * _soft(m[:, 2], 0.02, 0.06) * _soft(m[:, 1], -0.2, 0.03)
+        jaw = (
+            _soft(-m[:, 1], 0.03 - 0.8 * np.clip(0.2 - m[:, 2], 0, 0.2), 0.05)
+            * _soft(m[:, 2], 0.02, 0.06)
+            * _soft(m[:, 1], -0.2, 0.03)
+        )
         mustache = _blob(m, (0.02, -0.012, 0.255), (0.035, 0.011, 0.03))
         return Regions(
             points=points,
@@ -130,27 +151,43 @@ def _creases(points: np.ndarray, skin: np.ndarray) -> dict[str, tuple[np.ndarray
 
     lift = p[:, 1] + 0.35 * p[:, 0] ** 2
     add("forehead", 2 * np.pi * lift / 0.034, np.array([0, 1.0, 0]), _blob(p, (0, 0.265, 0.2), (0.075, 0.035, 0.08)))
-    add("glabella", 2 * np.pi * p[:, 0] / 0.026 + np.pi / 2, np.array([1.0, 0, 0]), _blob(p, (0, 0.19, 0.24), (0.014, 0.03, 0.04)))
+    add(
+        "glabella",
+        2 * np.pi * p[:, 0] / 0.026 + np.pi / 2,
+        np.array([1.0, 0, 0]),
+        _blob(p, (0, 0.19, 0.24), (0.014, 0.03, 0.04)),
+    )
     add("chin", 2 * np.pi * p[:, 1] / 0.024, np.array([0, 1.0, 0]), _blob(p, (0, -0.135, 0.23), (0.03, 0.025, 0.05)))
     for name, side in (("Left", 1), ("Right", -1)):
         x = side * p[:, 0]
         fan = np.arctan2(p[:, 1] - 0.13, x - 0.1)
         outward = np.stack([-side * np.sin(fan), np.cos(fan), np.zeros_like(fan)], -1)
-        add(f"crow{name}", fan * 9, outward, _blob(np.stack([x, p[:, 1], p[:, 2]], -1), (0.133, 0.13, 0.15), (0.018, 0.026, 0.05)))
+        add(
+            f"crow{name}",
+            fan * 9,
+            outward,
+            _blob(np.stack([x, p[:, 1], p[:, 2]], -1), (0.133, 0.13, 0.15), (0.018, 0.026, 0.05)),
+        )
         # The nasolabial fold runs from beside the nose to beside the corner of the mouth.
         along = np.clip((0.035 - p[:, 1]) / 0.095, 0, 1)
         distance = x - (0.038 + 0.040 * along**0.8)
-        mask = np.exp(-((distance / 0.012) ** 2)) * _soft(0.045 - p[:, 1], 0, 0.03) * _soft(p[:, 1], -0.065, 0.03) * _soft(p[:, 2], 0.14, 0.05)
+        mask = (
+            np.exp(-((distance / 0.012) ** 2))
+            * _soft(0.045 - p[:, 1], 0, 0.03)
+            * _soft(p[:, 1], -0.065, 0.03)
+            * _soft(p[:, 2], 0.14, 0.05)
+        )
         add(f"fold{name}", distance / 0.012 * 1.6 - np.pi / 2, np.array([side, 0.25, 0]), mask * 1.3)
     return out
 
 
-def crease_strengths(e: Float[np.ndarray, "52"]) -> dict[str, float]:
+def crease_strengths(e: Float[np.ndarray, 52]) -> dict[str, float]:
     """How deep each wrinkle is: squares and products of the coefficients."""
     at = lambda name: float(e[INDEX[name]])  # noqa: E731
     out = {
         "forehead": (0.45 * at("browInnerUp") + 0.3 * (at("browOuterUpLeft") + at("browOuterUpRight"))) ** 2,
-        "glabella": (0.5 * (at("browDownLeft") + at("browDownRight"))) ** 2 + 0.5 * at("noseSneerLeft") * at("noseSneerRight"),
+        "glabella": (0.5 * (at("browDownLeft") + at("browDownRight"))) ** 2
+        + 0.5 * at("noseSneerLeft") * at("noseSneerRight"),
         "chin": at("mouthShrugLower") ** 2 + 0.6 * at("mouthFrownLeft") * at("mouthFrownRight"),
     }
     for side in ("Left", "Right"):
@@ -160,7 +197,7 @@ def crease_strengths(e: Float[np.ndarray, "52"]) -> dict[str, float]:
     return out
 
 
-def paint(regions: Regions, look: Appearance) -> tuple[Float[np.ndarray, "V 3"], Float[np.ndarray, "V"]]:
+def paint(regions: Regions, look: Appearance) -> tuple[Float[np.ndarray, "V 3"], Float[np.ndarray, V]]:
     """Albedo and specular strength of a resting face. Once per person."""
     p, labels = regions.points, regions.labels
     m = np.abs(p[:, 0])
@@ -180,12 +217,18 @@ def paint(regions: Regions, look: Appearance) -> tuple[Float[np.ndarray, "V 3"],
     albedo = mix(albedo, look.hair, strength * brow)
     sockets = _blob(np.stack([m, p[:, 1], p[:, 2]], -1), (0.084, 0.115, 0.21), (0.03, 0.012, 0.05))
     albedo = albedo * (1 - 0.14 * sockets)[:, None]
-    albedo = mix(albedo, look.hair * (1 + 0.35 * np.sin(p[:, 0] * 90 + 8 * np.sin(p[:, 1] * 25)))[:, None], hair_mask(p, look))
+    albedo = mix(
+        albedo, look.hair * (1 + 0.35 * np.sin(p[:, 0] * 90 + 8 * np.sin(p[:, 1] * 25)))[:, None], hair_mask(p, look)
+    )
     nostril = _blob(np.stack([m, p[:, 1], p[:, 2]], -1), (0.013, 0.014, 0.262), (0.006, 0.006, 0.01))
     albedo = albedo * (1 - 0.75 * nostril)[:, None]
     specular = 0.10 + 0.25 * regions.lips + 0.06 * regions.nose
     ring = regions.iris
-    eye = mix(mix(np.full((len(p), 3), 0.78), look.iris * (1.25 - 0.5 * ring[:, None]), ring < 1), np.full(3, 0.01), ring < 0.42)
+    eye = mix(
+        mix(np.full((len(p), 3), 0.78), look.iris * (1.25 - 0.5 * ring[:, None]), ring < 1),
+        np.full(3, 0.01),
+        ring < 0.42,
+    )
     eye = eye * np.where((ring > 0.9) & (ring < 1.05), 0.5, 1.0)[:, None]
     for label, color, shine in (
         ((EYE_LEFT, EYE_RIGHT), eye, 0.12),
@@ -198,13 +241,16 @@ def paint(regions: Regions, look: Appearance) -> tuple[Float[np.ndarray, "V 3"],
     return albedo.clip(0.005, 0.98), specular
 
 
-def hair_mask(points: Float[np.ndarray, "V 3"], look: Appearance) -> Float[np.ndarray, "V"]:
+def hair_mask(points: Float[np.ndarray, "V 3"], look: Appearance) -> Float[np.ndarray, V]:
     """Where hair grows, 0..1."""
     height, temples, strength = look.hairline
     m, y, z = np.abs(points[:, 0]), points[:, 1], points[:, 2]
     front = y - (height + temples * np.clip(m / 0.1, 0, 1) - 1.2 * np.clip(m - 0.1, 0, 0.2))
     side = (-z + 0.075) + 0.55 * (y - 0.19)
-    grown = np.maximum(_soft(front, 0, 0.02) * _soft(y, 0.2, 0.04), _soft(side, 0, 0.03) * _soft(y, 0.03 - 0.5 * np.clip(-z, 0, 0.3), 0.05))
+    grown = np.maximum(
+        _soft(front, 0, 0.02) * _soft(y, 0.2, 0.04),
+        _soft(side, 0, 0.03) * _soft(y, 0.03 - 0.5 * np.clip(-z, 0, 0.3), 0.05),
+    )
     ear = _blob(np.stack([m, y, z], -1), (0.205, 0.105, -0.015), (0.03, 0.045, 0.035))
     return strength * grown * (1 - np.clip(2.2 * ear, 0, 1)) * _soft(y, -0.13, 0.04)
 
@@ -213,7 +259,7 @@ def surface(
     regions: Regions,
     look: Appearance,
     painted: tuple[np.ndarray, np.ndarray],
-    expression: Float[np.ndarray, "52"],
+    expression: Float[np.ndarray, 52],
     normals: Float[np.ndarray, "V 3"],
 ) -> Surface:
     """The resting paint with this expression's wrinkles and flush. `normals`: of the posed mesh, unit."""

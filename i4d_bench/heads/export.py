@@ -52,7 +52,9 @@ def export_flame(world: HeadWorld, path: Path, n_shape: int = 40, n_expression: 
     joints = np.stack([world.joints(p) for p in people])
     arrays = {
         "v_template": template,
-        "shapedirs": np.concatenate([shapes * scale[:, None, None], expressions * unit[:, None, None]]).transpose(1, 2, 0),
+        "shapedirs": np.concatenate([shapes * scale[:, None, None], expressions * unit[:, None, None]]).transpose(
+            1, 2, 0
+        ),
         "posedirs": np.zeros((*template.shape, 9 * (JOINTS - 1)), np.float32),
         "J_regressor": _regress(neutral, joints),
         "weights": world.skin_weights,
@@ -63,7 +65,9 @@ def export_flame(world: HeadWorld, path: Path, n_shape: int = 40, n_expression: 
         "arkit_pose": np.stack([world.pose(e) for e in np.eye(len(NAMES))]),
     }
     with atomic_file(path) as partial:
-        np.savez(partial, **{k: np.asarray(v, np.float32) if np.asarray(v).dtype == float else v for k, v in arrays.items()})
+        np.savez(
+            partial, **{k: np.asarray(v, np.float32) if np.asarray(v).dtype == float else v for k, v in arrays.items()}
+        )
 
 
 def _pca(rows: np.ndarray, keep: int) -> tuple[np.ndarray, np.ndarray]:
@@ -97,7 +101,9 @@ def flame_codes(
 ) -> FlameCode:
     """The model's coefficients for one person's expressions: shape by least squares on the true resting mesh, expression and
     pose from the true ARKit coefficients. Arrays, one row per expression."""
-    neutral = torch.as_tensor(world.vertices(identity, np.zeros(len(NAMES), np.float32), linear=True), dtype=torch.float64)
+    neutral = torch.as_tensor(
+        world.vertices(identity, np.zeros(len(NAMES), np.float32), linear=True), dtype=torch.float64
+    )
     dirs = model.shapedirs.double().flatten(0, 1)
     shape = torch.linalg.solve(dirs.T @ dirs, dirs.T @ (neutral - model.v_template).flatten()).float()
     e = torch.as_tensor(expressions, dtype=torch.float32)

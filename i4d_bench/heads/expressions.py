@@ -77,7 +77,7 @@ def held_out(mouth: str, eyes: str) -> bool:
     return moving and hashlib.sha256(f"{mouth}+{eyes}".encode()).digest()[0] % 5 == 0
 
 
-def sample(rng: np.random.Generator, kind: Kind) -> Float[np.ndarray, "52"]:
+def sample(rng: np.random.Generator, kind: Kind) -> Float[np.ndarray, 52]:
     """One expression, coefficients in 0..1.
 
     neutral: all zero. train: any pair that is not held out, strengths 0.3 to 1. test: held-out pairs only.

@@ -1,6 +1,6 @@
 """FLAME-format heads: loader for real FLAME files and for our own exports, and the model itself (PAPER §5)
 
-    V(β, ψ, θ) = LBS(T + B_s β + B_e ψ + B_p (R(θ) − I), J(T + B_s β), θ, weights)
+V(β, ψ, θ) = LBS(T + B_s β + B_e ψ + B_p (R(θ) − I), J(T + B_s β), θ, weights)
 """
 
 from __future__ import annotations
@@ -124,7 +124,9 @@ def load(path: str | Path) -> FlameModel:
               "J_regressor": (regressor.shape, (JOINTS, V)), "weights": (weights.shape, (V, JOINTS))}  # fmt: skip
     for name, (got, expected) in shapes.items():
         if tuple(got) != expected:
-            raise UserError(f"{path}: {name} has shape {tuple(got)}, a FLAME-format model of {V} vertices has {expected}")
+            raise UserError(
+                f"{path}: {name} has shape {tuple(got)}, a FLAME-format model of {V} vertices has {expected}"
+            )
     parents = np.asarray(data["kintree_table"])[0].astype(np.int64)
     parents[0] = -1
     n_shape = int(data["n_shape"]) if "n_shape" in data else min(N_SHAPE, dirs.shape[-1])
@@ -166,4 +168,3 @@ def fit(
         solution = torch.linalg.solve(normal, dirs.T @ (rest - zero).double().flatten(1).T).T.to(vertices)
         shape, expression = solution.split([model.n_shape, model.n_expression], -1)
     return shape, expression
-

@@ -63,7 +63,9 @@ class _KnownTypesOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str):
         found = _known(module, name)
         if found is None:
-            raise UserError(f"the FLAME file asks for {module}.{name}, which is not an array type: refused, nothing was run")
+            raise UserError(
+                f"the FLAME file asks for {module}.{name}, which is not an array type: refused, nothing was run"
+            )
         return found
 
 

@@ -57,7 +57,9 @@ class ProceduralWorld:
         label = np.where(skin_ & front & eyes, REGIONS.index("eyes"), REGIONS.index("head"))
         label = np.where(skin_ & front & mouth, REGIONS.index("mouth"), label)
         label = np.where(np.isin(self._parts, (mesh.EYE_LEFT, mesh.EYE_RIGHT)), REGIONS.index("eyes"), label)
-        label = np.where(np.isin(self._parts, (mesh.TEETH_UPPER, mesh.TEETH_LOWER, mesh.TONGUE)), REGIONS.index("mouth"), label)
+        label = np.where(
+            np.isin(self._parts, (mesh.TEETH_UPPER, mesh.TEETH_LOWER, mesh.TONGUE)), REGIONS.index("mouth"), label
+        )
         corners = label[self.faces]
         return np.where((corners == corners[:, :1]).all(1), corners[:, 0], REGIONS.index("head")).astype(np.uint8)
 
@@ -69,12 +71,16 @@ class ProceduralWorld:
 
     def identity(self, seed: int) -> HeadIdentity:
         rng = np.random.default_rng([seed, 1])
-        return HeadIdentity(seed, rng.normal(0, 1, len(self.shapes.identity)).clip(-2, 2), Appearance.sample(np.random.default_rng([seed, 2])))
+        return HeadIdentity(
+            seed,
+            rng.normal(0, 1, len(self.shapes.identity)).clip(-2, 2),
+            Appearance.sample(np.random.default_rng([seed, 2])),
+        )
 
     def joints(self, identity: HeadIdentity) -> Float[np.ndarray, "5 3"]:
         return self.shapes.joints + np.tensordot(identity.shape, self.shapes.identity_joints, 1)
 
-    def pose(self, expression: Float[np.ndarray, "52"]) -> Float[np.ndarray, "15"]:
+    def pose(self, expression: Float[np.ndarray, 52]) -> Float[np.ndarray, 15]:
         return pose(expression)
 
     def vertices(self, identity: HeadIdentity, expression, linear: bool = False) -> Float[np.ndarray, "V 3"]:
@@ -111,7 +117,13 @@ def _landmarks() -> np.ndarray:
     right_jaw = [(-0.185, 0.10, 0.0), (-0.183, 0.05, 0.02), (-0.172, 0.0, 0.045), (-0.157, -0.045, 0.07), (-0.13, -0.09, 0.11),
                  (-0.095, -0.13, 0.15), (-0.06, -0.16, 0.185), (-0.03, -0.175, 0.205)]  # fmt: skip
     jaw = [*right_jaw, (0, -0.18, 0.21), *[(-x, y, z) for x, y, z in right_jaw[::-1]]]
-    right_brow = [(-0.125, 0.18, 0.19), (-0.105, 0.195, 0.21), (-0.08, 0.2, 0.225), (-0.055, 0.195, 0.235), (-0.03, 0.185, 0.24)]
+    right_brow = [
+        (-0.125, 0.18, 0.19),
+        (-0.105, 0.195, 0.21),
+        (-0.08, 0.2, 0.225),
+        (-0.055, 0.195, 0.235),
+        (-0.03, 0.185, 0.24),
+    ]
     brows = [*right_brow, *[(-x, y, z) for x, y, z in right_brow[::-1]]]
     nose = [(0, 0.15, 0.235), (0, 0.11, 0.25), (0, 0.07, 0.275), (0, 0.035, 0.30),
             (-0.026, 0.012, 0.255), (-0.013, 0.008, 0.27), (0, 0.006, 0.28), (0.013, 0.008, 0.27), (0.026, 0.012, 0.255)]  # fmt: skip

@@ -28,7 +28,7 @@ CAVITY = np.array([0.0, -0.055, 0.185]), np.array([0.052, 0.034, 0.062])
 class Template:
     vertices: Float[np.ndarray, "V 3"]
     faces: Int[np.ndarray, "F 3"]
-    parts: UInt8[np.ndarray, "V"]
+    parts: UInt8[np.ndarray, V]
 
 
 def _ellipsoid(p, center, radii):
@@ -93,10 +93,14 @@ def field(p: Float[np.ndarray, "*B 3"]) -> Float[np.ndarray, "*B"]:
     d = _join(d, ear, 0.02)
     d = _carve(d, _ellipsoid(m, *CAVITY), 0.01)
     inside_slit = 1 - (m[..., 0] / SLIT[0]) ** 2
-    slit = np.maximum(np.abs(p[..., 1] - mouth_line(m[..., 0])) - SLIT[1] * np.sqrt(np.maximum(inside_slit, 0)), 0.17 - p[..., 2])
+    slit = np.maximum(
+        np.abs(p[..., 1] - mouth_line(m[..., 0])) - SLIT[1] * np.sqrt(np.maximum(inside_slit, 0)), 0.17 - p[..., 2]
+    )
     d = _carve(d, np.where(inside_slit > 0, slit, np.maximum(slit, m[..., 0] - SLIT[0])), 0.006)
     rim = (almond(m[..., 0], m[..., 1]) - 1) * ALMOND[1]
-    rim = np.where(np.abs(m[..., 0] - EYE[0]) < ALMOND[0], rim, np.abs(m[..., 0] - EYE[0]) - ALMOND[0] + np.abs(m[..., 1] - EYE[1]))
+    rim = np.where(
+        np.abs(m[..., 0] - EYE[0]) < ALMOND[0], rim, np.abs(m[..., 0] - EYE[0]) - ALMOND[0] + np.abs(m[..., 1] - EYE[1])
+    )
     return _carve(d, np.maximum(rim, EYE[2] + 0.002 - m[..., 2]), 0.004)
 
 
@@ -207,7 +211,18 @@ def template() -> Template:
     x = _axis([(0, 0.0066), (0.125, 0.0066), (0.2, 0.02), (0.42, 0.045)])
     axes = [
         np.concatenate([-x[:0:-1], x]),
-        _axis([(-0.5, 0.045), (-0.2, 0.028), (-0.11, 0.0062), (0.0, 0.0062), (0.06, 0.0072), (0.17, 0.0062), (0.25, 0.022), (0.46, 0.035)]),
+        _axis(
+            [
+                (-0.5, 0.045),
+                (-0.2, 0.028),
+                (-0.11, 0.0062),
+                (0.0, 0.0062),
+                (0.06, 0.0072),
+                (0.17, 0.0062),
+                (0.25, 0.022),
+                (0.46, 0.035),
+            ]
+        ),
         _axis([(-0.34, 0.035), (0.0, 0.028), (0.12, 0.014), (0.19, 0.0072), (0.34, 0.0072)]),
     ]
     skin, faces = contour(axes)

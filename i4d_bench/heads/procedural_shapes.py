@@ -29,7 +29,7 @@ def blob(p, center, radius):
 class Shapes:
     """Displacement fields on the template's vertices, in canonical units."""
 
-    def __init__(self, rest: Float[np.ndarray, "V 3"], parts: UInt8[np.ndarray, "V"]) -> None:
+    def __init__(self, rest: Float[np.ndarray, "V 3"], parts: UInt8[np.ndarray, V]) -> None:
         self.rest, self.parts = rest, parts
         p, self.is_skin = rest, parts == mesh.SKIN
         above = p[:, 1] - mesh.mouth_line(p[:, 0])
@@ -61,8 +61,14 @@ class Shapes:
 
     def _weights(self) -> np.ndarray:
         p = self.rest
-        jaw = (1 - self.upper) * smooth(p[:, 2], -0.01, 0.10) * smooth(p[:, 1] + 0.35 * np.clip(p[:, 2] - 0.1, 0, 0.2), -0.22, -0.14)
-        jaw = np.where(self.parts == mesh.TEETH_UPPER, 0, np.where(np.isin(self.parts, (mesh.TEETH_LOWER, mesh.TONGUE)), 1, jaw))
+        jaw = (
+            (1 - self.upper)
+            * smooth(p[:, 2], -0.01, 0.10)
+            * smooth(p[:, 1] + 0.35 * np.clip(p[:, 2] - 0.1, 0, 0.2), -0.22, -0.14)
+        )
+        jaw = np.where(
+            self.parts == mesh.TEETH_UPPER, 0, np.where(np.isin(self.parts, (mesh.TEETH_LOWER, mesh.TONGUE)), 1, jaw)
+        )
         neck = smooth(p[:, 1], -0.36, -0.18) * (1 - jaw)
         w = np.stack([1 - jaw - neck, neck, jaw, np.zeros(len(p)), np.zeros(len(p))], 1)
         for part, joint in ((mesh.EYE_LEFT, 3), (mesh.EYE_RIGHT, 4)):
@@ -106,7 +112,9 @@ class Shapes:
             """Adds a field made for the left side; a name without a side gets both."""
             for full, side in ((name, 0), (f"{name}Left", 1), (f"{name}Right", -1)):
                 if full in INDEX:
-                    out[INDEX[full]] += sum(field(self.rest * (s, 1, 1), s) * (s, 1, 1) for s in ((side,) if side else (1, -1)))
+                    out[INDEX[full]] += sum(
+                        field(self.rest * (s, 1, 1), s) * (s, 1, 1) for s in ((side,) if side else (1, -1))
+                    )
 
         upper, lower = self.upper[:, None] * self.is_skin[:, None], (1 - self.upper)[:, None] * self.is_skin[:, None]
         left = lambda q: smooth(q[:, 0], -0.012, 0.012)[:, None]  # noqa: E731
@@ -127,8 +135,14 @@ class Shapes:
         put("mouthFrown", move(corner, (0.026, 0.03, 0.05), (0.002, -0.022, -0.004)))
         put("mouthStretch", move(corner, (0.028, 0.03, 0.05), (0.019, -0.006, -0.012)))
         put("mouthDimple", move(corner, (0.02, 0.02, 0.04), (0.010, 0.002, -0.014)))
-        put("mouthUpperUp", lambda q, s: move((0.026, -0.035, 0.25), (0.024, 0.024, 0.05), (0, 0.016, 0.001))(q, s) * upper)
-        put("mouthLowerDown", lambda q, s: move((0.026, -0.07, 0.25), (0.026, 0.022, 0.05), (0, -0.019, 0.001))(q, s) * lower)
+        put(
+            "mouthUpperUp",
+            lambda q, s: move((0.026, -0.035, 0.25), (0.024, 0.024, 0.05), (0, 0.016, 0.001))(q, s) * upper,
+        )
+        put(
+            "mouthLowerDown",
+            lambda q, s: move((0.026, -0.07, 0.25), (0.026, 0.022, 0.05), (0, -0.019, 0.001))(q, s) * lower,
+        )
         press = lambda q, s: blob(q, (0.02, MOUTH[1], 0.25), (0.035, 0.016, 0.04))[:, None] * left(q)  # noqa: E731
         put("mouthPress", lambda q, s: press(q, s) * (upper * (0, -0.006, -0.007) + lower * (0, 0.007, -0.007)))
         center = (0, MOUTH[1], 0.24)
@@ -150,9 +164,11 @@ class Shapes:
         out[INDEX["mouthShrugUpper"]] = upper * thin * (0, 0.010, 0.005)
         jaw = self.skin_weights[:, 2:3]
         out[INDEX["jawForward"]] = jaw * (0, 0, 0.024)
-        out[INDEX["jawOpen"]] = blob(self.rest, (0, MOUTH[1], 0.235), (0.09, 0.03, 0.06))[:, None] * np.concatenate(
-            [-0.10 * x, 0 * x, 0 * x], 1
-        ) * self.is_skin[:, None]
+        out[INDEX["jawOpen"]] = (
+            blob(self.rest, (0, MOUTH[1], 0.235), (0.09, 0.03, 0.06))[:, None]
+            * np.concatenate([-0.10 * x, 0 * x, 0 * x], 1)
+            * self.is_skin[:, None]
+        )
         tongue = (self.parts == mesh.TONGUE)[:, None]
         tip = smooth(self.rest[:, 2:], 0.14, 0.21)
         out[INDEX["tongueOut"]] = tongue * tip * np.concatenate([0.15 * x, -0.006 + 0 * x, 0.075 + 0 * x], 1)
@@ -175,16 +191,28 @@ class Shapes:
         for s, name in ((1, "Left"), (-1, "Right")):
             half = smooth(s * x, -0.012, 0.012)
             pairs.append(("jawOpen", f"mouthSmile{name}", half * pull))
-            pairs.append((f"mouthSmile{name}", f"cheekSquint{name}", blob(p, (s * 0.09, 0.06, 0.2), 0.03)[:, None] * skin * (s * 0.003, 0.004, 0.006)))
-            pairs.append((f"browDown{name}", f"eyeSquint{name}", blob(p, (s * 0.06, 0.17, 0.22), 0.025)[:, None] * skin * (0, -0.005, 0.003)))
+            pairs.append(
+                (
+                    f"mouthSmile{name}",
+                    f"cheekSquint{name}",
+                    blob(p, (s * 0.09, 0.06, 0.2), 0.03)[:, None] * skin * (s * 0.003, 0.004, 0.006),
+                )
+            )
+            pairs.append(
+                (
+                    f"browDown{name}",
+                    f"eyeSquint{name}",
+                    blob(p, (s * 0.06, 0.17, 0.22), 0.025)[:, None] * skin * (0, -0.005, 0.003),
+                )
+            )
         return pairs
 
-    def express(self, e: Float[np.ndarray, "52"]) -> np.ndarray:
+    def express(self, e: Float[np.ndarray, 52]) -> np.ndarray:
         """Σ e_k field_k, over the coefficients that are not zero."""
         on = np.flatnonzero(np.abs(e) > 1e-4)
         return np.tensordot(e[on], self.expression[on], 1)
 
-    def corrective(self, e: Float[np.ndarray, "52"]) -> np.ndarray | float:
+    def corrective(self, e: Float[np.ndarray, 52]) -> np.ndarray | float:
         """Σ e_i e_j field_ij."""
         return sum(e[INDEX[a]] * e[INDEX[b]] * field for a, b, field in self._pairs if e[INDEX[a]] * e[INDEX[b]] > 1e-4)
 

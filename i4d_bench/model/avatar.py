@@ -20,7 +20,9 @@ class Backbone(nn.Module):
     def __init__(self, config: Model):
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config.size, FEATURE_DIM + config.motion_basis, config.stem, config.widths, config.blocks)
+        self.encoder = Encoder(
+            config.size, FEATURE_DIM + config.motion_basis, config.stem, config.widths, config.blocks
+        )
         self.decoder = Decoder(config.output_scale)
 
     def lift(

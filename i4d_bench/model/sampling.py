@@ -41,7 +41,9 @@ def sheet(grid: int, device) -> tuple[Tensor, Tensor]:
     return x.reshape(-1), y.reshape(-1)
 
 
-def prior(anchors: Float[Tensor, "*B N 3"], inside: Tensor, spacing: float, weight: float = 0.6) -> Float[Tensor, "*B N 14"]:
+def prior(
+    anchors: Float[Tensor, "*B N 3"], inside: Tensor, spacing: float, weight: float = 0.6
+) -> Float[Tensor, "*B N 14"]:
     """What is added to Φ's raw output: at the anchor, `weight` spacings large, upright, opaque inside the head only."""
     size = min(weight * spacing, 0.9 * MAX_SCALE)  # Φ's activation ends at MAX_SCALE
     s = math.log(size / (MAX_SCALE - size))
@@ -57,7 +59,9 @@ def read_planes(planes: Float[Tensor, "B 3 K P P"], points: Float[Tensor, "B N 3
     """Bilinear look-up in the xy, xz and zy planes, averaged (PAPER §1 [C])."""
     x, y, z = (points / EXTENT).unbind(-1)
     coords = torch.stack([torch.stack(c, -1) for c in ((x, -y), (x, -z), (z, -y))], 1)  # rows run downwards
-    looked = F.grid_sample(planes.flatten(0, 1), coords.flatten(0, 1)[:, None], align_corners=False, padding_mode="border")
+    looked = F.grid_sample(
+        planes.flatten(0, 1), coords.flatten(0, 1)[:, None], align_corners=False, padding_mode="border"
+    )
     return looked[:, :, 0].unflatten(0, (-1, 3)).mean(1).transpose(1, 2)
 
 

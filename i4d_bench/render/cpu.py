@@ -76,7 +76,12 @@ def _project(means, quats, scales, opacities, views, Ks, width, height, out, box
     for bn in numba.prange(B * N):
         b, n = bn // N, bn % N
         box[b, n, :] = 0
-        z = views[b, 2, 0] * means[b, n, 0] + views[b, 2, 1] * means[b, n, 1] + views[b, 2, 2] * means[b, n, 2] + views[b, 2, 3]
+        z = (
+            views[b, 2, 0] * means[b, n, 0]
+            + views[b, 2, 1] * means[b, n, 1]
+            + views[b, 2, 2] * means[b, n, 2]
+            + views[b, 2, 3]
+        )
         out[b, n, DEPTH] = z
         o = opacities[b, n]
         if z <= NEAR or o < ALPHA_MIN:
@@ -162,7 +167,11 @@ def _backward(proj, box, order, opacities, colors, k, background, trans, last, g
         behind = np.empty_like(T_now)  # Σ over later Gaussians of w·(∂L/∂w), background and coverage included
         for y in range(low, high):
             for x in range(W):
-                g = g_rgb[b, y, x, 0] * background[b, 0] + g_rgb[b, y, x, 1] * background[b, 1] + g_rgb[b, y, x, 2] * background[b, 2]
+                g = (
+                    g_rgb[b, y, x, 0] * background[b, 0]
+                    + g_rgb[b, y, x, 1] * background[b, 1]
+                    + g_rgb[b, y, x, 2] * background[b, 2]
+                )
                 behind[y - low, x] = trans[b, y, x] * (g - g_alpha[b, y, x])
         for s in range(N - 1, -1, -1):
             n = order[b, s]
@@ -220,11 +229,15 @@ def _project_backward(means, quats, scales, views, Ks, width, height, proj, box,
             continue
         q = quats[b, n].astype(np.float64)
         view, K = views[b], Ks[b]
-        p, in_x, in_y, cu, cv, J, M, RM, T = _camera_space(means[b, n].astype(np.float64), q, scales[b, n], view, K, width, height)
+        p, in_x, in_y, cu, cv, J, M, RM, T = _camera_space(
+            means[b, n].astype(np.float64), q, scales[b, n], view, K, width, height
+        )
         fx, fy, z = K[0, 0], K[1, 1], p[2]
         # conic = covariance⁻¹: ∂L/∂covariance = −conic G conic
         X = np.array([[proj[b, n, CA], proj[b, n, CB]], [proj[b, n, CB], proj[b, n, CC]]]).astype(np.float64)
-        G = np.array([[grads[b, n, 2], 0.5 * grads[b, n, 3]], [0.5 * grads[b, n, 3], grads[b, n, 4]]]).astype(np.float64)
+        G = np.array([[grads[b, n, 2], 0.5 * grads[b, n, 3]], [0.5 * grads[b, n, 3], grads[b, n, 4]]]).astype(
+            np.float64
+        )
         XG = np.empty((2, 2))
         for r in range(2):
             for c in range(2):
@@ -267,9 +280,24 @@ def _project_backward(means, quats, scales, views, Ks, width, height, proj, box,
         w, x, y, z_ = q / norm
         gq = np.empty(4)
         gq[0] = 2 * (x * (gR[2, 1] - gR[1, 2]) + y * (gR[0, 2] - gR[2, 0]) + z_ * (gR[1, 0] - gR[0, 1]))
-        gq[1] = 2 * (-2 * x * (gR[1, 1] + gR[2, 2]) + y * (gR[0, 1] + gR[1, 0]) + z_ * (gR[0, 2] + gR[2, 0]) + w * (gR[2, 1] - gR[1, 2]))
-        gq[2] = 2 * (x * (gR[0, 1] + gR[1, 0]) - 2 * y * (gR[0, 0] + gR[2, 2]) + z_ * (gR[1, 2] + gR[2, 1]) + w * (gR[0, 2] - gR[2, 0]))
-        gq[3] = 2 * (x * (gR[0, 2] + gR[2, 0]) + y * (gR[1, 2] + gR[2, 1]) - 2 * z_ * (gR[0, 0] + gR[1, 1]) + w * (gR[1, 0] - gR[0, 1]))
+        gq[1] = 2 * (
+            -2 * x * (gR[1, 1] + gR[2, 2])
+            + y * (gR[0, 1] + gR[1, 0])
+            + z_ * (gR[0, 2] + gR[2, 0])
+            + w * (gR[2, 1] - gR[1, 2])
+        )
+        gq[2] = 2 * (
+            x * (gR[0, 1] + gR[1, 0])
+            - 2 * y * (gR[0, 0] + gR[2, 2])
+            + z_ * (gR[1, 2] + gR[2, 1])
+            + w * (gR[0, 2] - gR[2, 0])
+        )
+        gq[3] = 2 * (
+            x * (gR[0, 2] + gR[2, 0])
+            + y * (gR[1, 2] + gR[2, 1])
+            - 2 * z_ * (gR[0, 0] + gR[1, 1])
+            + w * (gR[1, 0] - gR[0, 1])
+        )
         along = (gq[0] * w + gq[1] * x + gq[2] * y + gq[3] * z_) / norm
         for i in range(4):
             g_quats[b, n, i] = gq[i] / norm - along * q[i] / norm
@@ -313,6 +341,15 @@ class _Rasterize(torch.autograd.Function):
 def rasterize(g: Gaussians, camera: Camera, background: Float[Tensor, "B 3"]) -> Rendered:
     """Any floating dtype of two or more bits of sense: float32 and float64. Cameras get no gradient."""
     out = _Rasterize.apply(
-        g.means, g.quats, g.scales, g.opacities, g.colors, background, camera.viewmats, camera.Ks, camera.width, camera.height
+        g.means,
+        g.quats,
+        g.scales,
+        g.opacities,
+        g.colors,
+        background,
+        camera.viewmats,
+        camera.Ks,
+        camera.width,
+        camera.height,
     )
     return Rendered(*out)

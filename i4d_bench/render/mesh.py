@@ -22,12 +22,12 @@ RADIUS, FOV = 2.7, 18.837
 class Light:
     """A key light, a weaker fill from the other side, and a sky/ground ambient. Directions point to the light, canonical."""
 
-    key: Float[np.ndarray, "3"]
-    key_color: Float[np.ndarray, "3"]
-    fill: Float[np.ndarray, "3"]
-    fill_color: Float[np.ndarray, "3"]
-    sky: Float[np.ndarray, "3"]
-    ground: Float[np.ndarray, "3"]
+    key: Float[np.ndarray, 3]
+    key_color: Float[np.ndarray, 3]
+    fill: Float[np.ndarray, 3]
+    fill_color: Float[np.ndarray, 3]
+    sky: Float[np.ndarray, 3]
+    ground: Float[np.ndarray, 3]
 
     @staticmethod
     def sample(rng: np.random.Generator) -> Light:
@@ -86,7 +86,7 @@ def render_mesh(
     vertices: Float[np.ndarray, "V 3"],
     faces: Int[np.ndarray, "F 3"],
     surface: Surface,
-    face_regions: UInt8[np.ndarray, "F"],
+    face_regions: UInt8[np.ndarray, F],
     viewmat: Float[np.ndarray, "4 4"],
     K: Float[np.ndarray, "3 3"],
     width: int,
@@ -134,7 +134,9 @@ def _shade(surface: Surface, toward: np.ndarray, light: Light) -> np.ndarray:
     shine = np.clip((n * half).sum(1), 0, None) ** 24 * surface.specular
     linear = diffuse + shine[:, None] * light.key_color
     linear = linear * (1 + linear / 4) / (1 + linear)  # rolls highlights off
-    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 1e-9) ** (1 / 2.4) - 0.055).clip(0, 1)
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 1e-9) ** (1 / 2.4) - 0.055).clip(
+        0, 1
+    )
 
 
 @numba.njit(cache=True)

@@ -8,12 +8,12 @@ import matplotlib
 import numpy as np
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
-from i4d_bench.metrics import CARDS  # noqa: E402
-from i4d_bench.report.tables import latest  # noqa: E402
-from i4d_bench.results import Record, Store, interval  # noqa: E402
-from i4d_bench.train import ONSET_DB  # noqa: E402
+from i4d_bench.metrics import CARDS
+from i4d_bench.report.tables import latest
+from i4d_bench.results import Record, Store, interval
+from i4d_bench.train import ONSET_DB
 
 STYLE = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
          "legend.frameon": False, "pdf.fonttype": 42, "figure.constrained_layout.use": True}  # fmt: skip
@@ -24,7 +24,9 @@ LINES = ("-", "--", ":", "-.")
 
 def _save(figure, folder: Path, name: str) -> None:
     for suffix in ("pdf", "png"):
-        figure.savefig(folder / f"{name}.{suffix}", dpi=200, metadata={"CreationDate": None} if suffix == "pdf" else None)
+        figure.savefig(
+            folder / f"{name}.{suffix}", dpi=200, metadata={"CreationDate": None} if suffix == "pdf" else None
+        )
     plt.close(figure)
 
 
@@ -48,7 +50,9 @@ def speed_quality(store: Store, set_: str = "cross") -> None:
         figure, axis = plt.subplots(figsize=(3.5, 2.6))
         for r, i in points:
             error = None if not np.isfinite(i.lo) else [[max(0, i.mean - i.lo)], [max(0, i.hi - i.mean)]]
-            axis.errorbar(r.fps, i.mean, error, fmt=MARKERS.get(r.family, "o"), color=HUES.get(r.family), ms=5, capsize=2)
+            axis.errorbar(
+                r.fps, i.mean, error, fmt=MARKERS.get(r.family, "o"), color=HUES.get(r.family), ms=5, capsize=2
+            )
         axis.set_xscale("log")
         low, high = points[0][0].fps, points[-1][0].fps
         axis.set_xlim(low / (1.6 * (high / low) ** 0.12), high * (1.6 * (high / low) ** 0.12))
@@ -69,7 +73,11 @@ def _place_labels(axis, points) -> None:
     x_middle = np.mean(axis.transAxes.transform([(0, 0), (1, 0)])[:, 0])
     for right in (False, True):
         last = -np.inf
-        side = [(to_pixels((x, y)), text, color) for x, y, text, color in points if (to_pixels((x, y))[0] > x_middle) == right]
+        side = [
+            (to_pixels((x, y)), text, color)
+            for x, y, text, color in points
+            if (to_pixels((x, y))[0] > x_middle) == right
+        ]
         for (px, py), text, color in sorted(side, key=lambda s: s[0][1]):
             y = max(py, last + height)
             last = y
@@ -92,7 +100,9 @@ def curves(store: Store) -> None:
             shade = 1 - 0.16 * (count.get(r.family, 0) // len(LINES))
             count[r.family] = count.get(r.family, 0) + 1
             color = np.array(matplotlib.colors.to_rgb(HUES.get(r.family, "k"))) * shade
-            axis.plot([c["step"] for c in r.curve], [c["gap"] for c in r.curve], style, color=color, lw=1.3, label=_label(r))
+            axis.plot(
+                [c["step"] for c in r.curve], [c["gap"] for c in r.curve], style, color=color, lw=1.3, label=_label(r)
+            )
             if r.onset:
                 axis.plot(r.onset["step"], r.onset["gap"], "o", color=color, ms=4)
         axis.axhline(ONSET_DB, color="k", lw=0.6, ls=(0, (1, 2)))
@@ -105,13 +115,19 @@ def curves(store: Store) -> None:
 def intervals(store: Store) -> None:
     """Every design's self and cross scores with 95% intervals, one panel per metric."""
     records, samples = latest(store), store.samples
-    metrics = [m for m in ("gap", "aed_true", "aed_mp52", "lpips_alex", "psnr", "csim_dlib", "csim_mobileface") if m in set(samples["metric"])]
+    metrics = [
+        m
+        for m in ("gap", "aed_true", "aed_mp52", "lpips_alex", "psnr", "csim_dlib", "csim_mobileface")
+        if m in set(samples["metric"])
+    ]
     metrics = metrics[:5]
     if not metrics:
         return
     designs = list(records)[::-1]
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(metrics), figsize=(7.2, 0.9 + 0.24 * len(designs)), sharey=True, squeeze=False)
+        figure, axes = plt.subplots(
+            1, len(metrics), figsize=(7.2, 0.9 + 0.24 * len(designs)), sharey=True, squeeze=False
+        )
         for axis, metric in zip(axes[0], metrics, strict=True):
             for set_, offset, fill in (("self", 0.15, True), ("cross", -0.15, False)):
                 for y, d in enumerate(designs):
@@ -121,7 +137,14 @@ def intervals(store: Store) -> None:
                     color = HUES.get(records[d].family, "k")
                     if np.isfinite(i.lo):
                         axis.plot([i.lo, i.hi], [y + offset] * 2, color=color, lw=1)
-                    axis.plot(i.mean, y + offset, MARKERS.get(records[d].family, "o"), ms=4, color=color, mfc=color if fill else "white")
+                    axis.plot(
+                        i.mean,
+                        y + offset,
+                        MARKERS.get(records[d].family, "o"),
+                        ms=4,
+                        color=color,
+                        mfc=color if fill else "white",
+                    )
             axis.set_xlabel(f"{CARDS[metric].label} {CARDS[metric].arrow}")
             axis.locator_params(axis="x", nbins=4)
             axis.set_yticks(range(len(designs)), [_label(records[d]) for d in designs])

@@ -32,7 +32,10 @@ def build(store: Store) -> Path:
     columns, records = main_table(store)
     more, _ = sets_table(store)
     shown = lambda cs: [c for c in cs if any(v == v for v in c.values.values())]  # noqa: E731  (NaN differs from itself)
-    tables: list[tuple[str, list[Column]]] = [("Self- and cross-reenactment", shown(columns)), ("Other test sets", shown(more))]
+    tables: list[tuple[str, list[Column]]] = [
+        ("Self- and cross-reenactment", shown(columns)),
+        ("Other test sets", shown(more)),
+    ]
     images = [(title, base64.b64encode(path.read_bytes()).decode()) for name, title in FIGURES.items()
               if (path := store.folder / f"{name}.png").exists()]  # fmt: skip
     page = PAGE.render(title=store.folder.name, tables=tables, records=records, notes=notes(records), figures=images)

@@ -18,7 +18,20 @@ from i4d_bench.results import Record, Store, interval
 from i4d_bench.stats import best_and_ties, compare_family
 
 SET_NAMES = {"self": "self", "cross": "cross", "recon": "reconstruction", "novel": "novel view", "extreme": "extreme"}
-METRICS = ("psnr", "ssim", "lpips_alex", "lpips_vgg", "csim_dlib", "csim_mobileface", "aed_true", "aed_mp52", "akd", "akd_iod", "apd", "gap")
+METRICS = (
+    "psnr",
+    "ssim",
+    "lpips_alex",
+    "lpips_vgg",
+    "csim_dlib",
+    "csim_mobileface",
+    "aed_true",
+    "aed_mp52",
+    "akd",
+    "akd_iod",
+    "apd",
+    "gap",
+)
 MAIN = {"self": ("lpips_alex", "psnr", "ssim", "csim_dlib", "csim_mobileface", "aed_true", "aed_mp52", "gap"),
         "cross": ("lpips_alex", "psnr", "ssim", "csim_dlib", "csim_mobileface", "aed_true", "aed_mp52", "gap")}  # fmt: skip
 DIGITS = {"psnr": 2, "gap": 2, "apd": 2, "akd": 2}
@@ -70,7 +83,11 @@ def metric_column(store: Store, designs: list[str], set_: str, metric: str, samp
     if paired is not None:
         scores, clusters = paired
     ranked = {d: s for d, s in scores.items() if d in designs}
-    bold = best_and_ties(ranked, clusters, card.higher_is_better, card.worst) if len(ranked) > 1 and card.higher_is_better is not None else set()
+    bold = (
+        best_and_ties(ranked, clusters, card.higher_is_better, card.worst)
+        if len(ranked) > 1 and card.higher_is_better is not None
+        else set()
+    )
     return Column(f"{SET_NAMES[set_]} {card.label} {card.arrow}".strip(), means, DIGITS.get(metric, 3), frozenset(bold))
 
 
@@ -103,7 +120,11 @@ def notes(records: dict[str, Record]) -> list[str]:
             out.append(f"† {design}: {r.status}" + (f" ({r.why})" if r.why else "") + ".")
         failed = {f"{s} {m}": c["failures"] for s, ms in r.metrics.items() for m, c in ms.items() if c["failures"]}
         if failed:
-            out.append(f"{design}: failed measurements " + ", ".join(f"{k} {n}" for k, n in failed.items()) + " (counted at the worst value).")
+            out.append(
+                f"{design}: failed measurements "
+                + ", ".join(f"{k} {n}" for k, n in failed.items())
+                + " (counted at the worst value)."
+            )
         out += [n for n in r.notes if n not in out]
     used = {m for r in records.values() for ms in r.metrics.values() for m in ms}
     networks = [f"{CARDS[m].label}: {CARDS[m].network}" for m in METRICS if m in used and CARDS[m].network]
@@ -120,7 +141,9 @@ def main_table(store: Store) -> tuple[list[Column], dict[str, Record]]:
 
 def sets_table(store: Store) -> tuple[list[Column], dict[str, Record]]:
     records, samples = latest(store), store.samples
-    return [metric_column(store, list(records), s, m, samples) for s in ("recon", "novel", "extreme") for m in METRICS], records
+    return [
+        metric_column(store, list(records), s, m, samples) for s in ("recon", "novel", "extreme") for m in METRICS
+    ], records
 
 
 def pairs(store: Store) -> pd.DataFrame:
@@ -134,7 +157,13 @@ def pairs(store: Store) -> pd.DataFrame:
             card = CARDS[metric]
             for design, c in compare_family(paired[0], BASELINE, paired[1], card.worst, MARGINS.get(metric)).items():
                 better = (c.difference > 0) == card.higher_is_better
-                verdict = ("practically equal" if c.equal else ("better" if better else "worse") if c.significant else "undecided")
+                verdict = (
+                    "practically equal"
+                    if c.equal
+                    else ("better" if better else "worse")
+                    if c.significant
+                    else "undecided"
+                )
                 rows.append({"set": set_, "metric": metric, "design": design, "difference": c.difference, "lo": c.lo, "hi": c.hi,
                              "p": c.p, "n": c.n, "people": c.clusters, "failures": c.failures, "verdict": verdict})  # fmt: skip
     return pd.DataFrame(rows)
@@ -149,11 +178,18 @@ def write(folder: Path, name: str, columns: list[Column], records: dict[str, Rec
     mark = lambda d: "†" if records[d].status in ("not converged", "failed") else ""  # noqa: E731
     cell = lambda c, d: "" if not np.isfinite(c.values[d]) else f"{c.values[d]:.{c.digits}f}"  # noqa: E731
     md = ["| " + " | ".join(heads) + " |", "|" + "---|" + "---:|" * len(shown)]
-    tex = [r"\begin{tabular}{l" + "r" * len(shown) + "}", r"\toprule", " & ".join(map(_tex, heads)) + r" \\", r"\midrule"]
+    tex = [
+        r"\begin{tabular}{l" + "r" * len(shown) + "}",
+        r"\toprule",
+        " & ".join(map(_tex, heads)) + r" \\",
+        r"\midrule",
+    ]
     for d in records:
         cells = [cell(c, d) for c in shown]
         bold = [bool(t) and d in c.bold for t, c in zip(cells, shown, strict=True)]
-        md.append(f"| {d}{mark(d)} | " + " | ".join(f"**{t}**" if b else t for t, b in zip(cells, bold, strict=True)) + " |")
+        md.append(
+            f"| {d}{mark(d)} | " + " | ".join(f"**{t}**" if b else t for t, b in zip(cells, bold, strict=True)) + " |"
+        )
         row = [rf"\textbf{{{t}}}" if b else t for t, b in zip(cells, bold, strict=True)]
         tex.append(" & ".join([_tex(d + mark(d)), *row]) + r" \\")
     tex += [r"\bottomrule", r"\end{tabular}", *(f"% {line}" for line in under)]
@@ -163,7 +199,13 @@ def write(folder: Path, name: str, columns: list[Column], records: dict[str, Rec
 
 
 def _tex(text: str) -> str:
-    for plain, command in (("_", r"\_"), ("↑", r"$\uparrow$"), ("↓", r"$\downarrow$"), ("†", r"$^\dagger$"), ("²", "$^2$")):
+    for plain, command in (
+        ("_", r"\_"),
+        ("↑", r"$\uparrow$"),
+        ("↓", r"$\downarrow$"),
+        ("†", r"$^\dagger$"),
+        ("²", "$^2$"),
+    ):
         text = text.replace(plain, command)
     return text
 
@@ -181,4 +223,7 @@ def build(store: Store) -> None:
     table = pairs(store)
     _write(store.folder / "pairs.csv", table.to_csv(index=False, float_format="%.6g"))
     head = f"Differences from {BASELINE}; p after Holm over the designs.\n\n"
-    _write(store.folder / "pairs.md", head + (table.to_markdown(index=False, floatfmt=".4g") if len(table) else "none") + "\n")
+    _write(
+        store.folder / "pairs.md",
+        head + (table.to_markdown(index=False, floatfmt=".4g") if len(table) else "none") + "\n",
+    )

@@ -1,0 +1,303 @@
+"""The main job: data → reader and driver → backbone → every design trained, scored, timed, stored → tables and figures."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import json
+import multiprocessing
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from i4d_bench import results
+from i4d_bench.cache import atomic_file
+from i4d_bench.cost import cost
+from i4d_bench.data import synthetic
+from i4d_bench.data.frames import Frames, open_frames
+from i4d_bench.data.loader import Loader
+from i4d_bench.data.splits import SPLITS, split_of, triples
+from i4d_bench.evaluate import Evaluator, Scores
+from i4d_bench.heads import flame
+from i4d_bench.metrics.expression import Reader, VideoReader, train_reader
+from i4d_bench.metrics.identity import Embedder, embedder, impostor_mean
+from i4d_bench.metrics.image import load_lpips
+from i4d_bench.metrics.weights import WeightsUnavailable
+from i4d_bench.model.avatar import Avatar
+from i4d_bench.model.drivers import Driver
+from i4d_bench.presets import Experiment
+from i4d_bench.progress import console
+from i4d_bench.timing import stages
+from i4d_bench.train import ONSET_DB, Diverged, Progress, Trainer
+from i4d_bench.types import ParametricHead, UserError
+from variants import design as design_class
+from variants import names
+
+
+def designs(requested: tuple[str, ...]) -> list[str]:
+    """The designs asked for ("all": every registered one). Raises UserError for an unknown name."""
+    chosen = names() if requested == ("all",) else list(requested)
+    for name in chosen:
+        design_class(name)
+    return chosen
+
+
+def default_preset() -> str:
+    return "gpu" if torch.cuda.is_available() else "cpu"
+
+
+def run(experiment: Experiment, reports: Path, runs: Path, jobs: int = 1) -> Path:
+    """Runs every design of the experiment that has no finished record yet. Returns the report folder.
+
+    Raises UserError when a design failed to train (after every other design's results are stored).
+    """
+    from i4d_bench import report
+
+    started = time.monotonic()
+    _keep_memory()
+    wanted = designs(experiment.designs)
+    store = results.Store(reports / folder_name(experiment))
+    store.check_writable()
+    ready = [d for d in wanted if store.finished(run_id(experiment, d))]
+    todo = [d for d in wanted if d not in ready]
+    console.print(f"{experiment.preset} preset on {results.hardware_name()}: {', '.join(wanted)}")
+    if ready:
+        console.print(f"already finished: {', '.join(ready)}")
+    failed = {}
+    if todo:
+        bench = Bench(experiment, runs)
+        if jobs > 1 and len(todo) > 1:
+            _train_in_parallel(experiment, todo, runs, jobs)
+        for name in todo:
+            try:
+                bench.run_design(name, store)
+            except Diverged as e:
+                failed[name] = str(e)
+                store.add(bench.record(name, "failed", str(e)), [])
+    report.build(store.folder)
+    console.print((store.folder / "main.md").read_text())
+    console.print(f"tables and figures: {store.folder}  ({time.monotonic() - started:.0f} s)")
+    if failed:
+        raise UserError("; ".join(f"{name} failed: {why}" for name, why in failed.items()))
+    return store.folder
+
+
+def folder_name(experiment: Experiment) -> str:
+    """One report folder per preset, hardware, data and driver: their results share tables."""
+    return f"{experiment.preset}-{results.hardware_name()}-{experiment.world.kind}-{experiment.driver}"
+
+
+def run_id(experiment: Experiment, design: str) -> str:
+    return f"{design}-s{experiment.seed}-{experiment.hash(design)}"
+
+
+class Bench:
+    """Everything that designs share in one experiment: data, driver, backbone, metric networks."""
+
+    def __init__(self, experiment: Experiment, runs: Path):
+        self.experiment = experiment
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.folder = runs / f"{folder_name(experiment)}-s{experiment.seed}-{experiment.hash()}"
+        self.frames, head, self.flame_note = open_data(experiment)
+        self.head = head.to(self.device)
+        self.reader = self._reader()
+        driver = Driver(experiment.driver, self.frames, self._image_reader())
+        self.loader = Loader(self.frames, driver, self.device)
+        lpips = load_lpips("alex", self.device) if experiment.train.loss.lpips else None
+        self.trainer = Trainer(experiment, self.loader, self.head, self.device, lpips)
+        self.backbone = self.trainer.backbone(self.folder)
+        self.notes: list[str] = []
+        self.extras = {f"floor_{k}": v for k, v in self.reader.floor.items()} if self.reader else {}
+        self._evaluator: Evaluator | None = None
+
+    def _reader(self, seed: int = 1) -> Reader | None:
+        """The expression reader of this data, trained once and kept beside the checkpoints."""
+        steps = self.experiment.evaluate.reader_steps
+        if not steps or self.frames.meta["kind"] == "clips":
+            return None
+        path = self.folder / f"reader-{seed}.pt"
+        if path.exists():
+            return Reader.load(path).to(self.device)
+        train = np.flatnonzero(split_of(self.frames) == SPLITS.index("train"))
+        reader = train_reader(self.frames, train, steps=steps, seed=seed, device=self.device)
+        with atomic_file(path) as partial:
+            reader.save(partial)
+        return reader
+
+    def _image_reader(self) -> Reader | None:
+        """The image driver's network: another seed than the metric's, so that no design is scored by its own driver."""
+        return self._reader(seed=2) if self.experiment.driver == "image" else None
+
+    @property
+    def evaluator(self) -> Evaluator:
+        """Loads the metric networks once. What is missing leaves its column empty and a note."""
+        if self._evaluator is None:
+            config = self.experiment.evaluate
+            embedders = self._optional(config.identity, embedder)
+            lpips = self._optional(config.lpips, lambda net: load_lpips(net, self.device))
+            video = VideoReader() if self.frames.meta["kind"] == "clips" else None
+            for name, network in embedders.items():
+                self.extras[f"impostor_{name}"] = self._impostors(network)
+            self._evaluator = Evaluator(self.loader, self.head, self.reader, embedders, lpips, video, config.batch)
+        return self._evaluator
+
+    def _optional(self, names: tuple[str, ...], load: Callable[[str], object]) -> dict[str, object]:
+        out = {}
+        for name in names:
+            try:
+                out[name] = load(name)
+            except (WeightsUnavailable, ImportError) as e:
+                self.notes.append(f"column {name} is empty: {e}")
+                console.print(self.notes[-1])
+        return out
+
+    def _impostors(self, network: Embedder) -> float:
+        """Mean cosine of the test people's source images with each other: the zero of CSIM's scale."""
+        rows = triples(self.frames, "test", "recon")
+        images = self.loader.sources(rows.source, self.frames.resolution).movedim(1, -1)
+        embedded = network.embed(images, torch.from_numpy(self.frames.landmarks[rows.source]).to(images.device))
+        return impostor_mean(embedded, torch.from_numpy(self.frames.identity[rows.source].astype(np.int64)))
+
+    def run_design(self, name: str, store: results.Store) -> None:
+        """Trains (or resumes), scores, times and stores one design."""
+        folder = self.folder / name
+        avatar, progress = self.trainer.design(folder, name, self.backbone)
+        describe(folder, self.experiment, name, self.frames)
+        begun = time.monotonic()
+        scores = self.evaluator(avatar)
+        record = self.record(name, *_status(avatar, progress), progress)
+        self._measure_cost(record, avatar)
+        rows = [{**row, "run_id": record.run_id, "design": name, "seed": self.experiment.seed} for row in scores.rows]
+        _keep_images(store.folder / "qualitative.npz", name, scores)
+        store.add(record, rows)
+        console.print(f"{name}: {record.status}, scored and timed in {time.monotonic() - begun:.0f} s")
+
+    def record(self, name: str, status: str, why: str, progress: Progress | None = None) -> results.Record:
+        e, meta = self.experiment, self.frames.meta
+        curve = progress.curve if progress else []
+        return results.Record(
+            run_id=run_id(e, name),
+            design=name,
+            family=design_class(name).family,
+            preset=e.preset,
+            config=e.to_dict(),
+            config_hash=e.hash(name),
+            overrides=e.overrides.get(name, {}),
+            seed=e.seed,
+            driver=e.driver,
+            data={"kind": meta["kind"], "hash": meta["hash"], "frames": meta["frames"], "flame": self.flame_note},
+            status=status,
+            why=why,
+            train_seconds=progress.seconds if progress else None,
+            curve=curve,
+            onset=progress.onset if progress else None,
+            late_gain=_late_gain(curve),
+            notes=list(self.notes),
+            extras=dict(self.extras),
+        )
+
+    @torch.no_grad()
+    def _measure_cost(self, record: results.Record, avatar: Avatar) -> None:
+        rows = triples(self.frames, "test", "self")
+        grid, size = self.experiment.model.grid, avatar.backbone.config.size
+        identity = avatar.backbone.lift(self.loader.sources(rows.source[:1], size), grid, self.head)
+        spent = cost(avatar.fusion, identity, self.loader.code(rows.source[:1]), self.loader.code(rows.driving[:1]))
+        record.params, record.memory, record.gaussians = spent.params, spent.memory, identity.f.shape[1]
+        record.flops_identity, record.flops_frame = spent.flops_identity, spent.flops_frame
+        frames = self.experiment.evaluate.timed_frames
+        record.timings = stages(avatar, self.loader, rows, grid, self.head, frames, record.design)
+
+
+def open_data(experiment: Experiment) -> tuple[Frames, ParametricHead, str]:
+    """The data set, its parametric head and where its coefficients come from."""
+    world = experiment.world
+    if world.kind != "clips":
+        folder = synthetic.build(world)
+        return (
+            open_frames(folder),
+            flame.load(folder / "flame.npz"),
+            "least squares on the true mesh (the world's own export)",
+        )
+    frames = open_frames(Path(world.path))
+    model = synthetic.exported_head("procedural")
+    e = torch.from_numpy(np.asarray(frames.coefficients, np.float32))
+    codes = {
+        "flame_shape": np.zeros((len(e), model.n_shape), np.float32),
+        "flame_expression": (e @ model.arkit_expression).numpy(),
+        "flame_pose": (e @ model.arkit_pose).numpy(),
+    }
+    return (
+        dataclasses.replace(frames, arrays={**frames.arrays, **codes}),
+        model,
+        "mapped from MediaPipe's 52 blendshapes, average shape",
+    )
+
+
+def describe(folder: Path, experiment: Experiment, design: str, frames: Frames) -> None:
+    """Writes run.json beside a checkpoint: what `animate` needs to use it."""
+    content = {"design": design, "experiment": experiment.to_dict(), "data": str(frames.path)}
+    with atomic_file(folder / "run.json") as path:
+        path.write_text(json.dumps(content, indent=1))
+
+
+def _status(avatar: Avatar, progress: Progress) -> tuple[str, str]:
+    if avatar.fusion.family == "control":
+        return "control", ""
+    if progress.onset is None:
+        last = progress.curve[-1]
+        return (
+            "not converged",
+            f"the validation gap never passed {ONSET_DB} dB in {last['step']} steps; it ended at {last['gap']:.2f} dB",
+        )
+    return "converged", ""
+
+
+def _late_gain(curve: list[dict[str, float]]) -> float | None:
+    """What the last tenth of the steps added to the gap, dB; None without two validations."""
+    if len(curve) < 2:
+        return None
+    before = [c for c in curve if c["step"] <= 0.9 * curve[-1]["step"]]
+    return curve[-1]["gap"] - (before or curve)[-1]["gap"]
+
+
+def _keep_images(path: Path, name: str, scores: Scores) -> None:
+    """Adds a design's column to the folder's qualitative images."""
+    stored = {}
+    if path.exists():
+        with np.load(path) as file:
+            stored = {k: file[k] for k in file.files}
+    images = {name if k == "design" else k: v for k, v in scores.images.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as partial:
+        np.savez_compressed(partial, **{**stored, **images})
+
+
+def _keep_memory() -> None:
+    """glibc: keep freed blocks instead of returning them to the system; training on a CPU is up to twice as fast."""
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+    except OSError:  # another C library: nothing to set
+        return
+    mmap_threshold, trim_threshold = -3, -1
+    libc.mallopt(mmap_threshold, 1 << 30)
+    libc.mallopt(trim_threshold, (1 << 31) - 1)
+
+
+def _train_in_parallel(experiment: Experiment, todo: list[str], runs: Path, jobs: int) -> None:
+    """Trains designs in processes of their own, `jobs` at a time; each leaves its finished checkpoint."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context) as pool:
+        for job in [pool.submit(_train_one, experiment, name, runs) for name in todo]:
+            try:
+                job.result()
+            except Diverged as e:  # said again, and recorded, when its turn comes
+                console.print(str(e))
+
+
+def _train_one(experiment: Experiment, name: str, runs: Path) -> None:
+    bench = Bench(experiment, runs)
+    bench.trainer.design(bench.folder / name, name, bench.backbone)
