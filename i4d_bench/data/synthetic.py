@@ -19,7 +19,7 @@ from i4d_bench.data import frames as store
 from i4d_bench.data.splits import SPLITS, TEST_KINDS, YAW, partner, rng
 from i4d_bench.heads import expressions
 from i4d_bench.heads.base import HeadWorld
-from i4d_bench.heads.export import export_flame, flame_codes
+from i4d_bench.heads.export import Coder, export_flame
 from i4d_bench.heads.flame import FlameModel, load
 from i4d_bench.presets import World
 from i4d_bench.progress import track
@@ -111,13 +111,14 @@ def _expressions(world: World, split: str, person: int) -> np.ndarray:
 
 def _render_chunk(world: World, people, flame: Path, out: Path) -> None:
     """Renders a few people and writes their part file, atomically."""
-    head, model, size = head_world(world.kind), load(flame), world.resolution
+    head, size = head_world(world.kind), world.resolution
+    coder = Coder(head, load(flame))
     rows: list[dict[str, np.ndarray]] = []
     for number, split, k in people:
         identity = head.identity(int(rng(world.seed, split, k, "person").integers(2**31)))
         light = mesh.Light.sample(rng(world.seed, split, k, "light"))
         coefficients = _expressions(world, split, k)
-        codes = flame_codes(head, model, identity, coefficients)
+        codes = coder(identity, coefficients)
         views = world.views if split == "train" else len(YAW)
         for e, expression in enumerate(coefficients):
             vertices = head.vertices(identity, expression)

@@ -105,7 +105,7 @@ class Regions:
 
     @staticmethod
     def of(
-        points: Float[np.ndarray, "V 3"], labels: UInt8[np.ndarray, V], eyes: Float[np.ndarray, "2 3"], iris: float
+        points: Float[np.ndarray, "V 3"], labels: UInt8[np.ndarray, "V"], eyes: Float[np.ndarray, "2 3"], iris: float
     ) -> Regions:
         """points: the average head, canonical. eyes: centres of left and right eyeball. iris: radius of the iris."""
         m = points * np.array([1, 1, 1])
@@ -181,7 +181,7 @@ def _creases(points: np.ndarray, skin: np.ndarray) -> dict[str, tuple[np.ndarray
     return out
 
 
-def crease_strengths(e: Float[np.ndarray, 52]) -> dict[str, float]:
+def crease_strengths(e: Float[np.ndarray, "52"]) -> dict[str, float]:
     """How deep each wrinkle is: squares and products of the coefficients."""
     at = lambda name: float(e[INDEX[name]])  # noqa: E731
     out = {
@@ -197,7 +197,7 @@ def crease_strengths(e: Float[np.ndarray, 52]) -> dict[str, float]:
     return out
 
 
-def paint(regions: Regions, look: Appearance) -> tuple[Float[np.ndarray, "V 3"], Float[np.ndarray, V]]:
+def paint(regions: Regions, look: Appearance) -> tuple[Float[np.ndarray, "V 3"], Float[np.ndarray, "V"]]:
     """Albedo and specular strength of a resting face. Once per person."""
     p, labels = regions.points, regions.labels
     m = np.abs(p[:, 0])
@@ -241,7 +241,7 @@ def paint(regions: Regions, look: Appearance) -> tuple[Float[np.ndarray, "V 3"],
     return albedo.clip(0.005, 0.98), specular
 
 
-def hair_mask(points: Float[np.ndarray, "V 3"], look: Appearance) -> Float[np.ndarray, V]:
+def hair_mask(points: Float[np.ndarray, "V 3"], look: Appearance) -> Float[np.ndarray, "V"]:
     """Where hair grows, 0..1."""
     height, temples, strength = look.hairline
     m, y, z = np.abs(points[:, 0]), points[:, 1], points[:, 2]
@@ -259,7 +259,7 @@ def surface(
     regions: Regions,
     look: Appearance,
     painted: tuple[np.ndarray, np.ndarray],
-    expression: Float[np.ndarray, 52],
+    expression: Float[np.ndarray, "52"],
     normals: Float[np.ndarray, "V 3"],
 ) -> Surface:
     """The resting paint with this expression's wrinkles and flush. `normals`: of the posed mesh, unit."""

@@ -17,7 +17,7 @@ class HeadIdentity:
     """One person: everything that stays when the expression changes."""
 
     seed: int
-    shape: Float[np.ndarray, S]  # coefficients of the world's own identity space
+    shape: Float[np.ndarray, "S"]  # coefficients of the world's own identity space
     appearance: Any  # i4d_bench.heads.appearance.Appearance
 
 
@@ -27,7 +27,7 @@ class Surface:
 
     normals: Float[np.ndarray, "V 3"]  # unit, wrinkles included
     albedo: Float[np.ndarray, "V 3"]  # linear RGB, 0..1
-    specular: Float[np.ndarray, V]  # 0..1
+    specular: Float[np.ndarray, "V"]  # 0..1
 
 
 class HeadWorld(Protocol):
@@ -35,8 +35,8 @@ class HeadWorld(Protocol):
 
     name: str
     faces: Int[np.ndarray, "F 3"]
-    face_regions: UInt8[np.ndarray, F]  # index into REGIONS
-    landmarks: Int[np.ndarray, 68]  # vertex indices, iBUG order
+    face_regions: UInt8[np.ndarray, "F"]  # index into REGIONS
+    landmarks: Int[np.ndarray, "68"]  # vertex indices, iBUG order
     skin_weights: Float[np.ndarray, "V 5"]  # root, neck, jaw, left eye, right eye
 
     def identity(self, seed: int) -> HeadIdentity: ...
@@ -44,14 +44,14 @@ class HeadWorld(Protocol):
     def joints(self, identity: HeadIdentity) -> Float[np.ndarray, "5 3"]:
         """Rest positions of root, neck, jaw, left eye, right eye."""
 
-    def pose(self, expression: Float[np.ndarray, 52]) -> Float[np.ndarray, 15]:
+    def pose(self, expression: Float[np.ndarray, "52"]) -> Float[np.ndarray, "15"]:
         """Axis-angle (radians) of the five joints that this expression implies (jaw opening, gaze)."""
 
     def vertices(
-        self, identity: HeadIdentity, expression: Float[np.ndarray, 52], linear: bool = False
+        self, identity: HeadIdentity, expression: Float[np.ndarray, "52"], linear: bool = False
     ) -> Float[np.ndarray, "V 3"]:
         """The posed mesh. `linear` leaves out every non-linear corrective but joint rotation: what a FLAME-format model can say."""
 
     def surface(
-        self, identity: HeadIdentity, expression: Float[np.ndarray, 52], vertices: Float[np.ndarray, "V 3"]
+        self, identity: HeadIdentity, expression: Float[np.ndarray, "52"], vertices: Float[np.ndarray, "V 3"]
     ) -> Surface: ...

@@ -96,15 +96,18 @@ def _regress(neutral: np.ndarray, joints: np.ndarray, nearest: int = 64) -> np.n
     return out
 
 
-def flame_codes(
-    world: HeadWorld, model: FlameModel, identity: HeadIdentity, expressions: Float[np.ndarray, "E 52"]
-) -> FlameCode:
-    """The model's coefficients for one person's expressions: shape by least squares on the true resting mesh, expression and
-    pose from the true ARKit coefficients. Arrays, one row per expression."""
-    neutral = torch.as_tensor(
-        world.vertices(identity, np.zeros(len(NAMES), np.float32), linear=True), dtype=torch.float64
-    )
-    dirs = model.shapedirs.double().flatten(0, 1)
-    shape = torch.linalg.solve(dirs.T @ dirs, dirs.T @ (neutral - model.v_template).flatten()).float()
-    e = torch.as_tensor(expressions, dtype=torch.float32)
-    return FlameCode(shape.expand(len(e), -1), e @ model.arkit_expression, e @ model.arkit_pose)
+class Coder:
+    """Coefficients of a world's people in its exported model: shape by least squares on the true resting mesh, expression
+    and pose from the true ARKit coefficients."""
+
+    def __init__(self, world: HeadWorld, model: FlameModel):
+        self.world, self.model = world, model
+        dirs = model.shapedirs.double().flatten(0, 1)
+        self.solve = torch.linalg.solve(dirs.T @ dirs, dirs.T)
+
+    def __call__(self, identity: HeadIdentity, expressions: Float[np.ndarray, "E 52"]) -> FlameCode:
+        """One row per expression."""
+        neutral = self.world.vertices(identity, np.zeros(len(NAMES), np.float32), linear=True)
+        shape = (self.solve @ (torch.as_tensor(neutral).double() - self.model.v_template).flatten()).float()
+        e = torch.as_tensor(expressions, dtype=torch.float32)
+        return FlameCode(shape.expand(len(e), -1), e @ self.model.arkit_expression, e @ self.model.arkit_pose)

@@ -77,10 +77,10 @@ def held_out(mouth: str, eyes: str) -> bool:
     return moving and hashlib.sha256(f"{mouth}+{eyes}".encode()).digest()[0] % 5 == 0
 
 
-def sample(rng: np.random.Generator, kind: Kind) -> Float[np.ndarray, 52]:
+def sample(rng: np.random.Generator, kind: Kind) -> Float[np.ndarray, "52"]:
     """One expression, coefficients in 0..1.
 
-    neutral: all zero. train: any pair that is not held out, strengths 0.3 to 1. test: held-out pairs only.
+    neutral: all zero. train: any pair that is not held out, strengths 0.5 to 1. test: held-out pairs only.
     extreme: held-out pairs at full strength, one-sided wherever a face can.
     """
     if kind == "neutral":
@@ -93,7 +93,7 @@ def sample(rng: np.random.Generator, kind: Kind) -> Float[np.ndarray, 52]:
         mouth, eyes = pick("mouth"), pick("eyes")
     out = np.zeros(len(NAMES), np.float32)
     for part, action in (("mouth", mouth), ("eyes", eyes), ("brows", brows)):
-        strength = rng.uniform(0.9, 1.05) if kind == "extreme" else rng.uniform(0.35, 1.0)
+        strength = rng.uniform(0.9, 1.05) if kind == "extreme" else rng.uniform(0.5, 1.0)
         sides = np.ones(2)  # left, right
         if action in ONE_SIDED and rng.random() < (0.9 if kind == "extreme" else 0.25):
             sides[rng.integers(2)] = rng.uniform(0, 0.25)

@@ -11,7 +11,7 @@ JAW_OPEN, JAW_SIDE, GAZE_UP, GAZE_SIDE = 0.36, 0.12, 0.42, 0.5
 """Radians at coefficient 1."""
 
 
-def pose(e: Float[np.ndarray, 52], jaw: bool = True) -> Float[np.ndarray, 15]:
+def pose(e: Float[np.ndarray, "52"], jaw: bool = True) -> Float[np.ndarray, "15"]:
     """Axis-angle of root, neck, jaw, left eye, right eye: linear in the coefficients. `jaw` off: a world that opens the
     mouth by blendshape alone."""
     at = lambda name: e[INDEX[name]]  # noqa: E731
@@ -24,7 +24,7 @@ def pose(e: Float[np.ndarray, 52], jaw: bool = True) -> Float[np.ndarray, 15]:
     return out
 
 
-def rodrigues(v: Float[np.ndarray, 3]) -> Float[np.ndarray, "3 3"]:
+def rodrigues(v: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
     angle = np.linalg.norm(v)
     if angle < 1e-12:
         return np.eye(3)
@@ -36,7 +36,7 @@ def rodrigues(v: Float[np.ndarray, 3]) -> Float[np.ndarray, "3 3"]:
 def skin(
     rest: Float[np.ndarray, "V 3"],
     joints: Float[np.ndarray, "5 3"],
-    pose: Float[np.ndarray, 15],
+    pose: Float[np.ndarray, "15"],
     weights: Float[np.ndarray, "V 5"],
 ) -> Float[np.ndarray, "V 3"]:
     """Linear blend skinning (PAPER §5). The tree is FLAME's: root → neck → jaw, left eye, right eye."""

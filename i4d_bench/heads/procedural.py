@@ -40,8 +40,8 @@ class ProceduralWorld:
     def regions(self) -> Regions:
         """The paint's fields on this mesh, evaluated on the closed, resting average head."""
         labels = np.select(
-            [self._parts == mesh.EYE_LEFT, self._parts == mesh.EYE_RIGHT, np.isin(self._parts, (mesh.TEETH_UPPER, mesh.TEETH_LOWER)),
-             self._parts == mesh.TONGUE, self.shapes.inner_mouth],
+            [self._parts == mesh.EYE_LEFT, self._parts == mesh.EYE_RIGHT,
+             np.isin(self._parts, (mesh.TEETH_UPPER, mesh.TEETH_LOWER)), self._parts == mesh.TONGUE, self.shapes.inner_mouth],
             [appearance.EYE_LEFT, appearance.EYE_RIGHT, appearance.TEETH, appearance.TONGUE, appearance.INNER_MOUTH],
             appearance.SKIN,
         )  # fmt: skip
@@ -52,8 +52,8 @@ class ProceduralWorld:
     def face_regions(self) -> np.ndarray:
         p, skin_ = np.abs(self._rest), self._parts == mesh.SKIN
         y, front = self._rest[:, 1], self._rest[:, 2] > 0.1
-        eyes = ((p[:, 0] - 0.084) / 0.056) ** 2 + ((y - 0.142) / 0.042) ** 2 < 1
-        mouth = (p[:, 0] / 0.078) ** 2 + ((y + 0.053) / 0.05) ** 2 < 1
+        eyes = ((p[:, 0] - 0.084) / 0.05) ** 2 + ((y - 0.14) / 0.034) ** 2 < 1
+        mouth = (p[:, 0] / 0.07) ** 2 + ((y + 0.053) / 0.042) ** 2 < 1
         label = np.where(skin_ & front & eyes, REGIONS.index("eyes"), REGIONS.index("head"))
         label = np.where(skin_ & front & mouth, REGIONS.index("mouth"), label)
         label = np.where(np.isin(self._parts, (mesh.EYE_LEFT, mesh.EYE_RIGHT)), REGIONS.index("eyes"), label)
@@ -80,7 +80,7 @@ class ProceduralWorld:
     def joints(self, identity: HeadIdentity) -> Float[np.ndarray, "5 3"]:
         return self.shapes.joints + np.tensordot(identity.shape, self.shapes.identity_joints, 1)
 
-    def pose(self, expression: Float[np.ndarray, 52]) -> Float[np.ndarray, 15]:
+    def pose(self, expression: Float[np.ndarray, "52"]) -> Float[np.ndarray, "15"]:
         return pose(expression)
 
     def vertices(self, identity: HeadIdentity, expression, linear: bool = False) -> Float[np.ndarray, "V 3"]:
@@ -131,8 +131,8 @@ def _landmarks() -> np.ndarray:
     eye = [(-a, 0.0), (-a / 3, b), (a / 3, b), (a, 0.0), (a / 3, -b), (-a / 3, -b)]
     eyes = [(s * mesh.EYE[0] + x, mesh.EYE[1] + y, 0.222) for s in (-1, 1) for x, y in eye]
     w, y, z = mesh.SLIT[0], mesh.MOUTH[1], mesh.MOUTH[2]
-    outer = [(-w, y, 0.22), (-0.035, y + 0.013, z - 0.01), (-0.013, y + 0.021, z), (0, y + 0.018, z + 0.003), (0.013, y + 0.021, z),
-             (0.035, y + 0.013, z - 0.01), (w, y, 0.22), (0.035, y - 0.018, z - 0.01), (0.013, y - 0.025, z), (0, y - 0.026, z),
+    outer = [(-w, y, 0.22), (-0.035, y + 0.013, z - 0.01), (-0.013, y + 0.021, z), (0, y + 0.018, z + 0.003),
+             (0.013, y + 0.021, z), (0.035, y + 0.013, z - 0.01), (w, y, 0.22), (0.035, y - 0.018, z - 0.01), (0.013, y - 0.025, z), (0, y - 0.026, z),
              (-0.013, y - 0.025, z), (-0.035, y - 0.018, z - 0.01)]  # fmt: skip
     inner = [(-0.045, y, 0.225), (-0.018, y + 0.003, z), (0, y + 0.003, z), (0.018, y + 0.003, z), (0.045, y, 0.225),
              (0.018, y - 0.003, z), (0, y - 0.003, z), (-0.018, y - 0.003, z)]  # fmt: skip

@@ -28,7 +28,7 @@ CAVITY = np.array([0.0, -0.055, 0.185]), np.array([0.052, 0.034, 0.062])
 class Template:
     vertices: Float[np.ndarray, "V 3"]
     faces: Int[np.ndarray, "F 3"]
-    parts: UInt8[np.ndarray, V]
+    parts: UInt8[np.ndarray, "V"]
 
 
 def _ellipsoid(p, center, radii):
@@ -76,8 +76,8 @@ def field(p: Float[np.ndarray, "*B 3"]) -> Float[np.ndarray, "*B"]:
     d = _join(d, _ellipsoid(m, (0.095, 0.05, 0.150), (0.056, 0.05, 0.054)), 0.05)
     d = _join(d, _ellipsoid(m, (0.07, -0.02, 0.165), (0.06, 0.06, 0.055)), 0.06)
     d = _join(d, _capsule(m, (0.015, 0.180, 0.212), (0.1, 0.188, 0.165), 0.024, 0.018), 0.05)
-    d = _carve(d, _ellipsoid(m, EYE + (-0.004, 0.0, 0.066), (0.05, 0.032, 0.034)), 0.03)
-    d = _join(d, _ellipsoid(m, EYE + (0, 0, -0.001), (0.0415, 0.0395, 0.042)), 0.020)
+    d = _carve(d, _ellipsoid(m, EYE + np.array([-0.004, 0.0, 0.066]), (0.05, 0.032, 0.034)), 0.03)
+    d = _join(d, _ellipsoid(m, EYE + np.array([0, 0, -0.001]), (0.0415, 0.0395, 0.042)), 0.020)
     d = _join(d, _capsule(m, (0, 0.165, 0.205), (0, 0.05, 0.262), 0.017, 0.021), 0.03)
     d = _join(d, _ellipsoid(m, (0, 0.036, 0.272), (0.026, 0.023, 0.027)), 0.025)
     d = _join(d, _ellipsoid(m, (0.024, 0.028, 0.250), (0.018, 0.016, 0.022)), 0.020)

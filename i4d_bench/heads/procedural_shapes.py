@@ -29,7 +29,7 @@ def blob(p, center, radius):
 class Shapes:
     """Displacement fields on the template's vertices, in canonical units."""
 
-    def __init__(self, rest: Float[np.ndarray, "V 3"], parts: UInt8[np.ndarray, V]) -> None:
+    def __init__(self, rest: Float[np.ndarray, "V 3"], parts: UInt8[np.ndarray, "V"]) -> None:
         self.rest, self.parts = rest, parts
         p, self.is_skin = rest, parts == mesh.SKIN
         above = p[:, 1] - mesh.mouth_line(p[:, 0])
@@ -207,12 +207,12 @@ class Shapes:
             )
         return pairs
 
-    def express(self, e: Float[np.ndarray, 52]) -> np.ndarray:
+    def express(self, e: Float[np.ndarray, "52"]) -> np.ndarray:
         """Σ e_k field_k, over the coefficients that are not zero."""
         on = np.flatnonzero(np.abs(e) > 1e-4)
         return np.tensordot(e[on], self.expression[on], 1)
 
-    def corrective(self, e: Float[np.ndarray, 52]) -> np.ndarray | float:
+    def corrective(self, e: Float[np.ndarray, "52"]) -> np.ndarray | float:
         """Σ e_i e_j field_ij."""
         return sum(e[INDEX[a]] * e[INDEX[b]] * field for a, b, field in self._pairs if e[INDEX[a]] * e[INDEX[b]] > 1e-4)
 

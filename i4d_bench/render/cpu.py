@@ -42,7 +42,7 @@ def _rotation(q):
 
 @_jit
 def _camera_space(mean, quat, scale, view, K, width, height):
-    """Point p, clamped tx and ty with 1/0 for inside/outside the clamp, J R M (2×3), J (2×3), R M (3×3) and M (3×3)."""
+    """Point p, whether x/z and y/z are inside the clamp, J (2×3), R M (3×3) and T = J R M (2×3)."""
     p = np.empty(3)
     for r in range(3):
         p[r] = view[r, 0] * mean[0] + view[r, 1] * mean[1] + view[r, 2] * mean[2] + view[r, 3]
@@ -66,7 +66,7 @@ def _camera_space(mean, quat, scale, view, K, width, height):
     for c in range(3):
         T[0, c] = J[0, 0] * RM[0, c] + J[0, 2] * RM[2, c]
         T[1, c] = J[1, 1] * RM[1, c] + J[1, 2] * RM[2, c]
-    return p, u == cu, v == cv, cu, cv, J, M, RM, T
+    return p, u == cu, v == cv, J, RM, T
 
 
 @_pjit
@@ -86,7 +86,7 @@ def _project(means, quats, scales, opacities, views, Ks, width, height, out, box
         o = opacities[b, n]
         if z <= NEAR or o < ALPHA_MIN:
             continue
-        p, _, _, _, _, _, _, _, T = _camera_space(
+        p, _, _, _, _, T = _camera_space(
             means[b, n].astype(np.float64), quats[b, n].astype(np.float64), scales[b, n], views[b], Ks[b], width, height
         )
         a = T[0, 0] * T[0, 0] + T[0, 1] * T[0, 1] + T[0, 2] * T[0, 2] + EPS_2D
@@ -116,7 +116,7 @@ def _sort(depth, order):
 @_pjit
 def _forward(proj, box, order, opacities, colors, k, rgb, depth, trans, last):
     """k: (1/2, α max, α min, stop) in the arrays' own precision. last: how many of `order` each pixel went through."""
-    B, H, W, _ = rgb.shape
+    B, H = rgb.shape[:2]
     N = order.shape[1]
     bands = (H + BAND - 1) // BAND
     half, alpha_max, alpha_min, stop = k
@@ -229,7 +229,7 @@ def _project_backward(means, quats, scales, views, Ks, width, height, proj, box,
             continue
         q = quats[b, n].astype(np.float64)
         view, K = views[b], Ks[b]
-        p, in_x, in_y, cu, cv, J, M, RM, T = _camera_space(
+        p, in_x, in_y, J, RM, T = _camera_space(
             means[b, n].astype(np.float64), q, scales[b, n], view, K, width, height
         )
         fx, fy, z = K[0, 0], K[1, 1], p[2]

@@ -22,12 +22,12 @@ RADIUS, FOV = 2.7, 18.837
 class Light:
     """A key light, a weaker fill from the other side, and a sky/ground ambient. Directions point to the light, canonical."""
 
-    key: Float[np.ndarray, 3]
-    key_color: Float[np.ndarray, 3]
-    fill: Float[np.ndarray, 3]
-    fill_color: Float[np.ndarray, 3]
-    sky: Float[np.ndarray, 3]
-    ground: Float[np.ndarray, 3]
+    key: Float[np.ndarray, "3"]
+    key_color: Float[np.ndarray, "3"]
+    fill: Float[np.ndarray, "3"]
+    fill_color: Float[np.ndarray, "3"]
+    sky: Float[np.ndarray, "3"]
+    ground: Float[np.ndarray, "3"]
 
     @staticmethod
     def sample(rng: np.random.Generator) -> Light:
@@ -86,7 +86,7 @@ def render_mesh(
     vertices: Float[np.ndarray, "V 3"],
     faces: Int[np.ndarray, "F 3"],
     surface: Surface,
-    face_regions: UInt8[np.ndarray, F],
+    face_regions: UInt8[np.ndarray, "F"],
     viewmat: Float[np.ndarray, "4 4"],
     K: Float[np.ndarray, "3 3"],
     width: int,

@@ -15,14 +15,16 @@ FIGURES = {"speed_quality": "Speed against expression error", "curves": "When de
 PAGE = jinja2.Environment(autoescape=True).from_string("""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{{ title }}</title>
 <style>body{font:15px/1.45 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#222}
-table{border-collapse:collapse;font-size:13px;display:block;overflow-x:auto}th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid #ddd}
+table{border-collapse:collapse;font-size:13px;display:block;overflow-x:auto}
+th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid #ddd}
 th:first-child,td:first-child{text-align:left;position:sticky;left:0;background:#fff}img{max-width:100%}small{color:#555}</style>
 <h1>{{ title }}</h1>
 {% for heading, columns in tables %}<h2>{{ heading }}</h2>
 <table><tr><th>design</th>{% for c in columns %}<th>{{ c.head }}</th>{% endfor %}</tr>
 {% for d, r in records.items() %}<tr><td>{{ d }}{% if r.status in ("not converged", "failed") %}†{% endif %}</td>
-{% for c in columns %}<td>{% if c.values[d] == c.values[d] %}{% if d in c.bold %}<b>{% endif %}{{ "%.*f"|format(c.digits, c.values[d]) }}
-{%- if d in c.bold %}</b>{% endif %}{% endif %}</td>{% endfor %}</tr>{% endfor %}</table>{% endfor %}
+{% for c in columns %}<td>{% if c.values[d] == c.values[d] -%}
+{% if d in c.bold %}<b>{{ "%.*f"|format(c.digits, c.values[d]) }}</b>{% else %}{{ "%.*f"|format(c.digits, c.values[d]) }}{% endif %}
+{%- endif %}</td>{% endfor %}</tr>{% endfor %}</table>{% endfor %}
 {% for line in notes %}<p><small>{{ line }}</small></p>{% endfor %}
 {% for name, data in figures %}<h2>{{ name }}</h2><img alt="{{ name }}" src="data:image/png;base64,{{ data }}">{% endfor %}
 </html>""")

@@ -108,8 +108,9 @@ def notes(records: dict[str, Record]) -> list[str]:
         return []
     one = next(iter(records.values()))
     env = one.environment
-    out = [f"{one.preset} preset, {env['hardware']}, data {one.data['kind']} ({one.data['hash']}), driver {one.driver}, commit {env['commit']}"
-           + (" with local changes" if env["dirty"] else "") + ". Bold: best and not significantly worse (paired, clustered by person)."]  # fmt: skip
+    head = f"{one.preset} preset, {env['hardware']}, data {one.data['kind']} ({one.data['hash']}), driver {one.driver}"
+    commit = f"commit {env['commit']}" + (" with local changes" if env["dirty"] else "")
+    out = [f"{head}, {commit}. Bold: best and not significantly worse (paired, clustered by person)."]
     for key, value in one.extras.items():
         if key.startswith("impostor_"):
             out.append(f"CSIM ({key.removeprefix('impostor_')}): pairs of different people have {value:.3f}.")
