@@ -135,3 +135,7 @@ def main() -> None:
 def _fail(message: str, code: int) -> int:
     print(message, file=sys.stderr)
     return code
+
+
+if __name__ == "__main__":
+    main()

@@ -105,7 +105,7 @@ class Trainer:
         before, loss = progress.seconds, torch.zeros(())
         offset = 0 if fusion is None else sum(s.steps for s in config.warmup)  # batches go on where the warm-up ended
         try:
-            note = lambda: f"loss {float(loss):.4f}"  # noqa: E731, B023
+            note = lambda: f"loss {float(loss):.4f}"  # noqa: E731
             for step in track(range(progress.step, total), name, total, progress.step, note):
                 stage = _stage_at(stages, step)
                 scale = _schedule(step, total, config.lr_steps, cosine=fusion is not None, warm=fusion is None)

@@ -8,7 +8,9 @@ import json
 import multiprocessing
 import os
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -74,7 +76,7 @@ def build(world: World) -> Path:
     todo = [(i, c) for i, c in enumerate(chunks) if not (parts / f"{i:05d}.npz").exists()]
     workers = min(len(os.sched_getaffinity(0)), max(1, len(todo)))
     # Fresh processes: forking one that already runs torch's threads can deadlock.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+    with _one_thread_each(), ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         jobs = [pool.submit(_render_chunk, world, chunk, flame, parts / f"{i:05d}.npz") for i, chunk in todo]
         for job in track(as_completed(jobs), f"rendering {world.kind} heads", total=len(jobs)):
             job.result()
@@ -86,6 +88,22 @@ def build(world: World) -> Path:
     shutil.copy(flame, folder / "flame.npz")
     shutil.rmtree(parts)
     return folder
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Processes started inside use one thread each: the processes are the parallelism."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _people(world: World) -> list[tuple[int, str, int]]:

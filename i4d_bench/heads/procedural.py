@@ -126,14 +126,16 @@ def _landmarks() -> np.ndarray:
     ]
     brows = [*right_brow, *[(-x, y, z) for x, y, z in right_brow[::-1]]]
     nose = [(0, 0.15, 0.235), (0, 0.11, 0.25), (0, 0.07, 0.275), (0, 0.035, 0.30),
-            (-0.026, 0.012, 0.255), (-0.013, 0.008, 0.27), (0, 0.006, 0.28), (0.013, 0.008, 0.27), (0.026, 0.012, 0.255)]  # fmt: skip
+            (-0.026, 0.012, 0.255), (-0.013, 0.008, 0.27), (0, 0.006, 0.28),
+            (0.013, 0.008, 0.27), (0.026, 0.012, 0.255)]  # fmt: skip
     a, b = mesh.ALMOND
     eye = [(-a, 0.0), (-a / 3, b), (a / 3, b), (a, 0.0), (a / 3, -b), (-a / 3, -b)]
     eyes = [(s * mesh.EYE[0] + x, mesh.EYE[1] + y, 0.222) for s in (-1, 1) for x, y in eye]
     w, y, z = mesh.SLIT[0], mesh.MOUTH[1], mesh.MOUTH[2]
-    outer = [(-w, y, 0.22), (-0.035, y + 0.013, z - 0.01), (-0.013, y + 0.021, z), (0, y + 0.018, z + 0.003),
-             (0.013, y + 0.021, z), (0.035, y + 0.013, z - 0.01), (w, y, 0.22), (0.035, y - 0.018, z - 0.01), (0.013, y - 0.025, z), (0, y - 0.026, z),
-             (-0.013, y - 0.025, z), (-0.035, y - 0.018, z - 0.01)]  # fmt: skip
+    half = [(-w, 0.0, 0.22), (-0.035, 0.013, z - 0.01), (-0.013, 0.021, z), (0, 0.018, z + 0.003)]
+    outer = [(x, y + dy, d) for x, dy, d in half]  # over the upper lip to the left, back under the lower
+    outer += [(-x, y + dy, d) for x, dy, d in half[2::-1]]
+    outer += [(-x, y - dy - 0.005, d) for x, dy, d in half[1:]] + [(x, y - dy - 0.005, d) for x, dy, d in half[2:0:-1]]
     inner = [(-0.045, y, 0.225), (-0.018, y + 0.003, z), (0, y + 0.003, z), (0.018, y + 0.003, z), (0.045, y, 0.225),
              (0.018, y - 0.003, z), (0, y - 0.003, z), (-0.018, y - 0.003, z)]  # fmt: skip
     return np.array([*jaw, *brows, *nose, *eyes, *outer, *inner], float)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from i4d_bench.metrics.base import SampleMetric
 from i4d_bench.metrics.distances import Reading, aed, akd, akd_iod, apd
-from i4d_bench.metrics.reader import Reader, train_reader
+from i4d_bench.metrics.reader import Reader
+from i4d_bench.metrics.reader_training import train_reader
 from i4d_bench.metrics.video import VideoReader
 
 __all__ = [

@@ -108,17 +108,14 @@ def render_mesh(
     toward = eye - vertices
     toward /= np.linalg.norm(toward, axis=1, keepdims=True)
     color = _shade(surface, toward, light)
-    rgb, region = np.zeros((*face.shape, 3)), np.zeros(face.shape, np.uint8)
-    _resolve(screen, faces, face, color, face_regions, rgb, region)
-    blocks = lambda a: a.reshape(height, s, width, s, *a.shape[2:])  # noqa: E731
-    nearest = blocks(zbuffer).max((1, 3))
-    counts = np.stack([(blocks(region) == r).sum((1, 3)) for r in range(len(REGIONS))], -1)
-    counts[..., 0] = np.where(counts[..., 1:].any(-1), 0, 1)
+    rgb, nearest = np.zeros((height, width, 3)), np.zeros((height, width))
+    votes = np.zeros((height, width, len(REGIONS)), np.int32)
+    _resolve(screen, faces, face, zbuffer, color, np.ascontiguousarray(face_regions), s, rgb, nearest, votes)
     return MeshImage(
-        rgb=blocks(rgb).mean((1, 3)).astype(np.float32),
-        alpha=(blocks(face) >= 0).mean((1, 3)).astype(np.float32),
+        rgb=(rgb / s**2).astype(np.float32),
+        alpha=(votes.sum(-1) / s**2).astype(np.float32),
         depth=np.where(nearest > 0, 1 / np.maximum(nearest, 1e-9), 0).astype(np.float32),
-        region=counts.argmax(-1).astype(np.uint8),
+        region=votes.argmax(-1).astype(np.uint8),
     )
 
 
@@ -166,8 +163,8 @@ def _rasterize(screen, faces, zbuffer, face):
 
 
 @numba.njit(cache=True)
-def _resolve(screen, faces, face, color, face_regions, rgb, region):
-    """Perspective-correct colours of the visible samples."""
+def _resolve(screen, faces, face, zbuffer, color, face_regions, s, rgb, nearest, votes):
+    """Adds the perspective-correct colours of the visible samples up per pixel of s × s samples."""
     height, width = face.shape
     for y in range(height):
         for x in range(width):
@@ -183,5 +180,6 @@ def _resolve(screen, faces, face, color, face_regions, rgb, region):
             a, b, c = u * screen[i, 2], v * screen[j, 2], (1 - u - v) * screen[k, 2]
             total = a + b + c
             for n in range(3):
-                rgb[y, x, n] = (a * color[i, n] + b * color[j, n] + c * color[k, n]) / total
-            region[y, x] = face_regions[t]
+                rgb[y // s, x // s, n] += (a * color[i, n] + b * color[j, n] + c * color[k, n]) / total
+            nearest[y // s, x // s] = max(nearest[y // s, x // s], zbuffer[y, x])
+            votes[y // s, x // s, face_regions[t]] += 1

@@ -1,0 +1,74 @@
+"""The suite's commands. All sessions share one environment, `.venv`, made once: torch is 6 GB.
+
+    nox -s ablations            train and evaluate the designs, write tables and figures under reports/
+    nox -s tests                the test suite
+    nox -s benchmarks           the speed suite (pytest --benchmark-only)
+    nox -s figures              rebuild every table and figure from the stored results
+    nox -s lint
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import venv
+from pathlib import Path
+
+import nox
+
+nox.options.sessions = ["lint", "tests"]
+ROOT = Path(__file__).parent
+ENV = ROOT / ".venv"
+PYTHON = ENV / ("Scripts" if os.name == "nt" else "bin") / "python"
+
+
+def shared_environment(session: nox.Session) -> None:
+    """Creates `.venv` with the project and everything optional in it, or finds it as pyproject.toml wants it."""
+    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + sys.version.encode()).hexdigest()
+    stamp = ENV / "installed"
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    session.log("making the environment .venv: about 6 GB to download, once")
+    if not PYTHON.exists():
+        venv.create(ENV, with_pip=True)
+    session.run(str(PYTHON), "-m", "pip", "install", "--quiet", "--editable", f"{ROOT}[video,test]", external=True)
+    stamp.write_text(wanted)
+
+
+def python(session: nox.Session, *args: str, **env: str) -> None:
+    shared_environment(session)
+    session.run(str(PYTHON), *args, external=True, env=env)
+
+
+@nox.session(venv_backend="none")
+def ablations(session: nox.Session) -> None:
+    """Trains and evaluates the designs; options go to `i4d-bench run` (nox -s ablations -- --designs all)."""
+    python(session, "-m", "i4d_bench.cli", "run", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def tests(session: nox.Session) -> None:
+    """The test suite; GPU tests skip with a reason where there is no GPU."""
+    python(session, "-m", "pytest", *(session.posargs or ["tests"]))
+
+
+@nox.session(venv_backend="none")
+def benchmarks(session: nox.Session) -> None:
+    """The speed suite."""
+    python(session, "-m", "pytest", "--benchmark-only", *(session.posargs or ["tests"]))
+
+
+@nox.session(venv_backend="none")
+def figures(session: nox.Session) -> None:
+    """Rebuilds every table and figure under reports/ from the stored results alone."""
+    folders = [p.parent for p in sorted((ROOT / "reports").glob("*/runs.jsonl"))]
+    for folder in folders:
+        python(session, "-m", "i4d_bench.cli", "report", str(folder.relative_to(ROOT)))
+    session.log(f"{len(folders)} report folders rebuilt")
+
+
+@nox.session(venv_backend="none")
+def lint(session: nox.Session) -> None:
+    """Ruff."""
+    python(session, "-m", "ruff", "check", ".")

@@ -1,0 +1,133 @@
+"""The renderers: the CPU rasteriser against the dense reference, and gsplat against it on a GPU."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+
+import pytest
+import torch
+
+from i4d_bench.render import render
+from i4d_bench.types import Camera, Gaussians, UserError
+
+FIELDS = [f.name for f in dataclasses.fields(Gaussians)]
+
+
+def scene(batch, count, size=0.02, seed=0, dtype=torch.float32, device="cpu") -> Gaussians:
+    """Leaves with gradients: Gaussians around the origin, some behind the camera and some outside the image."""
+    g = torch.Generator().manual_seed(seed)
+    normal = lambda *s: torch.randn(*s, generator=g, dtype=torch.float64)  # noqa: E731
+    means = normal(batch, count, 3) * 0.2
+    means[:, : count // 10] *= 8
+    values = (
+        means,
+        normal(batch, count, 4),
+        size * torch.exp(0.5 * normal(batch, count, 3)),
+        torch.sigmoid(normal(batch, count)),
+        torch.sigmoid(normal(batch, count, 3)),
+    )
+    return Gaussians(*(v.to(device, dtype).requires_grad_() for v in values))
+
+
+def camera(batch, width, height, dtype=torch.float32, device="cpu") -> Camera:
+    focal = height / 2 / math.tan(math.radians(18.837) / 2)
+    K = torch.tensor([[focal, 0, width / 2 - 1], [0, focal, height / 2 + 2], [0, 0, 1]], dtype=dtype)
+    view = torch.diag(torch.tensor([1, -1, -1, 1], dtype=dtype))
+    view[2, 3] = 2.7
+    return Camera(view.expand(batch, 4, 4).clone().to(device), K.expand(batch, 3, 3).clone().to(device), width, height)
+
+
+def both(backend, width, height, count, device="cpu", size=0.02, batch=2):
+    """Images and gradients of the backend and of the reference on one scene, under the same random loss."""
+    out = []
+    for name in (backend, "reference"):
+        gaussians = scene(batch, count, size, device=device)
+        background = torch.rand(batch, 3, generator=torch.Generator().manual_seed(5)).to(device).requires_grad_()
+        image = render(gaussians, camera(batch, width, height, device=device), background, name)
+        weight = torch.rand(image.rgb.shape, generator=torch.Generator().manual_seed(6)).to(device)
+        (image.rgb * weight).sum().add((image.alpha * weight[..., :1]).sum()).add((image.depth * weight[..., 1:2]).sum()).backward()
+        grads = {f: getattr(gaussians, f).grad for f in FIELDS} | {"background": background.grad}
+        out.append((image.detach(), grads))
+    return out
+
+
+@pytest.mark.parametrize(("width", "height", "count"), [(64, 64, 400), (63, 65, 200), (32, 130, 100), (16, 16, 1)])
+def test_cpu_equals_the_reference(width, height, count):
+    (image, grads), (true, true_grads) = both("cpu", width, height, count)
+    for f in ("rgb", "alpha", "depth"):
+        torch.testing.assert_close(getattr(image, f), getattr(true, f), rtol=1e-4, atol=1e-4)
+    for f, g in true_grads.items():
+        assert (grads[f] - g).norm() <= 1e-3 * g.norm() + 1e-6, f
+
+
+def test_the_reference_blends_front_to_back():
+    """Two opaque discs on the axis: the nearer hides the farther, and α is capped at 0.999."""
+    one = lambda *v: torch.tensor([v])  # noqa: E731
+    g = Gaussians(
+        one([0.0, 0, 0.5], [0.0, 0, -0.5]), torch.tensor([[[1.0, 0, 0, 0]] * 2]), torch.full((1, 2, 3), 0.2),
+        one(1.0, 1.0), one([1.0, 0, 0], [0.0, 1, 0]),
+    )  # fmt: skip
+    cam = camera(1, 33, 33)
+    cam.Ks[:, 0, 2] = cam.Ks[:, 1, 2] = 16.5
+    image = render(g, cam, torch.zeros(1, 3), "reference")
+    torch.testing.assert_close(image.rgb[0, 16, 16], torch.tensor([0.999, 0.001 * 0.0, 0.0]), rtol=0, atol=1e-6)
+    torch.testing.assert_close(image.depth[0, 16, 16, 0], torch.tensor(0.999 * 2.2), rtol=1e-5, atol=0)
+
+
+def test_gradcheck_in_double_precision():
+    gaussians = scene(1, 8, size=0.12, dtype=torch.float64, seed=3)
+    cam = camera(1, 9, 11, torch.float64)
+    leaves = [getattr(gaussians, f) for f in FIELDS] + [torch.rand(1, 3, dtype=torch.float64, requires_grad=True)]
+
+    def run(*values):
+        out = render(Gaussians(*values[:5]), cam, values[5], "cpu")
+        return out.rgb, out.alpha, out.depth
+
+    assert torch.autograd.gradcheck(run, leaves, eps=1e-7, atol=1e-4, rtol=1e-3, nondet_tol=0.0)
+
+
+def test_cpu_is_deterministic_whatever_the_threads():
+    import numba
+
+    runs = []
+    for threads in (1, min(2, numba.config.NUMBA_NUM_THREADS)):
+        numba.set_num_threads(threads)
+        runs.append(both("cpu", 64, 96, 200)[0])
+    numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
+    assert torch.equal(runs[0][0].rgb, runs[1][0].rgb)
+    assert all(torch.equal(runs[0][1][f], runs[1][1][f]) for f in FIELDS)
+
+
+def test_cpu_is_twenty_times_faster_than_the_reference():
+    """4,096 Gaussians at 128², forward and backward; the reference is timed on a sixteenth of them, to be brief."""
+
+    def seconds(backend, count, repeat):
+        best = math.inf
+        for _ in range(repeat):
+            gaussians = scene(1, count, 0.01)
+            start = time.perf_counter()
+            render(gaussians, camera(1, 128, 128), backend=backend).rgb.sum().backward()
+            best = min(best, time.perf_counter() - start)
+        return best
+
+    seconds("cpu", 64, 1)  # compiles
+    assert seconds("reference", 256, 1) * 16 > 20 * seconds("cpu", 4096, 3)
+
+
+def test_a_backend_that_cannot_run_says_so():
+    with pytest.raises(UserError, match="gsplat"):
+        render(scene(1, 2), camera(1, 8, 8), backend="gsplat")
+    with pytest.raises(UserError, match="reference"):
+        render(scene(1, 2), camera(1, 8, 8), backend="opengl")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("width", "height", "count"), [(128, 128, 2000), (63, 65, 300)])
+def test_gsplat_equals_the_reference(width, height, count):
+    (image, grads), (true, true_grads) = both("gsplat", width, height, count, "cuda")
+    mse = (image.rgb - true.rgb).square().mean()
+    assert -10 * math.log10(mse) >= 50
+    for f, g in true_grads.items():
+        assert (grads[f] - g).norm() <= 0.02 * g.norm(), f
