@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from cartoon import BLINK_LEFT, OPEN, SMILE, cartoon_frames
+from cartoon import BLINK_LEFT, BLINK_RIGHT, OPEN, SMILE, cartoon_frames
 from scipy.spatial.transform import Rotation
 
 from i4d_bench.metrics.expression import Aed, Apd, Reader, aed, akd, akd_iod, apd, train_reader
-from i4d_bench.metrics.reader import truth
+from i4d_bench.metrics.reader_training import mirrored, truth
 from i4d_bench.types import UserError
 
 
@@ -102,6 +102,18 @@ def test_reader_survives_the_disk(reader, tmp_path):
     (tmp_path / "reader.pt").write_bytes((tmp_path / "reader.pt").read_bytes()[:1000])
     with pytest.raises(UserError, match="delete it"):
         Reader.load(tmp_path / "reader.pt")
+
+
+def test_a_mirrored_face_is_again_a_face(drawings):
+    true = truth(drawings, np.arange(200))
+    twice = mirrored(mirrored(true, 32), 32)
+    for a, b in zip(vars(true).values(), vars(twice).values(), strict=True):
+        torch.testing.assert_close(a, b)
+    once = mirrored(true, 32)
+    assert (once.landmarks[:, 36, 0] < once.landmarks[:, 45, 0]).all()  # the subject's right stays on the left
+    torch.testing.assert_close(once.coefficients[:, BLINK_LEFT], true.coefficients[:, BLINK_RIGHT])
+    assert torch.linalg.det(once.rotation).tolist() == pytest.approx([1.0] * 200)
+    torch.testing.assert_close(once.rotation[:, 0, 2], -true.rotation[:, 0, 2])  # yaw changes sign
 
 
 def test_training_is_deterministic_and_seeds_differ(drawings):

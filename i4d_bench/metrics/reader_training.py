@@ -17,7 +17,7 @@ from i4d_bench.types import UserError
 
 HELD_OUT = 10
 """Every tenth person of the training frames is kept for the floor."""
-JITTER = 0.006
+JITTER = 0.004
 """Of the image's side: shift and spread of landmarks in training crops, about the locator's own error."""
 WEIGHTS = (1.0, 0.5)
 """Of landmarks and rotation in the locator's loss."""
@@ -40,9 +40,11 @@ def truth(frames: Frames, index: np.ndarray) -> Reading:
 
 def train_reader(
     frames: Frames, indices: np.ndarray, steps: int = 500, seed: int = 0, device: str | torch.device = "cpu",
-    batch: int = 48, lr: float = 3e-3, progress: bool = True,
+    batch: int = 64, lr: float = 2e-3, progress: bool = True,
 ) -> Reader:  # fmt: skip
     """Trains a reader on these frames; deterministic given the arguments. Every tenth person only measures the floor.
+
+    At 64² a step takes 0.11 s on two cores; 400 halve the way from "reads the mean" to what many steps reach.
 
     Raises UserError when the frames lack people, coefficients or landmarks.
     """
@@ -59,8 +61,7 @@ def train_reader(
 
     reader = Reader(frames.resolution, seed=seed).to(device).train()
     _standardise(reader, truth(frames, train))
-    parameters = [*reader.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr, weight_decay=0.01)
+    optimiser = torch.optim.AdamW(reader.parameters(), lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=steps, pct_start=0.2)
     rng = torch.Generator().manual_seed(seed)
     work = range(steps)
