@@ -69,6 +69,8 @@ class Loss:
 class Train:
     warmup: tuple[Stage, ...] = ()
     stages: tuple[Stage, ...] = ()
+    fine: tuple[Stage, ...] = ()  # every `fine_every`-th step is one of these: full size, so that no growth comes as a shock
+    fine_every: int = 4
     lr: float = 1e-3
     lr_fusion: float = 1e-3
     lr_steps: int = 100  # linear warm-up
@@ -124,7 +126,8 @@ def cpu() -> Experiment:
         model=Model(),
         train=Train(
             warmup=(Stage(300, 32, 32, 8, 4),),
-            stages=(Stage(400, 32, 32, 8, 4), Stage(60, 64, 64, 4, 4)),
+            stages=(Stage(560, 32, 32, 8, 4), Stage(40, 64, 64, 4, 4)),
+            fine=(Stage(0, 64, 64, 4, 4),),
         ),
         evaluate=Evaluate(),
         overrides={

@@ -21,7 +21,7 @@ from i4d_bench.data.splits import SPLITS, Triples, split_of, triples
 from i4d_bench.losses import feature_change, reconstruction
 from i4d_bench.metrics.image import psnr
 from i4d_bench.model.avatar import Avatar, Backbone
-from i4d_bench.presets import Experiment, Stage
+from i4d_bench.presets import Experiment, Stage, Train
 from i4d_bench.progress import track
 from i4d_bench.render import render
 from i4d_bench.types import Camera, Gaussians, ParametricHead, UserError
@@ -107,7 +107,7 @@ class Trainer:
         try:
             note = lambda: f"loss {float(loss):.4f}"  # noqa: E731
             for step in track(range(progress.step, total), name, total, progress.step, note):
-                stage = _stage_at(stages, step)
+                stage = _stage_at(stages, step, config)
                 scale = _schedule(step, total, config.lr_steps, cosine=fusion is not None, warm=fusion is None)
                 for group in optimizer.param_groups:
                     group["lr"] = group["base"] * scale
@@ -117,7 +117,7 @@ class Trainer:
                 if checked:
                     if not torch.isfinite(loss):
                         raise Diverged(f"the loss of {name} became {float(loss)} by step {progress.step}")
-                    progress.curve.append(self._validate(backbone, fusion, stage, progress, float(loss)))
+                    progress.curve.append(self._validate(backbone, fusion, progress, float(loss)))
                 if checked or time.monotonic() - saved > config.checkpoint_seconds:
                     _save(path, modules, optimizer, progress)
                     saved = time.monotonic()
@@ -150,23 +150,23 @@ class Trainer:
         optimizer.step()
         return loss.detach()
 
-    def _validate(self, backbone, fusion, stage: Stage, progress: Progress, loss: float) -> dict[str, float]:
-        rows = driving_gap(Avatar(backbone, fusion), self.loader, self.validation, stage, self.head)
+    def _validate(self, backbone, fusion, progress: Progress, loss: float) -> dict[str, float]:
+        rows = driving_gap(Avatar(backbone, fusion), self.loader, self.validation, self.head)
         means = {k: float(v.mean()) for k, v in rows.items()}
         return {"step": progress.step, "seconds": progress.seconds, "loss": loss, **means}
 
 
 @torch.no_grad()
 def driving_gap(
-    avatar: Avatar, loader: Loader, rows: Triples, stage: Stage, head, batch: int = 16
+    avatar: Avatar, loader: Loader, rows: Triples, head, batch: int = 16
 ) -> dict[str, Tensor]:
     """PSNR in eyes and mouth with the right driving code (`psnr_regions`), and what it gains over the source's own (`gap`), dB."""
     out: dict[str, list[Tensor]] = {"gap": [], "psnr_regions": []}
     for i in range(0, len(rows), batch):
         part = rows[slice(i, i + batch)]
         images = loader.sources(part.source, avatar.backbone.config.size)
-        truth = loader.targets(part.target, stage.resolution)
-        identity = avatar.backbone.lift(images, stage.grid, head)
+        truth = loader.targets(part.target, loader.frames.resolution)
+        identity = avatar.backbone.lift(images, head=head)
         prepared = avatar.fusion.prepare(identity, loader.code(part.source))
         right = region_psnr(avatar.fusion.animate(prepared, loader.code(part.driving)), truth)
         still = region_psnr(avatar.fusion.animate(prepared, loader.code(part.source)), truth)
@@ -188,7 +188,9 @@ def on_grey(gaussians: Gaussians, camera: Camera) -> Tensor:
     return render(gaussians, camera, background).rgb.clamp(0, 1)
 
 
-def _stage_at(stages: tuple[Stage, ...], step: int) -> Stage:
+def _stage_at(stages: tuple[Stage, ...], step: int, config: Train) -> Stage:
+    if config.fine and step % config.fine_every == config.fine_every - 1:
+        return config.fine[step // config.fine_every % len(config.fine)]
     for stage in stages:
         if step < stage.steps:
             return stage

@@ -218,7 +218,7 @@ def paint(regions: Regions, look: Appearance) -> tuple[Float[np.ndarray, "V 3"],
     sockets = _blob(np.stack([m, p[:, 1], p[:, 2]], -1), (0.084, 0.115, 0.21), (0.03, 0.012, 0.05))
     albedo = albedo * (1 - 0.14 * sockets)[:, None]
     albedo = mix(
-        albedo, look.hair * (1 + 0.35 * np.sin(p[:, 0] * 90 + 8 * np.sin(p[:, 1] * 25)))[:, None], hair_mask(p, look)
+        albedo, look.hair * (1 + 0.16 * np.sin(p[:, 0] * 90 + 8 * np.sin(p[:, 1] * 25)))[:, None], hair_mask(p, look)
     )
     nostril = _blob(np.stack([m, p[:, 1], p[:, 2]], -1), (0.013, 0.014, 0.262), (0.006, 0.006, 0.01))
     albedo = albedo * (1 - 0.75 * nostril)[:, None]
