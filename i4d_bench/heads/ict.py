@@ -11,8 +11,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from i4d_bench.doctor import find
 from i4d_bench.heads import appearance
@@ -49,7 +47,7 @@ class IctWorld:
     def __init__(self, path: str | Path | None = None) -> None:
         path = Path(path) if path else find(FILE)
         if path is None or not path.is_file():
-            raise UserError(f"the ict world needs ICT-FaceKit's file ({FILE} under I4D_ASSETS): `i4d-bench assets` says where to get it")
+            raise UserError(f"the ict world needs {FILE} under I4D_ASSETS: `i4d-bench assets` says where to get it")
         try:
             with np.load(path, allow_pickle=False) as data:
                 self._rest = (data["template"][:DRAWN] - CENTER) / UNIT
@@ -62,21 +60,11 @@ class IctWorld:
         quads = quads[(quads < DRAWN).all(1)]
         self.faces = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]]).astype(np.int32)
         self.landmarks = IBUG
-        self._tongue = self._find_tongue(quads)
         self._expression = self._arkit(expression, names)
         self.skin_weights = self._weights()
         m = np.abs(self._rest)
-        self._lids = np.flatnonzero((np.hypot(m[:, 0] - 0.084, self._rest[:, 1] - 0.135) < 0.05) & (np.arange(DRAWN) < FACE.stop))
-
-    def _find_tongue(self, quads: np.ndarray) -> np.ndarray:
-        """Of the connected pieces of "gums and tongue", the one nearest to the middle of the mouth's floor."""
-        inside = quads[(quads >= GUMS.start).all(1) & (quads < GUMS.stop).all(1)] - GUMS.start
-        edges = np.concatenate([inside[:, [0, 1]], inside[:, [1, 2]], inside[:, [2, 3]]])
-        count = GUMS.stop - GUMS.start
-        _, piece = connected_components(coo_matrix((np.ones(len(edges)), edges.T), (count, count)))
-        p = self._rest[GUMS]
-        reach = [np.abs(p[piece == k][:, 0]).max() for k in range(piece.max() + 1)]
-        return GUMS.start + np.flatnonzero(piece == int(np.argmin(reach)))
+        near = np.hypot(m[:, 0] - 0.084, self._rest[:, 1] - 0.135) < 0.05
+        self._lids = np.flatnonzero(near & (np.arange(DRAWN) < FACE.stop))
 
     def _arkit(self, expression: np.ndarray, names: list[str]) -> np.ndarray:
         """ICT's 57 offsets as the 52 ARKit names'."""
@@ -87,9 +75,9 @@ class IctWorld:
             target = full if full in INDEX else base  # browInnerUp and cheekPuff are one coefficient for both sides
             if target in INDEX:
                 out[INDEX[target]] += expression[k]
-        z = self._rest[self._tongue, 2]
-        tip = np.clip((z - z.min()) / np.ptp(z), 0, 1)
-        out[INDEX["tongueOut"], self._tongue] = tip[:, None] ** 2 * np.array([0, -0.01, 0.09])
+        # ICT has no tongue shape and one mesh for tongue and gums: the middle of it is pushed forward.
+        middle = np.exp(-0.5 * (((self._rest[GUMS] - [0, -0.062, 0.175]) / [0.022, 0.016, 0.036]) ** 2).sum(1))
+        out[INDEX["tongueOut"], GUMS] = middle[:, None] * np.array([0, -0.006, 0.075])
         return out
 
     def _weights(self) -> np.ndarray:

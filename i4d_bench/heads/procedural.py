@@ -136,8 +136,8 @@ def _landmarks() -> np.ndarray:
     outer = [(x, y + dy, d) for x, dy, d in half]  # over the upper lip to the left, back under the lower
     outer += [(-x, y + dy, d) for x, dy, d in half[2::-1]]
     outer += [(-x, y - dy - 0.005, d) for x, dy, d in half[1:]] + [(x, y - dy - 0.005, d) for x, dy, d in half[2:0:-1]]
-    inner = [(-0.045, y, 0.225), (-0.018, y + 0.003, z), (0, y + 0.003, z), (0.018, y + 0.003, z), (0.045, y, 0.225),
-             (0.018, y - 0.003, z), (0, y - 0.003, z), (-0.018, y - 0.003, z)]  # fmt: skip
+    inner = [(-0.045, y, 0.225), (-0.018, y + 0.003, z), (0, y + 0.006, z), (0.018, y + 0.003, z), (0.045, y, 0.225),
+             (0.018, y - 0.003, z), (0, y - 0.006, z), (-0.018, y - 0.003, z)]  # fmt: skip
     return np.array([*jaw, *brows, *nose, *eyes, *outer, *inner], float)
 
 
