@@ -69,8 +69,6 @@ class Loss:
 class Train:
     warmup: tuple[Stage, ...] = ()
     stages: tuple[Stage, ...] = ()
-    fine: tuple[Stage, ...] = ()  # every `fine_every`-th step is one of these: full size, so that no growth comes as a shock
-    fine_every: int = 4
     lr: float = 1e-3
     lr_fusion: float = 1e-3
     lr_steps: int = 100  # linear warm-up
@@ -123,11 +121,10 @@ def cpu() -> Experiment:
     return Experiment(
         preset="cpu",
         world=World(),
-        model=Model(),
+        model=Model(grid=32),
         train=Train(
             warmup=(Stage(300, 32, 32, 8, 4),),
-            stages=(Stage(560, 32, 32, 8, 4), Stage(40, 64, 64, 4, 4)),
-            fine=(Stage(0, 64, 64, 4, 4),),
+            stages=(Stage(450, 32, 32, 8, 4), Stage(150, 64, 32, 8, 4)),
         ),
         evaluate=Evaluate(),
         overrides={
@@ -176,6 +173,16 @@ def preset(name: str) -> Experiment:
         near = difflib.get_close_matches(name, PRESETS, n=3, cutoff=0.3) or list(PRESETS)
         raise UserError(f"there is no preset {name!r}; did you mean {', '.join(near)}?")
     return PRESETS[name]()
+
+
+def from_dict(content: dict[str, Any]) -> Experiment:
+    """The experiment that `to_dict` wrote, after JSON."""
+    tuples = lambda d: {k: tuple(v) if isinstance(v, list) else v for k, v in d.items()}  # noqa: E731
+    train = tuples(content["train"])
+    train |= {k: tuple(Stage(**s) for s in train[k]) for k in ("warmup", "stages")} | {"loss": Loss(**train["loss"])}
+    parts = {"world": World(**content["world"]), "model": Model(**tuples(content["model"])), "train": Train(**train),
+             "evaluate": Evaluate(**tuples(content["evaluate"]))}  # fmt: skip
+    return Experiment(**(tuples(content) | parts))
 
 
 def override(experiment: Experiment, assignments: list[str]) -> Experiment:

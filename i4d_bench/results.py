@@ -18,7 +18,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -68,7 +68,7 @@ class Record:
     notes: list[str] = field(default_factory=list)
     extras: dict[str, float] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=lambda: environment())
-    created: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     schema: int = SCHEMA
     benchmark_version: int = BENCHMARK_VERSION
 

@@ -22,7 +22,7 @@ from i4d_bench.data.frames import Frames, open_frames
 from i4d_bench.data.loader import Loader
 from i4d_bench.data.splits import SPLITS, split_of, triples
 from i4d_bench.evaluate import Evaluator, Scores
-from i4d_bench.heads import flame
+from i4d_bench.heads.flame import FlameModel
 from i4d_bench.metrics.expression import Reader, VideoReader, train_reader
 from i4d_bench.metrics.identity import Embedder, embedder, impostor_mean
 from i4d_bench.metrics.image import load_lpips
@@ -33,7 +33,7 @@ from i4d_bench.presets import Experiment
 from i4d_bench.progress import console
 from i4d_bench.timing import stages
 from i4d_bench.train import ONSET_DB, Diverged, Progress, Trainer
-from i4d_bench.types import ParametricHead, UserError
+from i4d_bench.types import UserError
 from variants import design as design_class
 from variants import names
 
@@ -102,8 +102,8 @@ class Bench:
         self.experiment = experiment
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.folder = runs / f"{folder_name(experiment)}-s{experiment.seed}-{experiment.hash()}"
-        self.frames, head, self.flame_note = open_data(experiment)
-        self.head = head.to(self.device)
+        self.frames, self.flame_note = open_data(experiment)
+        self.head = open_head(experiment, self.device)
         self.reader = self._reader()
         driver = Driver(experiment.driver, self.frames, self._image_reader())
         self.loader = Loader(self.frames, driver, self.device)
@@ -212,29 +212,36 @@ class Bench:
         record.timings = stages(avatar, self.loader, rows, grid, self.head, frames, record.design)
 
 
-def open_data(experiment: Experiment) -> tuple[Frames, ParametricHead, str]:
-    """The data set, its parametric head and where its coefficients come from."""
+def open_data(experiment: Experiment) -> tuple[Frames, str]:
+    """The data set, with coefficients of the parametric head, and where those come from."""
     world = experiment.world
     if world.kind != "clips":
-        folder = synthetic.build(world)
-        return (
-            open_frames(folder),
-            flame.load(folder / "flame.npz"),
-            "least squares on the true mesh (the world's own export)",
-        )
+        return open_frames(synthetic.build(world)), "least squares on the true mesh"
+    if not world.path:
+        raise UserError("real video needs --data FOLDER, a data set made by `i4d-bench ingest`")
     frames = open_frames(Path(world.path))
-    model = synthetic.exported_head("procedural")
+    return with_flame(
+        frames, open_head(experiment, torch.device("cpu"))
+    ), "mapped from MediaPipe's 52 blendshapes, average shape"
+
+
+def open_head(experiment: Experiment, device: torch.device) -> FlameModel:
+    """The world's parametric head; on real video the embedded world's."""
+    kind = experiment.world.kind
+    return synthetic.exported_head("procedural" if kind == "clips" else kind).to(device)
+
+
+def with_flame(frames: Frames, head: FlameModel) -> Frames:
+    """Adds coefficients to frames that have none: expression and pose mapped from the 52 blendshapes, average shape."""
+    if frames.flame([0]) is not None:
+        return frames
     e = torch.from_numpy(np.asarray(frames.coefficients, np.float32))
     codes = {
-        "flame_shape": np.zeros((len(e), model.n_shape), np.float32),
-        "flame_expression": (e @ model.arkit_expression).numpy(),
-        "flame_pose": (e @ model.arkit_pose).numpy(),
+        "flame_shape": np.zeros((len(e), head.n_shape), np.float32),
+        "flame_expression": (e @ head.arkit_expression.cpu()).numpy(),
+        "flame_pose": (e @ head.arkit_pose.cpu()).numpy(),
     }
-    return (
-        dataclasses.replace(frames, arrays={**frames.arrays, **codes}),
-        model,
-        "mapped from MediaPipe's 52 blendshapes, average shape",
-    )
+    return dataclasses.replace(frames, arrays={**frames.arrays, **codes})
 
 
 def describe(folder: Path, experiment: Experiment, design: str, frames: Frames) -> None:

@@ -7,6 +7,7 @@ that a killed run resumes to the same result.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from i4d_bench.data.splits import SPLITS, Triples, split_of, triples
 from i4d_bench.losses import feature_change, reconstruction
 from i4d_bench.metrics.image import psnr
 from i4d_bench.model.avatar import Avatar, Backbone
-from i4d_bench.presets import Experiment, Stage, Train
+from i4d_bench.presets import Experiment, Stage
 from i4d_bench.progress import track
 from i4d_bench.render import render
 from i4d_bench.types import Camera, Gaussians, ParametricHead, UserError
@@ -107,7 +108,7 @@ class Trainer:
         try:
             note = lambda: f"loss {float(loss):.4f}"  # noqa: E731
             for step in track(range(progress.step, total), name, total, progress.step, note):
-                stage = _stage_at(stages, step, config)
+                stage = _stage_at(stages, step)
                 scale = _schedule(step, total, config.lr_steps, cosine=fusion is not None, warm=fusion is None)
                 for group in optimizer.param_groups:
                     group["lr"] = group["base"] * scale
@@ -188,9 +189,7 @@ def on_grey(gaussians: Gaussians, camera: Camera) -> Tensor:
     return render(gaussians, camera, background).rgb.clamp(0, 1)
 
 
-def _stage_at(stages: tuple[Stage, ...], step: int, config: Train) -> Stage:
-    if config.fine and step % config.fine_every == config.fine_every - 1:
-        return config.fine[step // config.fine_every % len(config.fine)]
+def _stage_at(stages: tuple[Stage, ...], step: int) -> Stage:
     for stage in stages:
         if step < stage.steps:
             return stage
@@ -201,7 +200,7 @@ def _stage_at(stages: tuple[Stage, ...], step: int, config: Train) -> Stage:
 def _schedule(step: int, total: int, rise: int, cosine: bool, warm: bool) -> float:
     """Share of the learning rate: a linear rise in the warm-up, a cosine to 2 % in joint training."""
     share = min(1.0, (step + 1) / rise) if warm else 1.0
-    return share * (0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * step / total))) if cosine else share
+    return share * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / total))) if cosine else share
 
 
 def _save(path: Path, modules: dict[str, nn.Module], optimizer, progress: Progress) -> None:

@@ -28,7 +28,7 @@ from i4d_bench.progress import track
 from i4d_bench.render import mesh
 from i4d_bench.types import UserError
 
-VERSION = 1
+VERSION = 2
 """Part of the cache key: raise it when heads or the mesh renderer change what comes out."""
 CHUNK = 8
 """People per part file: what a killed rendering may lose."""
@@ -68,24 +68,20 @@ def build(world: World) -> Path:
         parts.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise UserError(f"cannot write the data cache {parts}: {e.strerror}; set I4D_CACHE to another folder") from e
-    flame = parts / "flame.npz"
-    if not flame.exists():
-        export_flame(head_world(world.kind), flame)
+    exported_head(world.kind)
     people = _people(world)
     chunks = [people[i : i + CHUNK] for i in range(0, len(people), CHUNK)]
     todo = [(i, c) for i, c in enumerate(chunks) if not (parts / f"{i:05d}.npz").exists()]
     workers = min(len(os.sched_getaffinity(0)), max(1, len(todo)))
     # Fresh processes: forking one that already runs torch's threads can deadlock.
     with _one_thread_each(), ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        jobs = [pool.submit(_render_chunk, world, chunk, flame, parts / f"{i:05d}.npz") for i, chunk in todo]
+        jobs = [pool.submit(_render_chunk, world, chunk, parts / f"{i:05d}.npz") for i, chunk in todo]
         for job in track(as_completed(jobs), f"rendering {world.kind} heads", total=len(jobs)):
             job.result()
     loaded = [np.load(parts / f"{i:05d}.npz") for i in range(len(chunks))]
     arrays = {name: np.concatenate([part[name] for part in loaded]) for name in loaded[0].files}
     counts = {s: getattr(world, f"{s}_identities") for s in SPLITS}
-    meta = {"kind": world.kind, "source": spec, "people": counts, "flame": "flame.npz"}
-    store.write(folder, arrays, meta)
-    shutil.copy(flame, folder / "flame.npz")
+    store.write(folder, arrays, {"kind": world.kind, "source": spec, "people": counts})
     shutil.rmtree(parts)
     return folder
 
@@ -127,10 +123,10 @@ def _expressions(world: World, split: str, person: int) -> np.ndarray:
     return np.stack(own).astype(np.float32)
 
 
-def _render_chunk(world: World, people, flame: Path, out: Path) -> None:
+def _render_chunk(world: World, people, out: Path) -> None:
     """Renders a few people and writes their part file, atomically."""
     head, size = head_world(world.kind), world.resolution
-    coder = Coder(head, load(flame))
+    coder = Coder(head, exported_head(world.kind))
     rows: list[dict[str, np.ndarray]] = []
     for number, split, k in people:
         identity = head.identity(int(rng(world.seed, split, k, "person").integers(2**31)))

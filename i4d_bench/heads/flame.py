@@ -1,10 +1,12 @@
-"""FLAME-format heads: loader for real FLAME files and for our own exports, and the model itself (PAPER §5)
+"""FLAME-format heads: loader for real FLAME files and for our own exports, and the model itself (PAPER §5).
 
-V(β, ψ, θ) = LBS(T + B_s β + B_e ψ + B_p (R(θ) − I), J(T + B_s β), θ, weights)
+    V(β, ψ, θ) = LBS(T + B_s β + B_e ψ + B_p (R(θ) − I), J(T + B_s β), θ, weights)
 """
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,8 @@ JOINTS = 5  # root, neck, jaw, left eye, right eye
 N_SHAPE = 300
 """Shape components in a real FLAME file's `shapedirs`; expression components follow."""
 KEYS = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
+OURS = ("n_shape", "arkit_expression", "arkit_pose")
+"""What only our own exports hold; they are in canonical space already, which their `arkit_pose` says."""
 METRES = 1 / 0.38
 """Canonical units per metre."""
 BETWEEN_EYES = np.array([0.0, 0.135, 0.187])
@@ -32,7 +36,8 @@ def rodrigues(v: Float[Tensor, "*B 3"]) -> Float[Tensor, "*B 3 3"]:
     zero = torch.zeros_like(x)
     K = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
     eye = torch.eye(3, dtype=v.dtype, device=v.device)
-    return eye + torch.sin(angle) / angle * K + (1 - torch.cos(angle)) / angle**2 * (K @ K)
+    half = torch.sin(angle / 2) / angle  # (1 − cos φ)/φ² = 2 (sin(φ/2)/φ)², without the cancellation
+    return eye + torch.sin(angle) / angle * K + 2 * half**2 * (K @ K)
 
 
 class FlameModel(nn.Module):
@@ -53,8 +58,9 @@ class FlameModel(nn.Module):
         self.register_buffer("weights", tensor(weights))
         self.register_buffer("faces", torch.as_tensor(np.asarray(faces, np.int64)))
         self.parents = [int(p) for p in parents]
-        self.arkit_expression: Float[Tensor, "52 E"] | None = None
-        self.arkit_pose: Float[Tensor, "52 15"] | None = None
+        # [52,E] and [52,15], our exports' map from ARKit coefficients to the model's
+        self.register_buffer("arkit_expression", None, persistent=False)
+        self.register_buffer("arkit_pose", None, persistent=False)
 
     @property
     def n_shape(self) -> int:
@@ -111,41 +117,61 @@ def load(path: str | Path) -> FlameModel:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"there is no FLAME file {path}; FLAME is distributed by its authors behind a licence form")
-    ours = path.suffix == ".npz"
-    data = _load_npz(path) if ours else load_pickle(path)
-    missing = [k for k in KEYS if k not in data]
-    if missing:
-        raise UserError(f"{path} lacks {', '.join(missing)}: it is not a FLAME-format model")
-    template, dirs, posedirs, regressor, weights = (np.asarray(data[k], np.float64) for k in KEYS[:5])
-    V = len(template)
-    if posedirs.ndim == 2:  # some exports store [36, V·3]
-        posedirs = posedirs.T.reshape(V, 3, -1) if posedirs.shape[0] < posedirs.shape[1] else posedirs.reshape(V, 3, -1)
-    shapes = {"shapedirs": (dirs.shape[:2], (V, 3)), "posedirs": (posedirs.shape, (V, 3, 9 * (JOINTS - 1))),
-              "J_regressor": (regressor.shape, (JOINTS, V)), "weights": (weights.shape, (V, JOINTS))}  # fmt: skip
-    for name, (got, expected) in shapes.items():
-        if tuple(got) != expected:
-            raise UserError(
-                f"{path}: {name} has shape {tuple(got)}, a FLAME-format model of {V} vertices has {expected}"
-            )
-    parents = np.asarray(data["kintree_table"])[0].astype(np.int64)
-    parents[0] = -1
-    n_shape = int(data["n_shape"]) if "n_shape" in data else min(N_SHAPE, dirs.shape[-1])
-    if not ours:
-        eyes = (regressor @ template)[3:5].mean(0)
+    a = _arrays(path)
+    template, dirs, posedirs = a["v_template"], a["shapedirs"], a["posedirs"]
+    if "arkit_pose" not in a:
+        eyes = (a["J_regressor"] @ template)[3:5].mean(0)
         template = (template - eyes) * METRES + BETWEEN_EYES
         dirs, posedirs = dirs * METRES, posedirs * METRES
-    model = FlameModel(template, dirs, posedirs, regressor, weights, parents, data["f"], n_shape)
+    parents = [-1, *a["kintree_table"][0, 1:]]  # the root's own is 2³² − 1 in FLAME's files
+    model = FlameModel(template, dirs, posedirs, a["J_regressor"], a["weights"], parents, a["f"], int(a["n_shape"]))
     for key in ("arkit_expression", "arkit_pose"):
-        if key in data:
-            setattr(model, key, torch.as_tensor(np.asarray(data[key]), dtype=torch.float32))
+        if key in a:
+            setattr(model, key, torch.as_tensor(a[key], dtype=torch.float32))
     return model
 
 
-def _load_npz(path: Path) -> dict[str, np.ndarray]:
+def _arrays(path: Path) -> dict[str, Float[np.ndarray, "..."]]:
+    """The file's arrays, checked against each other."""
+    data = (_load_npz if path.suffix == ".npz" else load_pickle)(path, KEYS + OURS)
+    missing = [k for k in KEYS if k not in data]
+    if missing:
+        raise UserError(f"{path} lacks {', '.join(missing)}: it is not a FLAME-format model")
+    a = {"n_shape": np.array(N_SHAPE)} | {k: _numbers(path, k, data[k]) for k in data}
+    V, F = a["v_template"].shape[:1], a["f"].shape[:1]
+    corrective = 9 * (JOINTS - 1)
+    if a["posedirs"].ndim == 2 and a["posedirs"].size == 3 * V[0] * corrective:  # some exports store [36, V·3]
+        rows = a["posedirs"].T if len(a["posedirs"]) == corrective else a["posedirs"]
+        a["posedirs"] = rows.reshape(*V, 3, corrective)
+    shapes = {"v_template": (*V, 3), "f": (*F, 3), "posedirs": (*V, 3, corrective), "J_regressor": (JOINTS, *V),
+              "weights": (*V, JOINTS), "kintree_table": (2, JOINTS), "n_shape": ()}  # fmt: skip
+    components = a["shapedirs"].shape[-1:]
+    for name, expected in {**shapes, "shapedirs": (*V, 3, *components)}.items():
+        if a[name].shape != expected or not a[name].size:
+            raise UserError(f"{path}: {name} has shape {a[name].shape}, in a FLAME-format model it would be {expected}")
+    parents = a["kintree_table"][0]
+    if any(not 0 <= parents[j] < j for j in range(1, JOINTS)) or a["f"].min() < 0 or a["f"].max() >= V[0]:
+        raise UserError(f"{path}: kintree_table or f points outside the model, so so the file is damaged")
+    if not 0 < a["n_shape"] < components[0]:
+        raise UserError(f"{path}: shapedirs has {components[0]} components; expression's would follow {a['n_shape']:g}")
+    return a
+
+
+def _numbers(path: Path, key: str, value) -> Float[np.ndarray, "..."]:
+    try:
+        array = np.asarray(value, np.float64)
+    except (TypeError, ValueError) as e:
+        raise UserError(f"{path}: {key} is not an array of numbers") from e
+    if not np.isfinite(array).all():
+        raise UserError(f"{path}: {key} has values that are not finite, so the file is damaged")
+    return array
+
+
+def _load_npz(path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
-            return {k: file[k] for k in file.files}
-    except (OSError, ValueError, EOFError, KeyError) as e:
+            return {k: file[k] for k in keys if k in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as e:
         raise UserError(f"{path} is not a readable .npz ({e})") from e
 
 

@@ -1,7 +1,9 @@
-"""Reads FLAME's own pickles without running anything in them and without chumpy.
+"""Reads FLAME's own pickles without running anything in them, and without chumpy or a matching scipy.
 
 `generic_model.pkl` and `flame2023.pkl` are Python-2 pickles (latin1) of a dictionary of numpy arrays, scipy sparse
-matrices and chumpy arrays. Everything but these known types is refused by name.
+matrices and chumpy arrays; people save them again with newer Pythons. Everything but these known types is refused by name.
+Foreign objects become stand-ins that only keep their state: nothing of a damaged matrix reaches scipy's compiled code
+before its indices are checked.
 """
 
 from __future__ import annotations
@@ -16,8 +18,8 @@ import scipy.sparse
 from i4d_bench.types import UserError
 
 
-class _Chumpy:
-    """Stands in for chumpy.ch.Ch: keeps the state it is given, whose `x` is the array."""
+class _StandIn:
+    """An object whose state is kept and never acted upon."""
 
     def __init__(self, *args):
         if args:
@@ -26,79 +28,99 @@ class _Chumpy:
     def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
 
+
+class _Chumpy(_StandIn):
+    """chumpy.ch.Ch, whose `x` is the array, or chumpy.reordering.Select, a flat selection of another."""
+
     @property
     def array(self) -> np.ndarray:
-        if "x" in self.__dict__:
-            return np.asarray(plain(self.x))
-        if "a" in self.__dict__ and "idxs" in self.__dict__:  # chumpy.reordering.Select: a flat selection
-            picked = np.asarray(plain(self.a)).ravel()[np.asarray(plain(self.idxs))]
-            shape = self.__dict__.get("preferred_shape")
-            return picked if shape is None else picked.reshape(plain(shape))
+        state = {k: plain(v) for k, v in self.__dict__.items() if k in ("x", "a", "idxs", "preferred_shape")}
+        if "x" in state:
+            return np.asarray(state["x"])
+        if "a" in state and "idxs" in state:
+            picked = np.asarray(state["a"]).ravel()[np.asarray(state["idxs"])]
+            return picked if state.get("preferred_shape") is None else picked.reshape(state["preferred_shape"])
         raise UserError(f"the FLAME file holds a chumpy array with no values (fields {sorted(self.__dict__)})")
 
 
-_MULTIARRAY = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
-_SPARSE = {"csc": scipy.sparse.csc_matrix, "csr": scipy.sparse.csr_matrix, "coo": scipy.sparse.coo_matrix}
+class _Csc(_StandIn):
+    """scipy.sparse's compressed columns, as a matrix or array of any version."""
+
+    build = scipy.sparse.csc_matrix
+
+    @property
+    def array(self) -> np.ndarray:
+        state = self.__dict__
+        matrix = type(self).build((state["data"], state["indices"], state["indptr"]), shape=state["_shape"])
+        matrix.check_format(full_check=True)
+        return matrix.toarray()
+
+
+class _Csr(_Csc):
+    build = scipy.sparse.csr_matrix
 
 
 def _latin_bytes(text: str, encoding: str) -> bytes:
-    """Python 3's replacement for _codecs.encode in protocol-2 pickles."""
+    """_codecs.encode, which old protocols use for bytes."""
     if encoding != "latin1":
         raise UserError(f"the FLAME file encodes bytes as {encoding!r}; only latin1 is known")
     return text.encode("latin1")
 
 
-def _reconstruct(cls: type, base: type, state: object) -> object:
-    """Makes an instance of a class in old pickles; only chumpy's come that way."""
-    if cls is not _Chumpy or base is not object:
-        raise UserError(f"the FLAME file builds a {cls.__name__}, which is not an array type: refused, nothing was run")
-    return _Chumpy()
+def _new(cls: type, base: type, state: object) -> _StandIn:
+    """copyreg._reconstructor, which protocols 0 and 1 use for an empty instance."""
+    if not (isinstance(cls, type) and issubclass(cls, _StandIn)) or base is not object:
+        raise UserError(f"the FLAME file builds a {cls!r}, which is not an array type: refused, nothing was run")
+    return cls()
 
 
-def _known(module: str, name: str):
-    if module in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray"):
-        return {"_reconstruct": _MULTIARRAY._reconstruct, "scalar": _MULTIARRAY.scalar,
-                "ndarray": np.ndarray, "dtype": np.dtype}.get(name)  # fmt: skip
-    if module.startswith("scipy.sparse") and name.endswith("_matrix"):
-        return _SPARSE.get(name.removesuffix("_matrix"))
-    if (module, name) in (("chumpy.ch", "Ch"), ("chumpy", "Ch"), ("chumpy.reordering", "Select")):
-        return _Chumpy
-    return {
-        ("_codecs", "encode"): _latin_bytes,
-        ("copy_reg", "_reconstructor"): _reconstruct,
-        ("copyreg", "_reconstructor"): _reconstruct,
-        ("__builtin__", "object"): object,
-        ("builtins", "object"): object,
-        ("__builtin__", "set"): set,  # chumpy keeps its bookkeeping in sets
-        ("builtins", "set"): set,
-    }.get((module, name))
+_CORE = np._core if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else np.core
+_PLAIN = {"object": object, "set": set}  # chumpy keeps its bookkeeping in sets
+_NUMPY = {
+    "_reconstruct": _CORE.multiarray._reconstruct,
+    "scalar": _CORE.multiarray.scalar,
+    "_frombuffer": _CORE.numeric._frombuffer,  # protocol 5
+    "ndarray": np.ndarray,
+    "dtype": np.dtype,
+}
+_KNOWN = {
+    **{(m, n): v for m in ("builtins", "__builtin__") for n, v in _PLAIN.items()},
+    **{(m, "_reconstructor"): _new for m in ("copyreg", "copy_reg")},
+    ("_codecs", "encode"): _latin_bytes,
+    **{("numpy", n): _NUMPY[n] for n in ("ndarray", "dtype")},
+    **{(f"numpy.{c}.multiarray", n): _NUMPY[n] for c in ("core", "_core") for n in ("_reconstruct", "scalar")},
+    **{(f"numpy.{c}.numeric", "_frombuffer"): _NUMPY["_frombuffer"] for c in ("core", "_core")},
+    **{(m, "Ch"): _Chumpy for m in ("chumpy", "chumpy.ch")},
+    ("chumpy.reordering", "Select"): _Chumpy,
+    # scipy has moved its classes: scipy.sparse.csc, then scipy.sparse._csc
+    **{(f"scipy.sparse{m}", f"{f}_{kind}"): cls for f, cls in (("csc", _Csc), ("csr", _Csr))
+       for m in ("", f".{f}", f"._{f}") for kind in ("matrix", "array")},
+}  # fmt: skip
+"""(module, name) in the pickle → what is built instead."""
 
 
 class _KnownTypesOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str):
-        found = _known(module, name)
-        if found is None:
+        if (module, name) not in _KNOWN:
             raise UserError(
                 f"the FLAME file asks for {module}.{name}, which is not an array type: refused, nothing was run"
             )
-        return found
+        return _KNOWN[module, name]
 
 
 def plain(value: Any) -> Any:
-    """chumpy and scipy values as numpy arrays; the rest as it is."""
-    if isinstance(value, _Chumpy):
-        return value.array
-    return value.toarray() if scipy.sparse.issparse(value) else value
+    """Stand-ins as numpy arrays; the rest as it is."""
+    return value.array if isinstance(value, (_Chumpy, _Csc)) else value
 
 
-def load_pickle(path: Path) -> dict[str, Any]:
-    """The dictionary in a FLAME pickle, arrays plain. Raises UserError for anything that is not one."""
+def load_pickle(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
+    """Those of `keys` that are in a FLAME pickle's dictionary, arrays plain. Raises UserError for anything that is not one."""
     try:
         with path.open("rb") as file:
             data = _KnownTypesOnly(file, encoding="latin1").load()
         if not isinstance(data, dict):
             raise UserError(f"{path} holds a {type(data).__name__}, not the dictionary of a FLAME model")
-        return {k: plain(v) for k, v in data.items()}
+        return {k: plain(data[k]) for k in keys if k in data}
     except UserError:
         raise
     except OSError as e:

@@ -1,0 +1,54 @@
+"""Gaussians as the standard 3DGS .ply that common viewers open: log scales, logit opacities, colour as degree-0 SH.
+
+Axes are canonical (y up, z out of the face). Viewers that expect y down show the head upside down; turn it there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from plyfile import PlyData, PlyElement, PlyParseError
+
+from i4d_bench.cache import atomic_file
+from i4d_bench.types import Gaussians, UserError
+
+SH_C0 = 0.28209479177387814
+FIELDS = ("x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", "opacity", "scale_0", "scale_1", "scale_2",
+          "rot_0", "rot_1", "rot_2", "rot_3")  # fmt: skip
+
+
+def write_ply(path: Path, gaussians: Gaussians) -> None:
+    """Writes one avatar (batch of 1). Opacities are kept 1e-6 away from 0 and 1, whose logits are infinite."""
+    if len(gaussians.means) != 1:
+        raise ValueError(f"a .ply holds one avatar, got a batch of {len(gaussians.means)}")
+    g = gaussians.detach().to("cpu")[0]
+    opacity = g.opacities.double().clamp(1e-6, 1 - 1e-6)
+    columns = torch.cat(
+        [
+            g.means.double(),
+            torch.zeros(len(g.means), 3, dtype=torch.float64),
+            (g.colors.double() - 0.5) / SH_C0,
+            torch.logit(opacity)[:, None],
+            torch.log(g.scales.double().clamp_min(1e-12)),
+            torch.nn.functional.normalize(g.quats.double(), dim=-1),
+        ],
+        1,
+    )
+    table = np.zeros(len(columns), dtype=[(name, "<f4") for name in FIELDS])
+    for name, column in zip(FIELDS, columns.T.numpy(), strict=True):
+        table[name] = column
+    with atomic_file(Path(path)) as partial:
+        PlyData([PlyElement.describe(table, "vertex")], byte_order="<").write(str(partial))
+
+
+def read_ply(path: Path) -> Gaussians:
+    """The Gaussians of a 3DGS .ply as a batch of 1 (higher SH degrees are left out). Raises UserError."""
+    try:
+        vertex = PlyData.read(str(path))["vertex"]
+        table = torch.tensor(np.stack([np.asarray(vertex[name], np.float32) for name in FIELDS], -1))[None]
+    except (OSError, PlyParseError, KeyError, ValueError) as e:
+        raise UserError(f"{path} is not a 3DGS .ply ({e})") from e
+    means, _, dc, opacity, scale, quats = table.split([3, 3, 3, 1, 3, 4], -1)
+    return Gaussians(means, quats, torch.exp(scale), torch.sigmoid(opacity[..., 0]), dc * SH_C0 + 0.5)

@@ -1,0 +1,167 @@
+"""The main job on the smoke preset: it runs end to end, resumes to the same numbers, and fails in one sentence."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from i4d_bench import presets, results, run
+from i4d_bench.data import synthetic
+from i4d_bench.data.frames import open_frames
+from i4d_bench.data.loader import Batches, Loader
+from i4d_bench.data.splits import SETS, SPLITS, split_of, triples, yaw
+from i4d_bench.heads.expressions import ACTIONS, held_out
+from i4d_bench.model.drivers import Driver
+from i4d_bench.report import build
+from i4d_bench.train import Trainer
+from i4d_bench.types import UserError
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("I4D_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(torch.cuda, "is_available", lambda: False)
+        yield
+
+
+@pytest.fixture(scope="module")
+def frames(cache):
+    return open_frames(synthetic.build(presets.smoke().world))
+
+
+@pytest.fixture(scope="module")
+def reports(cache, tmp_path_factory):
+    """The smoke preset, run once."""
+    folder = tmp_path_factory.mktemp("work")
+    return run.run(presets.smoke(), folder / "reports", folder / "runs"), folder
+
+
+def test_splits_keep_people_views_and_expressions_apart(frames):
+    split = split_of(frames)
+    by_split = [set(frames.identity[split == k]) for k in range(len(SPLITS))]
+    assert not (by_split[0] & by_split[2]) and not (by_split[0] & by_split[1])
+    assert np.abs(yaw(frames)[split == 0]).max() <= 35.5
+    for name in SETS:
+        rows = triples(frames, "test", name)
+        assert len(rows) and (split[rows.source] == 2).all()
+        assert (np.abs(yaw(frames)[rows.source]) <= 12.5).all()
+    assert (np.abs(yaw(frames)[triples(frames, "test", "novel").target]) >= 34.5).all()
+    cross = triples(frames, "test", "cross")
+    assert (frames.identity[cross.driving] != frames.identity[cross.source]).all()
+    assert (frames.identity[cross.target] == frames.identity[cross.source]).all()
+    np.testing.assert_array_equal(frames.coefficients[cross.driving], frames.coefficients[cross.target])
+    pairs = [(m, e) for m in ACTIONS["mouth"] for e in ACTIONS["eyes"]]
+    assert 0.1 < np.mean([held_out(*p) for p in pairs]) < 0.35
+
+
+def test_batches_depend_on_the_step_alone(frames):
+    stage = presets.Stage(1, 32, 16, 3, 4)
+    within = np.flatnonzero(split_of(frames) == 0)
+    a, b = (Batches(frames, within, seed=0) for _ in range(2))
+    for step in (7, 3):
+        for x, y in zip(a.draw(step, stage, True), b.draw(step, stage, True), strict=True):
+            np.testing.assert_array_equal(x, y)
+    source, target = a.draw(0, stage, True)
+    assert (frames.identity[source].repeat(4) == frames.identity[target]).all()
+    changed = frames.expression[target].reshape(3, 4) != frames.expression[source][:, None]
+    assert (changed.sum(1) == 3).all(), "one of four keeps the source's expression"
+
+
+def test_the_report_is_complete_and_rebuilds_from_the_store(reports):
+    folder, _ = reports
+    store = results.Store(folder)
+    assert [r.design for r in store.records] == list(presets.smoke().designs)
+    assert {r.status for r in store.records} <= {"not converged", "converged", "control"}
+    for name in ("main.csv", "main.md", "main.tex", "speed_quality.pdf", "curves.png", "qualitative.png", "index.html"):
+        assert (folder / name).stat().st_size > 100, name
+    summary = json.loads((folder / "summary.json").read_text())
+    assert set(summary["designs"]) == set(presets.smoke().designs)
+    assert {"mean", "lo", "hi", "n", "failures"} == set(summary["designs"]["local_adaln"]["cross"]["gap"])
+    assert any(k.startswith("frame/local_adaln/eager/b1/") for k in summary["speed"])
+    static = summary["designs"]["static"]["self"]["gap"]
+    assert static["mean"] == pytest.approx(0, abs=1e-4), "a control that ignores the driver has no gap"
+    before = (folder / "main.csv").read_bytes()
+    (folder / "main.csv").unlink()
+    build(folder)
+    assert (folder / "main.csv").read_bytes() == before
+
+
+def test_finished_runs_are_kept(reports, monkeypatch):
+    folder, work = reports
+    monkeypatch.setattr(run, "Bench", lambda *a: pytest.fail("a finished run was repeated"))
+    assert run.run(presets.smoke(), work / "reports", work / "runs") == folder
+
+
+def trainer(frames) -> Trainer:
+    e = presets.override(presets.smoke(), ["train.stages=[[6,32,16,2,2]]", "train.checkpoint_seconds=0.0"])
+    return Trainer(e, Loader(frames, Driver("oracle", frames), CPU), None, CPU)
+
+
+def test_an_interrupted_run_resumes_to_the_same_weights(frames, tmp_path, monkeypatch):
+    whole, broken = trainer(frames), trainer(frames)
+    straight, progress = whole.design(tmp_path / "a", "local_adaln", whole.backbone(tmp_path))
+
+    step, calls = Trainer._step, []
+
+    def killed(self, *args):
+        calls.append(1)
+        if len(calls) == 4:
+            raise RuntimeError("killed")
+        return step(self, *args)
+
+    monkeypatch.setattr(Trainer, "_step", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        broken.design(tmp_path / "b", "local_adaln", tmp_path / "backbone.pt")
+    monkeypatch.setattr(Trainer, "_step", step)
+    resumed, again = trainer(frames).design(tmp_path / "b", "local_adaln", tmp_path / "backbone.pt")
+    assert again.step == progress.step == 6
+    assert [c["gap"] for c in again.curve] == [c["gap"] for c in progress.curve]
+    for key, value in straight.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[key]), key
+
+
+def test_a_damaged_checkpoint_says_what_to_do(frames, tmp_path):
+    (tmp_path / "backbone.pt").write_bytes(b"half a file")
+    with pytest.raises(UserError, match="delete it"):
+        trainer(frames).backbone(tmp_path)
+
+
+def test_overrides_reach_the_design_and_change_the_hash():
+    e = presets.smoke()
+    changed = presets.override(e, ["overrides.local_adaln.hidden=64", "train.lr=3e-4"])
+    assert changed.overrides["local_adaln"]["hidden"] == 64 and changed.train.lr == 3e-4
+    assert changed.hash("local_adaln") != e.hash("local_adaln")
+    only = dataclasses.replace(e, designs=("static",))
+    assert only.hash("static") == e.hash("static"), "which other designs run does not matter"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "--preset", "smoke", "--designs", "local_adalm"], "local_adaln"),
+        (["run", "--preset", "smokey"], "smoke"),
+        (["run", "--preset", "smoke", "--set", "train.lrr=1"], "train.lrr"),
+        (["run", "--preset", "smoke", "--set", "overrides.local_adaln.hiden=3"], "hidden"),
+        (["run", "--preset", "smoke", "--set", "train.lr=fast"], "float"),
+        (["run", "--preset", "smoke", "--data", "nowhere"], "nowhere"),
+        (["run", "--preset", "smoke", "--reports", "/proc/reports"], "/proc/reports"),
+        (["report", "nowhere"], "nowhere"),
+        (["animate", "--source", "no.png", "--driving", "no.mp4", "--run", "nowhere", "--out", "x.mp4"], "nowhere"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_exit_2(arguments, said, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "i4d_bench.cli", *arguments], capture_output=True, text=True, cwd=tmp_path, timeout=120
+    )
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr and "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert not [p for p in tmp_path.rglob("*") if p.is_file() and p.name != ".lock"], "nothing half-written"
