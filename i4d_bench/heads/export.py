@@ -80,17 +80,22 @@ def _pca(rows: np.ndarray, keep: int) -> tuple[np.ndarray, np.ndarray]:
     return directions.reshape(-1, *rows.shape[1:]), vectors[:, order] * np.sqrt(values[order])
 
 
-def _regress(neutral: np.ndarray, joints: np.ndarray, nearest: int = 64) -> np.ndarray:
-    """[5,V]: each joint as an affine combination of vertices near it, fitted over people (rows sum to 1)."""
+def _regress(neutral: np.ndarray, joints: np.ndarray, region: int = 4000, count: int = 128) -> np.ndarray:
+    """[5,V]: each joint as an affine combination of vertices around it, fitted over people (rows sum to 1).
+
+    The vertices are spread over the nearest `region`: joints lie deep in the head, and the very nearest, all on one side,
+    would have to extrapolate.
+    """
     out = np.zeros((JOINTS, neutral.shape[1]))
     mean = neutral.mean(0)
     for j in range(JOINTS):
-        near = np.argsort(((mean - joints[:, j].mean(0)) ** 2).sum(1))[:nearest]
-        A = neutral[:, near].transpose(0, 2, 1).reshape(-1, nearest)
+        order = np.argsort(((mean - joints[:, j].mean(0)) ** 2).sum(1))[:region]
+        near = order[np.unique(np.linspace(0, len(order) - 1, count).astype(int))]
+        A = neutral[:, near].transpose(0, 2, 1).reshape(-1, len(near)).astype(float)
         b = joints[:, j].reshape(-1)
         weight = 1e3  # of the row that makes the combination affine
-        A, b = np.concatenate([A, np.full((1, nearest), weight)]), np.append(b, weight)
-        ridge = 1e-3 * np.eye(nearest)
+        A, b = np.concatenate([A, np.full((1, len(near)), weight)]), np.append(b, weight)
+        ridge = 1e-3 * np.eye(len(near))
         out[j, near] = np.linalg.solve(A.T @ A + ridge, A.T @ b)
         out[j, near] /= out[j, near].sum()
     return out

@@ -151,7 +151,7 @@ def _arrays(path: Path) -> dict[str, Float[np.ndarray, "..."]]:
             raise UserError(f"{path}: {name} has shape {a[name].shape}, in a FLAME-format model it would be {expected}")
     parents = a["kintree_table"][0]
     if any(not 0 <= parents[j] < j for j in range(1, JOINTS)) or a["f"].min() < 0 or a["f"].max() >= V[0]:
-        raise UserError(f"{path}: kintree_table or f points outside the model, so so the file is damaged")
+        raise UserError(f"{path}: kintree_table or f points outside the model, so the file is damaged")
     if not 0 < a["n_shape"] < components[0]:
         raise UserError(f"{path}: shapedirs has {components[0]} components; expression's would follow {a['n_shape']:g}")
     return a
@@ -178,19 +178,29 @@ def _load_npz(path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray]:
 def fit(
     model: FlameModel, vertices: Float[Tensor, "B V 3"], pose: Float[Tensor, "B 15"], ridge: float = 1e-6
 ) -> tuple[Float[Tensor, "B S"], Float[Tensor, "B E"]]:
-    """Least-squares (shape, expression) of posed meshes whose pose is known, with a small ridge.
+    """Least-squares (shape, expression) of posed meshes whose pose is known.
 
-    The joints depend on the shape only weakly, so the meshes are unposed with the joints of the last estimate, twice.
+    Exact, because a posed mesh is affine in both: the joints' rotations turn the blendshapes, and the joints' rest
+    positions, which follow the shape, shift what hangs on them. ridge: relative to each coefficient's own weight.
     """
-    dirs = torch.cat([model.shapedirs, model.expressiondirs], -1).double().flatten(0, 1)
-    normal = dirs.T @ dirs
-    normal += ridge * normal.diagonal().mean() * torch.eye(len(normal)).to(normal)
-    shape = vertices.new_zeros(len(vertices), model.n_shape)
-    for _ in range(2):
-        A = model.joint_transforms(shape, pose)
-        T = torch.einsum("vj,bjkl->bvkl", model.weights, A)
-        rest = torch.linalg.solve(T[..., :3, :3], (vertices - T[..., :3, 3])[..., None])[..., 0]
-        zero = model.unposed(0 * shape, vertices.new_zeros(len(vertices), 1), pose)  # template and pose correctives
-        solution = torch.linalg.solve(normal, dirs.T @ (rest - zero).double().flatten(1).T).T.to(vertices)
-        shape, expression = solution.split([model.n_shape, model.n_expression], -1)
-    return shape, expression
+    dirs = torch.cat([model.shapedirs, model.expressiondirs], -1).double()
+    weights = model.weights.double()
+    joints = torch.einsum("jv,vck->jck", model.J_regressor.double(), dirs)
+    joints[..., model.n_shape :] = 0  # expression does not move the joints
+    zero = vertices.new_zeros(len(vertices), 1)
+    rest = model.unposed(zero, zero, pose).double()  # template and pose correctives
+    transforms = model.joint_transforms(zero, pose).double()
+    solutions = []
+    for target, x, A in zip(vertices.double(), rest, transforms, strict=True):
+        R = A[:, :3, :3]
+        shifts: list[Tensor] = []  # ∂A_j/∂coefficients: only its translation moves
+        for j, parent in enumerate(model.parents):
+            before, carried = (torch.eye(3).to(R), 0) if parent < 0 else (R[parent], shifts[parent])
+            shifts.append((before - R[j]) @ joints[j] + carried)
+        T = torch.einsum("vj,jkl->vkl", weights, A)[:, :3]
+        design = (T[..., :3] @ dirs + torch.einsum("vj,jck->vck", weights, torch.stack(shifts))).flatten(0, 1)
+        residual = (target - (T[..., :3] @ x[..., None])[..., 0] - T[..., 3]).flatten()
+        normal = design.T @ design
+        normal.diagonal().add_(ridge * normal.diagonal() + 1e-12 * normal.diagonal().mean())
+        solutions.append(torch.linalg.solve(normal, design.T @ residual))
+    return torch.stack(solutions).to(vertices).split([model.n_shape, model.n_expression], -1)
