@@ -157,7 +157,7 @@ def _creases(points: np.ndarray, skin: np.ndarray) -> dict[str, tuple[np.ndarray
         np.array([1.0, 0, 0]),
         _blob(p, (0, 0.19, 0.24), (0.014, 0.03, 0.04)),
     )
-    add("chin", 2 * np.pi * p[:, 1] / 0.024, np.array([0, 1.0, 0]), _blob(p, (0, -0.135, 0.23), (0.03, 0.025, 0.05)))
+    add("chin", 2 * np.pi * p[:, 1] / 0.024, np.array([0, 1.0, 0]), 0.5 * _blob(p, (0, -0.135, 0.23), (0.03, 0.025, 0.05)))
     for name, side in (("Left", 1), ("Right", -1)):
         x = side * p[:, 0]
         fan = np.arctan2(p[:, 1] - 0.13, x - 0.1)
@@ -172,12 +172,12 @@ def _creases(points: np.ndarray, skin: np.ndarray) -> dict[str, tuple[np.ndarray
         along = np.clip((0.035 - p[:, 1]) / 0.095, 0, 1)
         distance = x - (0.038 + 0.040 * along**0.8)
         mask = (
-            np.exp(-((distance / 0.012) ** 2))
+            np.exp(-((distance / 0.014) ** 2))
             * _soft(0.045 - p[:, 1], 0, 0.03)
             * _soft(p[:, 1], -0.065, 0.03)
             * _soft(p[:, 2], 0.14, 0.05)
         )
-        add(f"fold{name}", distance / 0.012 * 1.6 - np.pi / 2, np.array([side, 0.25, 0]), mask * 1.3)
+        add(f"fold{name}", distance / 0.014 * 1.6 - np.pi / 2, np.array([side, 0.25, 0]), mask)
     return out
 
 
@@ -211,9 +211,10 @@ def paint(regions: Regions, look: Appearance) -> tuple[Float[np.ndarray, "V 3"],
     albedo = mix(albedo, look.skin * 0.35 + look.hair * 0.65, look.beard * regions.beard)
     albedo = mix(albedo, look.lips, 0.9 * regions.lips)
     thickness, arch, strength = look.brow
-    middle = 0.187 + arch * np.sin(np.clip((m - 0.02) / 0.1, 0, 1) * np.pi * 0.8)
-    brow = np.exp(-(((p[:, 1] - middle) / (thickness * (1.15 - 4 * np.clip(m - 0.03, 0, 0.11)))) ** 4))
-    brow *= _soft(m, 0.022, 0.012) * (1 - _soft(m, 0.125, 0.025)) * (p[:, 2] > 0.05)
+    along = np.clip((m - 0.022) / 0.108, 0, 1)  # from the nose to the temple
+    middle = 0.182 + arch * np.sin(np.pi * np.minimum(along / 1.3, 1)) + 0.006 * along
+    brow = np.exp(-np.abs((p[:, 1] - middle) / (thickness * (1.05 - 0.6 * along**2))) ** 2.5)
+    brow *= _soft(m, 0.024, 0.018) * (1 - _soft(m, 0.122, 0.03)) * (p[:, 2] > 0.05)
     albedo = mix(albedo, look.hair, strength * brow)
     sockets = _blob(np.stack([m, p[:, 1], p[:, 2]], -1), (0.084, 0.115, 0.21), (0.03, 0.012, 0.05))
     albedo = albedo * (1 - 0.14 * sockets)[:, None]
@@ -269,7 +270,7 @@ def surface(
         if strength > 1e-3:
             amount = look.wrinkles * min(strength, 1.2)
             bump += amount * 0.55 * regions.creases[name][0]
-            dark += amount * 0.42 * regions.creases[name][1]
+            dark += amount * 0.24 * regions.creases[name][1]
     normals = normals + bump
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
     puff, smile = expression[INDEX["cheekPuff"]], expression[[INDEX["mouthSmileLeft"], INDEX["mouthSmileRight"]]].mean()

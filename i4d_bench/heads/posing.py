@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import numba
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -46,13 +49,34 @@ def skin(
         local[:3, :3] = rodrigues(pose[3 * j : 3 * j + 3])
         local[:3, 3] = joints[j] - local[:3, :3] @ joints[j]
         A[j] = local if parent < 0 else A[parent] @ local
-    T = (weights @ A[:, :3].reshape(5, 12)).reshape(-1, 3, 4)
-    return (T[..., :3] * rest[:, None]).sum(-1) + T[..., 3]
+    out = np.array(rest, float)  # weights sum to 1, so Σ w_j A_j x = x + Σ w_j (A_j x − x), and resting joints drop out
+    for j in range(5):
+        change = A[j, :3] - np.eye(4)[:3]
+        if change.any():
+            on = np.flatnonzero(weights[:, j])
+            out[on] += weights[on, j, None] * (rest[on] @ change[:, :3].T + change[:, 3])
+    return out
 
 
 def vertex_normals(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]) -> Float[np.ndarray, "V 3"]:
     """Unit normals, weighted by triangle area."""
-    a, b, c = (vertices[faces[:, k]] for k in range(3))
-    area = np.cross(b - a, c - a)
-    out = np.stack([sum(np.bincount(faces[:, k], area[:, i], len(vertices)) for k in range(3)) for i in range(3)], -1)
-    return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
+    return _vertex_normals(np.ascontiguousarray(vertices, np.float64), np.ascontiguousarray(faces))
+
+
+@numba.njit(cache=True)
+def _vertex_normals(vertices, faces):
+    out = np.zeros_like(vertices)
+    for t in range(len(faces)):
+        i, j, k = faces[t]
+        ax, ay, az = vertices[j, 0] - vertices[i, 0], vertices[j, 1] - vertices[i, 1], vertices[j, 2] - vertices[i, 2]
+        bx, by, bz = vertices[k, 0] - vertices[i, 0], vertices[k, 1] - vertices[i, 1], vertices[k, 2] - vertices[i, 2]
+        x, y, z = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
+        for v in (i, j, k):
+            out[v, 0] += x
+            out[v, 1] += y
+            out[v, 2] += z
+    for v in range(len(out)):
+        length = max(math.sqrt(out[v, 0] ** 2 + out[v, 1] ** 2 + out[v, 2] ** 2), 1e-12)
+        for c in range(3):
+            out[v, c] /= length
+    return out
