@@ -34,15 +34,15 @@ from i4d_bench.progress import console
 from i4d_bench.timing import stages
 from i4d_bench.train import ONSET_DB, Diverged, Progress, Trainer
 from i4d_bench.types import UserError
+from variants import create, names
 from variants import design as design_class
-from variants import names
 
 
-def designs(requested: tuple[str, ...]) -> list[str]:
-    """The designs asked for ("all": every registered one). Raises UserError for an unknown name."""
-    chosen = names() if requested == ("all",) else list(requested)
-    for name in chosen:
-        design_class(name)
+def designs(experiment: Experiment) -> list[str]:
+    """The designs asked for ("all": every registered one). Raises UserError for an unknown name or setting."""
+    chosen = names() if experiment.designs == ("all",) else list(experiment.designs)
+    for name in {*chosen, *experiment.overrides}:
+        create(name, **experiment.overrides.get(name, {}))
     return chosen
 
 
@@ -59,7 +59,7 @@ def run(experiment: Experiment, reports: Path, runs: Path, jobs: int = 1) -> Pat
 
     started = time.monotonic()
     _keep_memory()
-    wanted = designs(experiment.designs)
+    wanted = designs(experiment)
     store = results.Store(reports / folder_name(experiment))
     store.check_writable()
     ready = [d for d in wanted if store.finished(run_id(experiment, d))]

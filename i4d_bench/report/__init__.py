@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 
@@ -19,6 +20,10 @@ def build(folder: Path) -> None:
         raise UserError(f"{folder} holds no results (no runs.jsonl with runs of this benchmark version)")
     with atomic_file(store.folder / "summary.json") as path:
         path.write_text(json.dumps(summary(store), indent=1) + "\n")
-    tables.build(store)
-    figures.build(store)
-    html.build(store)
+    gc.freeze()  # statsmodels collects garbage at every call; what is loaded by now need not be looked at again
+    try:
+        built = tables.build(store)
+        figures.build(store)
+        html.build(store, *built)
+    finally:
+        gc.unfreeze()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import jinja2
 
-from i4d_bench.report.tables import Column, _write, main_table, notes, sets_table
-from i4d_bench.results import Store
+from i4d_bench.report.tables import Column, notes, write_text
+from i4d_bench.results import Record, Store
 
 FIGURES = {"speed_quality": "Speed against expression error", "curves": "When designs start to follow the driver",
            "intervals": "Scores with 95% intervals", "qualitative": "Cross-reenactment"}  # fmt: skip
@@ -30,16 +30,15 @@ th:first-child,td:first-child{text-align:left;position:sticky;left:0;background:
 </html>""")
 
 
-def build(store: Store) -> Path:
-    columns, records = main_table(store)
-    more, _ = sets_table(store)
+def build(store: Store, columns: list[Column], more: list[Column], records: dict[str, Record]) -> Path:
+    """Writes index.html from what `tables.build` returned and the figures that lie in the folder."""
     shown = lambda cs: [c for c in cs if any(v == v for v in c.values.values())]  # noqa: E731  (NaN differs from itself)
-    tables: list[tuple[str, list[Column]]] = [
-        ("Self- and cross-reenactment", shown(columns)),
-        ("Other test sets", shown(more)),
+    tables = [("Self- and cross-reenactment", shown(columns)), ("Other test sets", shown(more))]
+    images = [
+        (title, base64.b64encode(path.read_bytes()).decode())
+        for name, title in FIGURES.items()
+        if (path := store.folder / f"{name}.png").exists()
     ]
-    images = [(title, base64.b64encode(path.read_bytes()).decode()) for name, title in FIGURES.items()
-              if (path := store.folder / f"{name}.png").exists()]  # fmt: skip
     page = PAGE.render(title=store.folder.name, tables=tables, records=records, notes=notes(records), figures=images)
-    _write(store.folder / "index.html", page)
+    write_text(store.folder / "index.html", page)
     return store.folder / "index.html"

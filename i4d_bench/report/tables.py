@@ -194,9 +194,9 @@ def write(folder: Path, name: str, columns: list[Column], records: dict[str, Rec
         row = [rf"\textbf{{{t}}}" if b else t for t, b in zip(cells, bold, strict=True)]
         tex.append(" & ".join([_tex(d + mark(d)), *row]) + r" \\")
     tex += [r"\bottomrule", r"\end{tabular}", *(f"% {line}" for line in under)]
-    _write(folder / f"{name}.csv", csv.to_csv(index=False, float_format="%.6g"))
-    _write(folder / f"{name}.md", "\n".join([*md, "", *(f"{line}  " for line in under)]) + "\n")
-    _write(folder / f"{name}.tex", "\n".join(tex) + "\n")
+    write_text(folder / f"{name}.csv", csv.to_csv(index=False, float_format="%.6g"))
+    write_text(folder / f"{name}.md", "\n".join([*md, "", *(f"{line}  " for line in under)]) + "\n")
+    write_text(folder / f"{name}.tex", "\n".join(tex) + "\n")
 
 
 def _tex(text: str) -> str:
@@ -211,20 +211,19 @@ def _tex(text: str) -> str:
     return text
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     with atomic_file(path) as partial:
         partial.write_text(text)
 
 
-def build(store: Store) -> None:
+def build(store: Store) -> tuple[list[Column], list[Column], dict[str, Record]]:
+    """Writes every table; returns the columns of the main and of the sets table, and the designs' records."""
     columns, records = main_table(store)
     write(store.folder, "main", columns, records, notes(records))
-    columns, records = sets_table(store)
-    write(store.folder, "sets", columns, records, [])
+    more, _ = sets_table(store)
+    write(store.folder, "sets", more, records, [])
     table = pairs(store)
-    _write(store.folder / "pairs.csv", table.to_csv(index=False, float_format="%.6g"))
+    write_text(store.folder / "pairs.csv", table.to_csv(index=False, float_format="%.6g"))
     head = f"Differences from {BASELINE}; p after Holm over the designs.\n\n"
-    _write(
-        store.folder / "pairs.md",
-        head + (table.to_markdown(index=False, floatfmt=".4g") if len(table) else "none") + "\n",
-    )
+    write_text(store.folder / "pairs.md", head + (table.to_markdown(index=False, floatfmt=".4g") if len(table) else "none") + "\n")
+    return columns, more, records
