@@ -40,6 +40,7 @@ class Model:
     output_scale: float = 0.3  # of Φ's last layer at the start
     sampling: str = "plane"
     grid: int = 64  # texels (rays) per side at full size
+    focus: float = 1.0  # spacing of Gaussians in the face over that of an even sheet
     bf16: bool = False
 
 
@@ -121,7 +122,7 @@ def cpu() -> Experiment:
     return Experiment(
         preset="cpu",
         world=World(),
-        model=Model(grid=32),
+        model=Model(grid=32, focus=0.5),
         train=Train(
             warmup=(Stage(300, 32, 32, 8, 4),),
             stages=(Stage(450, 32, 32, 8, 4), Stage(150, 64, 32, 8, 4)),

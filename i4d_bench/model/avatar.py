@@ -29,7 +29,7 @@ class Backbone(nn.Module):
         self, images: Float[Tensor, "B 3 S S"], grid: int | None = None, head: ParametricHead | None = None
     ) -> Identity:
         """One image per person → the canonical avatar and everything a design may read."""
-        sampling = SAMPLINGS[self.config.sampling](grid or self.config.grid)
+        sampling = SAMPLINGS[self.config.sampling](grid or self.config.grid, self.config.focus)
         with torch.autocast("cuda", torch.bfloat16, enabled=self.config.bf16 and images.is_cuda):
             planes = self.encoder(images, sampling.resolution(self.config.size))
         anchors, prior, read = sampling(planes, self.decoder)

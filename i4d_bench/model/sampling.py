@@ -1,13 +1,12 @@
 """Which Gaussians: where in canonical space the planes are read, one Gaussian per place (PAPER §1, "Which Gaussians").
 
-`plane`: the mean of the three planes, bilinearly resampled, one Gaussian per texel of a grid × grid sheet in front, and
-(ours) a coarser sheet behind, read from the second plane alone: a frontal sheet leaves holes beyond 40° of yaw.
+`plane`: the mean of the three planes, bilinearly resampled, one Gaussian per texel of a grid × grid sheet in front (which
+may be denser in the face: ours), and (ours) a coarser sheet behind, read from the second plane alone: a frontal sheet leaves holes beyond 40° of yaw.
 `ray`: grid × grid frontal rays, stratified and importance samples each, read from the triplane.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -34,68 +33,80 @@ def depth_on_ellipsoid(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return CENTER[2] + RADII[2] * (1 - r2).clamp_min(0).sqrt(), r2 < 1
 
 
-def sheet(grid: int, device) -> tuple[Tensor, Tensor]:
-    """Texel centres of a grid × grid sheet, row by row from the top left of the image: x (to the image's right), y (up)."""
-    axis = (torch.arange(grid, device=device) + 0.5) / grid * 2 - 1
-    y, x = torch.meshgrid(-axis * EXTENT, axis * EXTENT, indexing="ij")
-    return x.reshape(-1), y.reshape(-1)
+FACE = 0.045
+"""Height (canonical y) around which a focused sheet is dense: between eyes and mouth."""
 
 
-def prior(
-    anchors: Float[Tensor, "*B N 3"], inside: Tensor, spacing: float, weight: float = 0.6
-) -> Float[Tensor, "*B N 14"]:
-    """What is added to Φ's raw output: at the anchor, `weight` spacings large, upright, opaque inside the head only."""
-    size = min(weight * spacing, 0.9 * MAX_SCALE)  # Φ's activation ends at MAX_SCALE
-    s = math.log(size / (MAX_SCALE - size))
+def sheet(grid: int, focus: float, device) -> tuple[Tensor, Tensor, Tensor]:
+    """A grid × grid sheet, row by row from the top left of the image: x, y [N] and the local spacing [N,3].
+
+    focus: spacing in the middle of the face over that of an even sheet (1: even, the paper's); the rim is sparser for it.
+    """
+    u = (torch.arange(grid, device=device) + 0.5) / grid * 2 - 1
+    bend = 1 - focus
+    warp, step = focus * u + bend * u**3, (focus + 3 * bend * u**2) * 2 * EXTENT / grid
+    lift = FACE * bend * 2  # an even sheet stays centred
+    x, y = EXTENT * warp, EXTENT * warp + lift * (1 - u**2)
+    step_y = step - lift * 2 * u * 2 / grid
+    y, step_y = y.flip(0), step_y.flip(0)
+    yy, xx = torch.meshgrid(y, x, indexing="ij")
+    sy, sx = torch.meshgrid(step_y, step, indexing="ij")
+    return xx.reshape(-1), yy.reshape(-1), torch.stack([sx, sy, (sx + sy) / 2], -1).view(-1, 3)
+
+
+def prior(anchors: Tensor, inside: Tensor, spacing: Tensor | float, weight: float = 0.6) -> Float[Tensor, "*B N 14"]:
+    """What is added to Φ's raw output at anchors [*B,N,3]: there, `weight` spacings large, upright, opaque inside the head."""
+    size = (weight * torch.as_tensor(spacing, device=anchors.device)).clamp_max(
+        0.9 * MAX_SCALE
+    )  # the activation ends there
     raw = anchors.new_zeros(*anchors.shape[:-1], 14)
     raw[..., :3] = torch.atanh(anchors)
-    raw[..., 3:6] = s
+    raw[..., 3:6] = torch.logit(size / MAX_SCALE)
     raw[..., 6] = 1.0
     raw[..., 10] = torch.where(inside, INSIDE, OUTSIDE)
     return raw
 
 
+def _look_up(planes: Float[Tensor, "B K P P"], x: Tensor, y: Tensor) -> Float[Tensor, "B N K"]:
+    """Bilinear look-up at coordinates ([N] or [B,N], canonical; image rows run downwards)."""
+    coords = (torch.stack([x, -y], -1) / EXTENT).expand(len(planes), -1, -1)
+    looked = F.grid_sample(planes, coords[:, None], align_corners=False, padding_mode="border")
+    return looked[:, :, 0].transpose(1, 2)
+
+
 def read_planes(planes: Float[Tensor, "B 3 K P P"], points: Float[Tensor, "B N 3"]) -> Float[Tensor, "B N K"]:
     """Bilinear look-up in the xy, xz and zy planes, averaged (PAPER §1 [C])."""
-    x, y, z = (points / EXTENT).unbind(-1)
-    coords = torch.stack([torch.stack(c, -1) for c in ((x, -y), (x, -z), (z, -y))], 1)  # rows run downwards
-    looked = F.grid_sample(
-        planes.flatten(0, 1), coords.flatten(0, 1)[:, None], align_corners=False, padding_mode="border"
-    )
-    return looked[:, :, 0].unflatten(0, (-1, 3)).mean(1).transpose(1, 2)
+    x, y, z = points.unbind(-1)
+    return sum(_look_up(planes[:, k], *c) for k, c in enumerate(((x, y), (x, z), (z, y)))) / 3
 
 
 class PlaneSampling:
     """grid² Gaussians in front, and those of (grid / 2)² behind that lie inside the ellipsoid's silhouette."""
 
-    def __init__(self, grid: int):
-        self.grid = grid
+    def __init__(self, grid: int, focus: float = 1.0):
+        self.grid, self.focus = grid, focus
 
     def resolution(self, size: int) -> int:
-        """Texels per side that the planes need, at most `size`."""
-        return min(self.grid, size)
+        """Texels per side that the planes need, at most `size` and dividing it."""
+        wanted = self.grid / self.focus
+        return next(size // k for k in (8, 4, 2, 1) if size // k >= wanted or k == 1)
 
     def __call__(self, planes: Tensor, decoder: Decoder) -> tuple[Tensor, Tensor, Reader]:
         """→ anchors [B,N,3], prior [B,N,14], and the function that reads any planes at these places."""
-        x, y = sheet(self.grid, planes.device)
+        x, y, spacing = sheet(self.grid, self.focus, planes.device)
         z, inside = depth_on_ellipsoid(x, y)
         anchors = torch.stack([x, y, z], -1)
-        raw = prior(anchors, inside, 2 * EXTENT / self.grid)
-        x, y = sheet(self.grid // 2, planes.device)
-        z, inside = depth_on_ellipsoid(x, y)
-        behind = torch.stack([x, y, 2 * CENTER[2] - z], -1)[inside]
-        raw = torch.cat([raw, prior(behind, inside[inside], 4 * EXTENT / self.grid)])
+        raw = prior(anchors, inside, spacing)
+        bx, by, bspacing = sheet(self.grid // 2, 1.0, planes.device)
+        bz, binside = depth_on_ellipsoid(bx, by)
+        bx, by, bz, bspacing = (t[binside] for t in (bx, by, bz, bspacing))
+        behind = torch.stack([bx, by, 2 * CENTER[2] - bz], -1)
+        raw = torch.cat([raw, prior(behind, binside[binside], bspacing)])
         anchors = torch.cat([anchors, behind])
         batch = len(planes)
 
-        def texels(plane: Tensor, grid: int) -> Tensor:
-            if plane.shape[-1] != grid:
-                plane = F.interpolate(plane, (grid, grid), mode="bilinear")
-            return plane.flatten(2).transpose(1, 2)
-
         def read(values: Tensor) -> Tensor:
-            front = texels(values.mean(1), self.grid)
-            return torch.cat([front, texels(values[:, 1], self.grid // 2)[:, inside]], 1)
+            return torch.cat([_look_up(values.mean(1), x, y), _look_up(values[:, 1], bx, by)], 1)
 
         return anchors.expand(batch, -1, -1), raw.expand(batch, -1, -1), read
 
@@ -107,15 +118,15 @@ class RaySampling:
     (grid² · 2 · strata) but pruning is left to the opacity test of the rasteriser (α < 1/255 is skipped).
     """
 
-    def __init__(self, grid: int, strata: int = 24):
-        self.grid, self.strata = grid, strata
+    def __init__(self, grid: int, focus: float = 1.0, strata: int = 24):
+        self.grid, self.focus, self.strata = grid, focus, strata
 
     def resolution(self, size: int) -> int:
         return size
 
     def __call__(self, planes: Tensor, decoder: Decoder) -> tuple[Tensor, Tensor, Reader]:
         batch, rays, s = len(planes), self.grid**2, self.strata
-        x, y = sheet(self.grid, planes.device)
+        x, y, _ = sheet(self.grid, self.focus, planes.device)
         near = EXTENT * 0.85
         edges = torch.linspace(near, -near, s + 1, device=planes.device)
         z = (edges[:-1] + edges[1:]) / 2
