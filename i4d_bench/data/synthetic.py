@@ -28,7 +28,7 @@ from i4d_bench.progress import track
 from i4d_bench.render import mesh
 from i4d_bench.types import UserError
 
-VERSION = 2
+VERSION = 3
 """Part of the cache key: raise it when heads or the mesh renderer change what comes out."""
 CHUNK = 8
 """People per part file: what a killed rendering may lose."""

@@ -1,7 +1,8 @@
 """Which Gaussians: where in canonical space the planes are read, one Gaussian per place (PAPER §1, "Which Gaussians").
 
 `plane`: the mean of the three planes, bilinearly resampled, one Gaussian per texel of a grid × grid sheet in front (which
-may be denser in the face: ours), and (ours) a coarser sheet behind, read from the second plane alone: a frontal sheet leaves holes beyond 40° of yaw.
+may be denser in the face: ours), and (ours) a coarser sheet behind, read from the second plane alone: a frontal sheet
+leaves holes beyond 40° of yaw.
 `ray`: grid × grid frontal rays, stratified and importance samples each, read from the triplane.
 """
 
