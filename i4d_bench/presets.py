@@ -143,11 +143,11 @@ def gpu() -> Experiment:
         model=Model(size=128, stem=48, widths=(96, 192, 256), blocks=4, grid=128, bf16=True),
         train=Train(
             warmup=(Stage(600, 128, 128, 16, 4),),
-            stages=(Stage(4000, 128, 128, 16, 4),),
+            stages=(Stage(3600, 128, 128, 16, 4),),
             loss=Loss(lpips=0.5, ssim=0.2),
             validate_every=200,
         ),
-        evaluate=Evaluate(batch=32, reader_steps=1500),
+        evaluate=Evaluate(batch=32, reader_steps=1000),
         overrides={"local_adaln": {"delta_scale": 1.0, "w_std": 0.14}},
     )
 

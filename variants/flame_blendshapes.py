@@ -21,13 +21,14 @@ from variants.base import Fusion, register
 
 MOVING = slice(6, 15)
 """Jaw and eyes in the pose: they drive blendshapes too (an opening mouth shows what was hidden)."""
+WHERE = "rendered worlds and ingested video come with them, other data must bring them"
 ATTRIBUTES = {"means": 3, "scales": 3, "quats": 4, "opacities": 1, "colors": 3}
 
 
 @dataclass
 class Prepared:
     gaussians: Gaussians
-    blendshapes: Tensor  # [B,N,K,14]
+    blendshapes: Tensor  # [B,K,N·14]: laid out for one matrix product per frame
     vertices: Tensor  # [B,N,k] indices of the vertices a Gaussian is bound to
     weights: Tensor  # [B,N,k], they sum to the falloff w_i
     joints: Tensor  # [B,N,5] skinning weights
@@ -65,7 +66,7 @@ class FlameBlendshapes(Fusion):
     def prepare(self, identity: Identity, source: MotionCode) -> Prepared:
         head, code = identity.head, source.flame
         if head is None or code is None:
-            raise UserError("flame_blendshapes needs a parametric head and its coefficients: this data set has none")
+            raise UserError(f"flame_blendshapes needs a parametric head and the source's FLAME coefficients: {WHERE}")
         mesh = head(code.shape, code.expression, code.pose)
         vertices, weights = self._bind(identity.canonical.means.detach(), mesh)
         near = head.weights[vertices]  # [B,N,k,5]
@@ -73,7 +74,7 @@ class FlameBlendshapes(Fusion):
         blendshapes = self.layer2(F.silu(self.layer1(F.layer_norm(identity.m, identity.m.shape[-1:]))))
         return Prepared(
             identity.canonical,
-            blendshapes.unflatten(-1, (self.coefficients, -1)),
+            blendshapes.unflatten(-1, (self.coefficients, -1)).transpose(1, 2).flatten(2).contiguous(),
             vertices,
             weights,
             joints,
@@ -98,28 +99,29 @@ class FlameBlendshapes(Fusion):
     def animate(self, prepared: Prepared, driving: MotionCode) -> Gaussians:
         p, code = prepared, driving.flame
         if code is None:
-            raise UserError("flame_blendshapes needs driving FLAME coefficients: this driver has none")
-        k = len(driving.motion) // len(p.rest)
-        rep = lambda t: t.repeat_interleave(k, 0)  # noqa: E731
+            raise UserError(f"flame_blendshapes needs the driver's FLAME coefficients: {WHERE}")
+        people = len(p.rest)
+        frames = lambda t: t.unflatten(0, (people, -1))  # noqa: E731  [B·k,…] → [B,k,…]: nothing is copied per frame
         # The driver's expression on the source's shape: no leak of the driver's identity.
-        shape = rep(p.source.shape)
-        moved = p.head.unposed(shape, code.expression, code.pose) - rep(p.rest)
-        vertices, batch = rep(p.vertices), torch.arange(len(shape), device=shape.device)[:, None, None]
-        offset = (moved[batch, vertices] * rep(p.weights)[..., None]).sum(2)
-        change = self._psi(code) - rep(self._psi(p.source))
-        delta = torch.einsum("bk,bnka->bna", change, rep(p.blendshapes))
+        shape = p.source.shape.repeat_interleave(len(code.pose) // people, 0)
+        moved = frames(p.head.unposed(shape, code.expression, code.pose)) - p.rest[:, None]
+        person = torch.arange(people, device=shape.device)[:, None, None]
+        bound = moved.transpose(1, 2)[person, p.vertices]  # [B,N,v,k,3]
+        offset = torch.einsum("bnv,bnvfc->bfnc", p.weights, bound)
+        change = frames(self._psi(code)) - self._psi(p.source)[:, None]
+        delta = torch.bmm(change, p.blendshapes).unflatten(-1, (-1, sum(ATTRIBUTES.values())))  # [B,k,N,14]
         position, scale, quat, opacity, color = delta.split(list(ATTRIBUTES.values()), -1)
-        g = p.gaussians.map(rep)
-        A = p.head.joint_transforms(shape, code.pose) @ rep(p.unpose)
-        T = torch.einsum("bnj,bjkl->bnkl", rep(p.joints), A)
+        g = p.gaussians.map(lambda t: t[:, None])
+        A = frames(p.head.joint_transforms(shape, code.pose)) @ p.unpose[:, None]
+        T = torch.einsum("bnj,bfjkl->bfnkl", p.joints, A[..., :3, :])
         means = g.means + offset + position
         return Gaussians(
-            means=(T[..., :3, :3] @ means[..., None])[..., 0] + T[..., :3, 3],
-            quats=_rotate(T[..., :3, :3], g.quats + quat),
+            means=(T[..., :3] * means[..., None, :]).sum(-1) + T[..., 3],
+            quats=_rotate(T[..., :3], g.quats + quat),
             scales=g.scales * torch.exp(scale),
             opacities=_shift(g.opacities, opacity[..., 0]),
             colors=g.colors + color,
-        )
+        ).map(lambda t: t.flatten(0, 1))
 
     def _psi(self, code: FlameCode) -> Tensor:
         expression = code.expression[:, : self.n_expression]
