@@ -74,7 +74,7 @@ class FlameBlendshapes(Fusion):
         blendshapes = self.layer2(F.silu(self.layer1(F.layer_norm(identity.m, identity.m.shape[-1:]))))
         return Prepared(
             identity.canonical,
-            blendshapes.unflatten(-1, (self.coefficients, -1)).transpose(1, 2).flatten(2).contiguous(),
+            blendshapes.unflatten(-1, (self.coefficients, -1)).transpose(1, 2).flatten(2),
             vertices,
             weights,
             joints,
