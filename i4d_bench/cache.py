@@ -24,9 +24,10 @@ def atomic_file(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{os.getpid()}.{path.name}")  # keeps the suffix: np.savez appends a missing .npz
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield partial
-        partial.replace(path)
+        try:
+            yield partial
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
     except OSError as e:
         raise UserError(f"cannot write {path}: {e.strerror or e} (I4D_CACHE names another cache folder)") from e
-    finally:
-        partial.unlink(missing_ok=True)
