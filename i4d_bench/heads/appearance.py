@@ -100,14 +100,20 @@ class Regions:
     nose: np.ndarray
     beard: np.ndarray
     iris: np.ndarray  # radius from the gaze axis on the eyeballs, in iris radii
+    lashes: np.ndarray
     tooth_gap: np.ndarray
     creases: dict[str, tuple[np.ndarray, np.ndarray]]  # name → (normal change [V,3], darkness [V]) at full strength
 
     @staticmethod
     def of(
-        points: Float[np.ndarray, "V 3"], labels: UInt8[np.ndarray, "V"], eyes: Float[np.ndarray, "2 3"], iris: float
+        points: Float[np.ndarray, "V 3"],
+        labels: UInt8[np.ndarray, "V"],
+        eyes: Float[np.ndarray, "2 3"],
+        iris: float,
+        lashes: Float[np.ndarray, "V"] | None = None,
     ) -> Regions:
-        """points: the average head, canonical. eyes: centres of left and right eyeball. iris: radius of the iris."""
+        """points: the average head, canonical. eyes: centres of left and right eyeball. iris: radius of the iris. lashes:
+        how strongly lashes darken a vertex, 0..1, where the mesh knows the rims of its lids."""
         m = points * np.array([1, 1, 1])
         m[:, 0] = np.abs(m[:, 0])
         skin = labels == SKIN
@@ -135,6 +141,7 @@ class Regions:
             nose=_blob(m, (0, 0.04, 0.28), (0.03, 0.03, 0.03)) * skin,
             beard=np.maximum(jaw, mustache).clip(0, 1) * (1 - lips) * skin,
             iris=radius,
+            lashes=np.zeros(len(points)) if lashes is None else lashes,
             tooth_gap=gap,
             creases=_creases(points, skin),
         )
@@ -166,7 +173,7 @@ def _creases(points: np.ndarray, skin: np.ndarray) -> dict[str, tuple[np.ndarray
             f"crow{name}",
             fan * 9,
             outward,
-            _blob(np.stack([x, p[:, 1], p[:, 2]], -1), (0.133, 0.13, 0.15), (0.018, 0.026, 0.05)),
+            0.7 * _blob(np.stack([x, p[:, 1], p[:, 2]], -1), (0.133, 0.13, 0.15), (0.018, 0.026, 0.05)),
         )
         # The nasolabial fold runs from beside the nose to beside the corner of the mouth.
         along = np.clip((0.035 - p[:, 1]) / 0.095, 0, 1)
@@ -221,6 +228,7 @@ def paint(regions: Regions, look: Appearance) -> tuple[Float[np.ndarray, "V 3"],
     albedo = mix(
         albedo, look.hair * (1 + 0.16 * np.sin(p[:, 0] * 90 + 8 * np.sin(p[:, 1] * 25)))[:, None], hair_mask(p, look)
     )
+    albedo = mix(albedo, 0.12 * look.skin + 0.1 * look.hair, 0.85 * regions.lashes)
     nostril = _blob(np.stack([m, p[:, 1], p[:, 2]], -1), (0.013, 0.014, 0.262), (0.006, 0.006, 0.01))
     albedo = albedo * (1 - 0.75 * nostril)[:, None]
     specular = 0.10 + 0.25 * regions.lips + 0.06 * regions.nose
@@ -247,7 +255,7 @@ def hair_mask(points: Float[np.ndarray, "V 3"], look: Appearance) -> Float[np.nd
     height, temples, strength = look.hairline
     m, y, z = np.abs(points[:, 0]), points[:, 1], points[:, 2]
     front = y - (height + temples * np.clip(m / 0.1, 0, 1) - 1.2 * np.clip(m - 0.1, 0, 0.2))
-    side = (-z + 0.075) + 0.55 * (y - 0.19)
+    side = (-z + 0.072) + 0.42 * (y - 0.19)
     grown = np.maximum(
         _soft(front, 0, 0.02) * _soft(y, 0.2, 0.04),
         _soft(side, 0, 0.03) * _soft(y, 0.03 - 0.5 * np.clip(-z, 0, 0.3), 0.05),

@@ -74,7 +74,12 @@ class ProceduralWorld:
             (mesh.POCKET, appearance.INNER_MOUTH),
         ):  # fmt: skip
             labels[parts == part] = label
-        return Regions.of(self.template.vertices, labels, np.stack([EYE, EYE * (-1, 1, 1)]), IRIS)
+        t = self.template
+        across = (np.abs(t.vertices[:, 0]) - EYE[0]) / ALMOND[0]
+        lashes = np.zeros(len(parts))
+        rims = np.unique(t.parent[parts == mesh.LID_EDGE])
+        lashes[rims] = np.where(t.side[rims] > 0, 1.0, 0.3) * (1 - np.clip(np.abs(across[rims]), 0, 1) ** 6)
+        return Regions.of(t.vertices, labels, np.stack([EYE, EYE * (-1, 1, 1)]), IRIS, lashes)
 
     @cached_property
     def face_regions(self) -> np.ndarray:
@@ -95,7 +100,8 @@ class ProceduralWorld:
         on = np.flatnonzero(t.parts == mesh.SKIN)
         cost = ((t.vertices[on][None] - LANDMARKS[:, None]) ** 2).sum(-1)
         cost[65:68] += t.side[on] > 0  # the inner mouth's lower points lie on the lower lip's rim,
-        cost[61:64] += t.side[on] < 0  # the upper ones on the upper lip's
+        cost[60:65] += t.side[on] < 0  # the upper ones on the upper lip's
+        cost[60:68] += t.side[on] == 0
         return on[cost.argmin(1)]
 
     def identity(self, seed: int) -> HeadIdentity:
@@ -139,7 +145,7 @@ class ProceduralWorld:
         linear = t.vertices + np.tensordot(identity.shape, self._fields, 1)
         hair = appearance.hair_mask(t.vertices, identity.appearance) * (t.parts == mesh.SKIN)
         locks = 0.75 + 0.25 * np.sin(t.vertices @ rng.normal(0, 18, 3) + rng.uniform(0, 6))
-        volume = hair * locks * rng.uniform(0.004, 0.045)
+        volume = hair * locks * rng.uniform(0.004, 0.036)
         resting = linear + volume[:, None] * vertex_normals(linear, self.faces)
         amplitude = rng.uniform(0.8, 1.15, len(INDEX))
         amplitude[self.shapes.lid_shares.any((1, 2))] = 1.0  # everyone can close their eyes
@@ -165,7 +171,7 @@ def _landmarks() -> np.ndarray:
     top = [lip(-MOUTH_HALF, 0, 0.234), lip(-0.036, 0.018, 0.25), lip(-0.014, 0.024, 0.258)]
     low = [lip(0.036, -0.020, 0.245), lip(0.014, -0.028, 0.258)]
     outer = [*top, lip(0, 0.020, 0.262), *mirror(top), *low, lip(0, -0.030, 0.26), *mirror(low)]
-    across = (-MOUTH_HALF, -0.022, 0, 0.022, MOUTH_HALF, 0.022, 0, -0.022)
+    across = (-0.052, -0.022, 0, 0.022, 0.052, 0.022, 0, -0.022)
     return np.array([*jaw, (0, -0.18, 0.215), *mirror(jaw), *brow, *mirror(brow), *nose, *eyes, *outer,
                      *[lip(x, 0, 0.25) for x in across]], float)  # fmt: skip
 

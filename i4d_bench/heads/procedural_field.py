@@ -59,8 +59,8 @@ def field(p: Float[np.ndarray, "*B 3"]) -> Float[np.ndarray, "*B"]:
     """Signed distance, negative inside."""
     m = np.stack([np.abs(p[..., 0]), p[..., 1], p[..., 2]], -1)
     # Skull, face, jaw.
-    d = _ellipsoid(m, (0, 0.190, -0.040), (0.188, 0.228, 0.238))
-    d = _join(d, _ellipsoid(m, (0, 0.205, 0.080), (0.150, 0.16, 0.142)), 0.06)
+    d = _ellipsoid(m, (0, 0.185, -0.040), (0.188, 0.222, 0.238))
+    d = _join(d, _ellipsoid(m, (0, 0.202, 0.080), (0.150, 0.155, 0.142)), 0.06)
     d = _join(d, _ellipsoid(m, (0, 0.04, 0.060), (0.146, 0.20, 0.165)), 0.10)
     d = _join(d, _ellipsoid(m, (0, -0.07, 0.090), (0.112, 0.105, 0.138)), 0.08)
     d = _join(d, _cone(m, (0.108, -0.035, 0.000), (0.024, -0.145, 0.190), 0.030, 0.028), 0.07)

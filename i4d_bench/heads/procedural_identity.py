@@ -55,7 +55,7 @@ def _eye_tilt(p):
 
 FIELDS: tuple[tuple[str, Field], ...] = (
     ("head width", _scale(0, 0.045)),
-    ("head height", _scale(1, 0.035, about=0.1)),
+    ("head height", _scale(1, 0.028, about=0.1)),
     ("head depth", _scale(2, 0.035)),
     ("skull width", _scale(0, 0.045, 0.0, 0.25)),
     ("jaw width", _scale(0, 0.065, 0.05, -0.15)),

@@ -233,6 +233,8 @@ def template() -> Template:
     faces = _triangles(skin, quads)
     skin, faces, level = _cut(skin, faces, lambda p: _lid_gauge(p) - 1, _onto_lid)
     faces = faces[(level[faces] >= 0).all(1) & (level[faces] > 0).any(1)]
+    used, faces = np.unique(faces, return_inverse=True)
+    skin = skin[used]
     skin, faces, level = _cut(skin, faces, _mouth_level, _onto_mouth_line)
     pieces = _Pieces()
     pieces.add(*_open_mouth(skin, faces, level), part=SKIN)
@@ -246,7 +248,7 @@ def template() -> Template:
     pieces.pocket(mouth)
     for loop in lids:
         pieces.lid_edge(loop)
-    front = np.array([0, 0.10, 0.19, 0.26, 0.33, 0.38, 0.43, 0.5, 0.62, 0.8, 1.0, 1.25, 1.5])
+    front = np.array([0.10, 0.19, 0.26, 0.33, 0.38, 0.43, 0.5, 0.62, 0.8, 1.0, 1.25, 1.5])
     for part, side in ((EYE_LEFT, 1), (EYE_RIGHT, -1)):
         pieces.add(*sphere(EYE * (side, 1, 1), EYE_RADIUS, front, 28), part=part)
     shell, faces = ear()
@@ -255,7 +257,7 @@ def template() -> Template:
     for side, part, arch in ((1, TEETH_UPPER, (-0.0555, -0.033, -0.022)), (-1, TEETH_LOWER, (-0.0555, -0.075, -0.085))):
         v, f, gum = teeth(*arch)
         pieces.add(v, f, part=np.where(gum, GUM, part), side=side)
-    v, f = sphere((0, -0.076, 0.172), (0.032, 0.011, 0.050), np.linspace(0, np.pi, 13), 16)
+    v, f = sphere(np.array([0, -0.076, 0.172]), np.array([0.032, 0.011, 0.050]), np.linspace(0.2, 2.9, 12), 16)
     pieces.add(v, f, part=TONGUE, side=-1)
     return pieces.template()
 

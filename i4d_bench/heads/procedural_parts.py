@@ -18,11 +18,13 @@ def strip(rows: int, columns: int, closed: bool) -> np.ndarray:
 
 
 def sphere(center, radius, theta, segments) -> Mesh:
-    """A sphere with its pole to +z and rings at the angles theta, as (vertices, faces)."""
+    """A sphere with its pole to +z and rings at the angles theta (rising, above 0)."""
     phi = 2 * np.pi * np.arange(segments) / segments
     t, f = np.meshgrid(theta, phi, indexing="ij")
     v = np.stack([np.sin(t) * np.cos(f), np.sin(t) * np.sin(f), np.cos(t)], -1).reshape(-1, 3)
-    return np.asarray(center) + np.asarray(radius) * v, strip(len(theta), segments, True)
+    first = np.arange(segments)
+    cap = np.stack([np.zeros(segments, int), 1 + first, 1 + (first + 1) % segments], 1)
+    return center + radius * np.concatenate([[[0, 0, 1.0]], v]), np.concatenate([cap, 1 + strip(len(theta), segments, True)])
 
 
 def teeth(edge: float, gum: float, back: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -19,6 +19,8 @@ from i4d_bench.heads.procedural_mesh import Template
 
 MEET = 0.28
 """Where closed lids meet: share of the opening above the lower rim."""
+OVERLAP = 0.0012
+"""How far closed lids cover each other."""
 LIDS = {  # share of their way to the meeting line that the upper and the lower lid go
     "eyeBlink": (1.0, 1.0),
     "eyeSquint": (0.22, 0.85),
@@ -92,6 +94,7 @@ class Shapes:
         sign = np.where(np.abs(above) < 1e-7, t.side, np.sign(above))
         lens = np.sqrt(np.clip(1 - (self.at[:, 0] / MOUTH_HALF) ** 2, 0, 1))
         part = lambda reach: 0.5 * sign * (1 - (1 - lens) * (1 - smooth(np.abs(above), 0, reach)))  # noqa: E731
+        self._apart = sign * np.clip(3 * lens, 0, 1)
         self.upper = 0.5 + part(0.02)  # 1 on the upper lip, 0 on the lower, one half in the corners
         self.joints = np.array([[0, -0.45, -0.05], [0, -0.2, -0.05], [0, 0.05, 0.0], EYE, EYE * (-1, 1, 1)])
         self.skin_weights = self._weights(0.5 - part(0.05 + 0.3 * np.clip(np.abs(self.at[:, 0]) - 0.05, 0, 1)), t)
@@ -147,7 +150,7 @@ class Shapes:
             x = lambda row: (self.rest[row, 0] * np.sign(center[0]) - EYE[0]) / ALMOND[0]  # noqa: B023, E731
             top, bottom = (np.interp(u, x(row), resting[row, 1]) for row in (upper, lower))
             meet = bottom + MEET * (top - bottom)
-            way = np.stack([meet - top, meet - bottom]) * follow
+            way = np.stack([meet - OVERLAP - top, meet + 0.5 * OVERLAP - bottom]) * follow
             out.append(Lids(on, center, resting[on], way))
         return out
 
@@ -202,8 +205,8 @@ class Shapes:
         put("mouthDimple", move(corner, (0.022, 0.022, 0.04), (0.011, 0.004, -0.017)))
         put("mouthUpperUp", move((0.027, -0.037, 0.25), (0.026, 0.026, 0.05), (0.001, 0.018, 0.001), 1))
         put("mouthLowerDown", move((0.027, -0.070, 0.25), (0.028, 0.026, 0.05), (0.002, -0.021, 0.001), 0))
-        put("mouthPress", move((0.026, MOUTH[1] + 0.008, 0.25), (0.026, 0.014, 0.05), (0, -0.005, -0.004), 1))
-        put("mouthPress", move((0.026, MOUTH[1] - 0.009, 0.25), (0.026, 0.016, 0.05), (0, 0.006, -0.004), 0))
+        put("mouthPress", move((0.026, MOUTH[1] + 0.008, 0.25), (0.026, 0.014, 0.05), (0, -0.007, -0.005), 1))
+        put("mouthPress", move((0.026, MOUTH[1] - 0.009, 0.25), (0.026, 0.016, 0.05), (0, 0.007, -0.005), 0))
         put("mouthRollLower", move((0.022, MOUTH[1] - 0.007, 0.25), (0.022, 0.014, 0.05), (0, 0.006, -0.009), 0))
         put("mouthRollUpper", move((0.022, MOUTH[1] + 0.006, 0.25), (0.022, 0.013, 0.05), (0, -0.006, -0.008), 1))
         put("mouthShrugLower", move((0.02, MOUTH[1] - 0.012, 0.25), (0.032, 0.018, 0.04), (0, 0.006, 0.006), 0))
@@ -278,13 +281,14 @@ class Shapes:
         across = np.exp(-0.5 * ((self.at[on, :1] - self.rest[low, 0]) / 0.007) ** 2)
         across /= across.sum(1, keepdims=True)
         fade = np.exp(-0.5 * ((self.at[on, 1] - mouth_line(self.at[on, 0])) / 0.012) ** 2) * self.soft[on]
-        return low, high, on, across * fade[:, None], self.upper[on]
+        return low, high, on, across * fade[:, None], self._apart[on]
 
     def part_lips(self, points: Float[np.ndarray, "V 3"]) -> None:
         """Lips cannot pass through each other: where their rims would, both give way and swell, in place (posed points)."""
-        low, high, on, spread, upper = self._lips
-        overlap = np.clip(points[low, 1] - points[high, 1], 0, None)
-        if overlap.any():
-            give = spread @ overlap
-            points[on, 1] += give * (upper - 0.5)
-            points[on, 2] += 0.25 * give
+        low, high, on, spread, apart = self._lips
+        for _ in range(3):  # each time what the smooth give has left
+            overlap = np.clip(points[low, 1] - points[high, 1], 0, None)
+            if overlap.max() > 1e-4:
+                give = spread @ overlap
+                points[on, 1] += 0.5 * give * apart
+                points[on, 2] += 0.25 * give
