@@ -160,7 +160,8 @@ class Bench:
         rows = triples(self.frames, "test", "recon")
         images = self.loader.sources(rows.source, self.frames.resolution).movedim(1, -1)
         embedded = network.embed(images, torch.from_numpy(self.frames.landmarks[rows.source]).to(images.device))
-        return impostor_mean(embedded, torch.from_numpy(self.frames.identity[rows.source].astype(np.int64)))
+        people = torch.from_numpy(self.frames.identity[rows.source].astype(np.int64))
+        return impostor_mean(embedded.cpu(), people)
 
     def run_design(self, name: str, store: results.Store) -> None:
         """Trains (or resumes), scores, times and stores one design."""
