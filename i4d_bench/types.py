@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -111,26 +112,48 @@ class ParametricHead(Protocol):
 
 
 @dataclass
+class Triplane:
+    """Three planes (xy, xz, zy) that share a trunk: plane k is weight[k] · trunk + bias[k] at every texel.
+
+    Reading and pooling commute with that map, so nobody needs the planes themselves, which are ten times as large.
+    """
+
+    trunk: Float[Tensor, "B K P P"]
+    weight: Float[Tensor, "3 C K"]  # the first FEATURE_DIM of the C channels feed f, the rest m
+    bias: Float[Tensor, "3 C"]
+
+    def full(self) -> Float[Tensor, "B 3 C P P"]:
+        return torch.einsum("kci,bipq->bkcpq", self.weight, self.trunk) + self.bias[..., None, None]
+
+    def pooled(self, side: int) -> Float[Tensor, "B 3 C S S"]:
+        """Averaged to side × side texels."""
+        return Triplane(F.adaptive_avg_pool2d(self.trunk, side), self.weight, self.bias).full()
+
+    def repeat(self, frames: int) -> Triplane:
+        return Triplane(self.trunk.repeat_interleave(frames, 0), self.weight, self.bias)
+
+
+@dataclass
 class Identity:
     """One source image lifted to 3D: all a fusion design may know about the person.
 
     Canonical avatar = decode(f): the source person with the source's own expression.
     """
 
-    planes: Float[Tensor, "B 3 C P P"]  # first FEATURE_DIM channels feed f, the rest m
+    planes: Triplane
     f: Float[Tensor, "B N 48"]
     m: Float[Tensor, "B N M"]
     anchors: Float[Tensor, "B N 3"]  # where in canonical space each Gaussian was sampled
     canonical: Gaussians
     decode: Callable[[Float[Tensor, "B N 48"]], Gaussians]  # Φ, with this identity's priors
-    sample: Callable[[Float[Tensor, "B 3 K P P"]], Float[Tensor, "B N K"]]  # reads planes at the same places as f
+    sample: Callable[[Float[Tensor, "B 3 K P P"]], Float[Tensor, "B N K"]]  # reads any planes at the same places as f
     head: ParametricHead | None = None
 
     def repeat(self, frames: int) -> Identity:
         """Every identity `frames` times in a row: [B, …] → [B·frames, …]."""
         rep = lambda t: t.repeat_interleave(frames, 0)  # noqa: E731
         return Identity(
-            rep(self.planes),
+            self.planes.repeat(frames),
             rep(self.f),
             rep(self.m),
             rep(self.anchors),

@@ -79,7 +79,7 @@ def test_people_do_not_mix(name, tiny):
     swapped = tiny.identity(2)
     swapped = dataclasses.replace(
         swapped,
-        planes=both.planes.flip(0),
+        planes=dataclasses.replace(both.planes, trunk=both.planes.trunk.flip(0)),
         f=both.f.flip(0),
         m=both.m.flip(0),
         canonical=both.canonical.map(lambda t: t.flip(0)),

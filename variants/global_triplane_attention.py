@@ -18,7 +18,7 @@ from i4d_bench.types import FEATURE_DIM, MOTION_DIM, MOTION_TOKENS, Gaussians, I
 from variants.base import Fusion, register
 
 UP = 2
-"""Sub-texels per token side in the decoded residual planes, before bilinear upsampling."""
+"""Texels per token side in the decoded residual planes, which are read bilinearly."""
 
 
 class Attention(nn.Module):
@@ -83,8 +83,7 @@ class GlobalTriplaneAttention(Fusion):
         self.out = nn.Linear(dim, planes * UP**2)
 
     def prepare(self, identity: Identity, source: MotionCode) -> Prepared:
-        planes = identity.planes[:, :, :FEATURE_DIM].flatten(1, 2)
-        pooled = F.adaptive_avg_pool2d(planes, self.side).flatten(2).transpose(1, 2)
+        pooled = identity.planes.pooled(self.side)[:, :, :FEATURE_DIM].flatten(1, 2).flatten(2).transpose(1, 2)
         motion = self.motion(source.tokens) + self.motion_position[:, :MOTION_TOKENS]
         return Prepared(identity, self.embed(pooled) + self.position, motion)
 
@@ -97,8 +96,7 @@ class GlobalTriplaneAttention(Fusion):
         for block in self.blocks:
             x = block(x, motion)
         x = self.out(self.norm(x)).transpose(1, 2).unflatten(2, (self.side, self.side))
-        size = identity.planes.shape[-2:]
-        delta = F.interpolate(F.pixel_shuffle(x, UP), size, mode="bilinear").unflatten(1, (3, FEATURE_DIM))
+        delta = F.pixel_shuffle(x, UP).unflatten(1, (3, FEATURE_DIM))
         # Reading is linear in the planes, so reading what is added equals reading the new planes.
         features = identity.f.repeat_interleave(frames, 0) + self.delta_scale * self._read(identity, delta, frames)
         return identity.decode(features)

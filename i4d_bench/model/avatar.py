@@ -32,8 +32,8 @@ class Backbone(nn.Module):
         sampling = SAMPLINGS[self.config.sampling](grid or self.config.grid, self.config.focus)
         with torch.autocast("cuda", torch.bfloat16, enabled=self.config.bf16 and images.is_cuda):
             planes = self.encoder(images, sampling.resolution(self.config.size))
-        anchors, prior, read = sampling(planes, self.decoder)
-        features = read(planes)
+        anchors, prior, places = sampling(planes, self.decoder)
+        features = places.features(planes)
         f, m = features[..., :FEATURE_DIM], features[..., FEATURE_DIM:]
 
         def decode(f: Float[Tensor, "B N 48"]) -> Gaussians:
@@ -41,7 +41,7 @@ class Backbone(nn.Module):
             own = prior[:1] if self.config.sampling == "plane" else prior.repeat_interleave(len(f) // len(prior), 0)
             return self.decoder(f, own)
 
-        return Identity(planes, f, m, anchors, decode(f), decode, read, head)
+        return Identity(planes, f, m, anchors, decode(f), decode, places.read, head)
 
 
 class Avatar(nn.Module):

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from i4d_bench.types import Triplane
+
 
 class ResBlock(nn.Module):
     def __init__(self, channels: int):
@@ -42,7 +44,7 @@ class TransformerBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """[B,3,S,S] RGB in 0..1 → planes [B,3,C,P,P]; S must be `size`, P ≤ S divides it.
+    """[B,3,S,S] RGB in 0..1 → three planes of C channels, P × P texels; S must be `size`, P ≤ S divides it.
 
     widths: channels at S/2, S/4 and S/8; stem: channels at full resolution, joined there by the image itself.
     """
@@ -60,10 +62,10 @@ class Encoder(nn.Module):
         self.transformer = nn.Sequential(*(TransformerBlock(w3) for _ in range(blocks)), nn.LayerNorm(w3))
         self.up3, self.up2, self.up1 = (nn.Conv2d(a, 4 * b, 1) for a, b in ((w3, w2), (w2, w1), (w1, stem)))
         self.merge2, self.merge1 = ResBlock(w2), ResBlock(w1)
-        self.head = nn.Conv2d(stem + inputs, 3 * channels, 1)
+        self.head = nn.Linear(stem + inputs, 3 * channels)
         self.to(memory_format=torch.channels_last)  # twice as fast, on CPUs too
 
-    def forward(self, images: Float[Tensor, "B 3 S S"], planes: int) -> Float[Tensor, "B 3 C P P"]:
+    def forward(self, images: Float[Tensor, "B 3 S S"], planes: int) -> Triplane:
         axis = torch.linspace(-1, 1, self.size, device=images.device)
         grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy")).expand(len(images), -1, -1, -1)
         inputs = torch.cat([2 * images - 1, grid], 1)
@@ -76,5 +78,6 @@ class Encoder(nn.Module):
         x = self.merge1(F.pixel_shuffle(self.up2(x), 2) + s1)
         x = torch.cat([F.silu(F.pixel_shuffle(self.up1(x), 2)), inputs], 1)
         if planes != self.size:
-            x = F.avg_pool2d(x, self.size // planes)  # the 1 × 1 head commutes with pooling, and is cheaper after it
-        return self.head(x).float().unflatten(1, (3, self.channels))
+            x = F.avg_pool2d(x, self.size // planes)
+        weight, bias = self.head.weight.unflatten(0, (3, -1)), self.head.bias.unflatten(0, (3, -1))
+        return Triplane(x.float(), weight, bias)

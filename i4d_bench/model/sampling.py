@@ -8,7 +8,7 @@ leaves holes beyond 40° of yaw.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from i4d_bench.model.decoder import MAX_SCALE, Decoder
-from i4d_bench.types import FEATURE_DIM
-
-Reader = Callable[[Float[Tensor, "B 3 K P P"]], Float[Tensor, "B N K"]]
-"""Reads any planes at the places of the Gaussians."""
+from i4d_bench.types import FEATURE_DIM, Triplane
 
 EXTENT = 0.47
 """Half side of the square (canonical x, y) that the planes cover; ±EXTENT in z as well."""
@@ -75,10 +72,44 @@ def _look_up(planes: Float[Tensor, "B K P P"], x: Tensor, y: Tensor) -> Float[Te
     return looked[:, :, 0].transpose(1, 2)
 
 
-def read_planes(planes: Float[Tensor, "B 3 K P P"], points: Float[Tensor, "B N 3"]) -> Float[Tensor, "B N K"]:
-    """Bilinear look-up in the xy, xz and zy planes, averaged (PAPER §1 [C])."""
+@dataclass
+class Look:
+    """Where a mixture of the three planes is read: coordinates [N] or [B,N], canonical."""
+
+    mix: tuple[float, float, float]
+    x: Tensor
+    y: Tensor
+
+
+class Places:
+    """Where planes are read for the Gaussians: groups of them side by side, each the sum of its looks."""
+
+    def __init__(self, *groups: tuple[Look, ...]):
+        self.groups = groups
+
+    def read(self, planes: Float[Tensor, "B 3 K P P"]) -> Float[Tensor, "B N K"]:
+        def one(look):
+            mixed = sum(w * planes[:, k] for k, w in enumerate(look.mix) if w)
+            return _look_up(mixed, look.x, look.y)
+
+        return torch.cat([sum(map(one, group)) for group in self.groups], 1)
+
+    def features(self, planes: Triplane, channels: slice = slice(None)) -> Float[Tensor, "B N C"]:
+        """What `read` gives for the full planes: the trunk is read first, its map applied at the places alone."""
+
+        def one(look):
+            mix = planes.weight.new_tensor(look.mix)
+            weight = torch.einsum("k,kci->ci", mix, planes.weight[:, channels])
+            return F.linear(_look_up(planes.trunk, look.x, look.y), weight, mix @ planes.bias[:, channels])
+
+        return torch.cat([sum(map(one, group)) for group in self.groups], 1)
+
+
+def triplane_places(points: Float[Tensor, "B N 3"]) -> Places:
+    """The mean of the xy, xz and zy planes (PAPER §1 [C])."""
     x, y, z = points.unbind(-1)
-    return sum(_look_up(planes[:, k], *c) for k, c in enumerate(((x, y), (x, z), (z, y)))) / 3
+    third = 1 / 3
+    return Places((Look((third, 0, 0), x, y), Look((0, third, 0), x, z), Look((0, 0, third), z, y)))
 
 
 class PlaneSampling:
@@ -92,24 +123,21 @@ class PlaneSampling:
         wanted = self.grid / self.focus
         return next(size // k for k in (8, 4, 2, 1) if size // k >= wanted or k == 1)
 
-    def __call__(self, planes: Tensor, decoder: Decoder) -> tuple[Tensor, Tensor, Reader]:
-        """→ anchors [B,N,3], prior [B,N,14], and the function that reads any planes at these places."""
-        x, y, spacing = sheet(self.grid, self.focus, planes.device)
+    def __call__(self, planes: Triplane, decoder: Decoder) -> tuple[Tensor, Tensor, Places]:
+        """→ anchors [B,N,3], prior [B,N,14], and the places where planes are read."""
+        device, batch = planes.trunk.device, len(planes.trunk)
+        x, y, spacing = sheet(self.grid, self.focus, device)
         z, inside = depth_on_ellipsoid(x, y)
         anchors = torch.stack([x, y, z], -1)
         raw = prior(anchors, inside, spacing)
-        bx, by, bspacing = sheet(self.grid // 2, 1.0, planes.device)
+        bx, by, bspacing = sheet(self.grid // 2, 1.0, device)
         bz, binside = depth_on_ellipsoid(bx, by)
         bx, by, bz, bspacing = (t[binside] for t in (bx, by, bz, bspacing))
         behind = torch.stack([bx, by, 2 * CENTER[2] - bz], -1)
         raw = torch.cat([raw, prior(behind, binside[binside], bspacing)])
         anchors = torch.cat([anchors, behind])
-        batch = len(planes)
-
-        def read(values: Tensor) -> Tensor:
-            return torch.cat([_look_up(values.mean(1), x, y), _look_up(values[:, 1], bx, by)], 1)
-
-        return anchors.expand(batch, -1, -1), raw.expand(batch, -1, -1), read
+        places = Places((Look((1 / 3,) * 3, x, y),), (Look((0, 1, 0), bx, by),))
+        return anchors.expand(batch, -1, -1), raw.expand(batch, -1, -1), places
 
 
 class RaySampling:
@@ -125,28 +153,29 @@ class RaySampling:
     def resolution(self, size: int) -> int:
         return size
 
-    def __call__(self, planes: Tensor, decoder: Decoder) -> tuple[Tensor, Tensor, Reader]:
-        batch, rays, s = len(planes), self.grid**2, self.strata
-        x, y, _ = sheet(self.grid, self.focus, planes.device)
+    def __call__(self, planes: Triplane, decoder: Decoder) -> tuple[Tensor, Tensor, Places]:
+        device, batch, rays, s = planes.trunk.device, len(planes.trunk), self.grid**2, self.strata
+        x, y, _ = sheet(self.grid, self.focus, device)
         near = EXTENT * 0.85
-        edges = torch.linspace(near, -near, s + 1, device=planes.device)
+        edges = torch.linspace(near, -near, s + 1, device=device)
         z = (edges[:-1] + edges[1:]) / 2
         first = torch.stack([x[:, None].expand(-1, s), y[:, None].expand(-1, s), z.expand(rays, -1)], -1)
         first = first.reshape(1, rays * s, 3).expand(batch, -1, -1)
         with torch.no_grad():
-            opacity = decoder(read_planes(planes[:, :, :FEATURE_DIM], first), self._prior(first)).opacities
+            features = triplane_places(first).features(planes, slice(FEATURE_DIM))
+            opacity = decoder(features, self._prior(first)).opacities
             alpha = opacity.unflatten(1, (rays, s))
             seen = torch.cumprod(1 - alpha + 1e-6, -1)
             weight = alpha * torch.cat([torch.ones_like(seen[..., :1]), seen[..., :-1]], -1) + 1e-3
             cdf = F.pad(torch.cumsum(weight, -1) / weight.sum(-1, keepdim=True), (1, 0))
-            quantile = ((torch.arange(s, device=planes.device) + 0.5) / s).expand(batch, rays, s).contiguous()
+            quantile = ((torch.arange(s, device=device) + 0.5) / s).expand(batch, rays, s).contiguous()
             right = torch.searchsorted(cdf, quantile, right=True).clamp(1, s)
             lo, hi = cdf.gather(-1, right - 1), cdf.gather(-1, right)
             t = (quantile - lo) / (hi - lo).clamp_min(1e-6)
             z2 = edges[right - 1] + t * (edges[right] - edges[right - 1])
         second = torch.stack([x[:, None].expand(z2.shape), y[:, None].expand(z2.shape), z2], -1).flatten(1, 2)
         anchors = torch.cat([first, second], 1)
-        return anchors, self._prior(anchors), lambda values: read_planes(values, anchors)
+        return anchors, self._prior(anchors), triplane_places(anchors)
 
     def _prior(self, anchors: Tensor) -> Tensor:
         centred = (anchors - anchors.new_tensor(CENTER)) / anchors.new_tensor(RADII)
