@@ -225,5 +225,8 @@ def build(store: Store) -> tuple[list[Column], list[Column], dict[str, Record]]:
     table = pairs(store)
     write_text(store.folder / "pairs.csv", table.to_csv(index=False, float_format="%.6g"))
     head = f"Differences from {BASELINE}; p after Holm over the designs.\n\n"
-    write_text(store.folder / "pairs.md", head + (table.to_markdown(index=False, floatfmt=".4g") if len(table) else "none") + "\n")
+    write_text(
+        store.folder / "pairs.md",
+        head + (table.to_markdown(index=False, floatfmt=".4g") if len(table) else "none") + "\n",
+    )
     return columns, more, records
