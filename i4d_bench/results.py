@@ -112,11 +112,18 @@ def environment() -> dict[str, Any]:
     git = lambda *a: subprocess.run(["git", "-C", root, *a], capture_output=True, text=True).stdout.strip()  # noqa: E731
     dirty = bool(git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!reports"))
     return {
-        "commit": git("rev-parse", "HEAD")[:12] or None,
+        "commit": (git("rev-parse", "HEAD") or _archived_commit(root))[:12] or None,
         "dirty": dirty,
         "hardware": hardware_name(),
         "versions": versions,
     }
+
+
+def _archived_commit(root: Path) -> str:
+    """What `git archive` wrote into a source tarball; empty elsewhere."""
+    note = root / ".git_archival.txt"
+    text = note.read_text().strip() if note.exists() else ""
+    return "" if text.startswith("$") else text
 
 
 class Store:
