@@ -107,8 +107,9 @@ def animate(
     trained = load_run(run, device)
     size, model_size = trained.experiment.world.resolution, trained.experiment.model.size
     head = open_head(trained.experiment, device)
-    person = with_flame(open_source(source, model, size), head)
-    drivers = with_flame(open_driving(driving, model, size, max_frames), head)
+    person, drivers = open_source(source, model, size), open_driving(driving, model, size, max_frames)
+    own = lambda f: f if f.flame([0]) is not None and not trained.experiment.flame else with_flame(f, head)  # noqa: E731
+    person, drivers = own(person), own(drivers)
     loaders = [Loader(f, _driver(trained.experiment, f), device) for f in (person, drivers)]
     identity = trained.avatar.backbone.lift(loaders[0].sources(np.array([0]), model_size), head=head)
     prepared = trained.avatar.fusion.prepare(identity, loaders[0].code(np.array([0])))

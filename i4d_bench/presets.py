@@ -99,6 +99,7 @@ class Experiment:
     train: Train
     evaluate: Evaluate
     driver: str = "oracle"
+    flame: str | None = None  # a FLAME file in place of the world's exported head
     seed: int = 0
     designs: tuple[str, ...] = ("local_adaln", "global_triplane_attention", "flame_blendshapes", "static")
     overrides: dict[str, dict[str, Any]] = field(default_factory=dict)  # per design

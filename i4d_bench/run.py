@@ -22,7 +22,8 @@ from i4d_bench.data.frames import Frames, open_frames
 from i4d_bench.data.loader import Loader
 from i4d_bench.data.splits import SPLITS, split_of, triples
 from i4d_bench.evaluate import Evaluator, Scores
-from i4d_bench.heads.flame import FlameModel
+from i4d_bench.heads.flame import FlameModel, load
+from i4d_bench.heads.transfer import transfer_expressions
 from i4d_bench.metrics.expression import Reader, VideoReader, train_reader
 from i4d_bench.metrics.identity import Embedder, embedder, impostor_mean
 from i4d_bench.metrics.image import load_lpips
@@ -216,26 +217,32 @@ class Bench:
 def open_data(experiment: Experiment) -> tuple[Frames, str]:
     """The data set, with coefficients of the parametric head, and where those come from."""
     world = experiment.world
-    if world.kind != "clips":
-        return open_frames(synthetic.build(world)), "least squares on the true mesh"
-    if not world.path:
+    if world.kind == "clips" and not world.path:
         raise UserError("real video needs --data FOLDER, a data set made by `i4d-bench ingest`")
-    frames = open_frames(Path(world.path))
-    return with_flame(
-        frames, open_head(experiment, torch.device("cpu"))
-    ), "mapped from MediaPipe's 52 blendshapes, average shape"
+    frames = open_frames(Path(world.path) if world.kind == "clips" else synthetic.build(world))
+    if world.kind != "clips" and not experiment.flame:
+        return frames, "shape by least squares on the true mesh, expression from the true ARKit coefficients"
+    whose = f"{Path(experiment.flame).name}'s" if experiment.flame else "the embedded head's"
+    measured = "MediaPipe's 52 blendshapes" if world.kind == "clips" else "the true ARKit coefficients"
+    note = f"{whose} components, mapped from {measured}, average shape"
+    return with_flame(frames, open_head(experiment, torch.device("cpu"))), note
 
 
 def open_head(experiment: Experiment, device: torch.device) -> FlameModel:
-    """The world's parametric head; on real video the embedded world's."""
+    """The world's parametric head (on real video the embedded world's), or the experiment's own FLAME file."""
     kind = experiment.world.kind
-    return synthetic.exported_head("procedural" if kind == "clips" else kind).to(device)
+    head = synthetic.exported_head("procedural" if kind == "clips" else kind)
+    if experiment.flame:
+        own = load(experiment.flame)
+        if own.arkit_pose is None:
+            share = transfer_expressions(own, head)
+            console.print(f"{experiment.flame}: {share:.0%} of the 52 expressions' motion lies in its components")
+        head = own
+    return head.to(device)
 
 
 def with_flame(frames: Frames, head: FlameModel) -> Frames:
-    """Adds coefficients to frames that have none: expression and pose mapped from the 52 blendshapes, average shape."""
-    if frames.flame([0]) is not None:
-        return frames
+    """Coefficients of `head`: expression and pose mapped from the 52 expression coefficients, average shape."""
     e = torch.from_numpy(np.asarray(frames.coefficients, np.float32))
     codes = {
         "flame_shape": np.zeros((len(e), head.n_shape), np.float32),
