@@ -1,10 +1,10 @@
 """The suite's commands. All sessions share one environment, `.venv`, made once: torch is 6 GB.
 
-    nox -s ablations            train and evaluate the designs, write tables and figures under reports/
-    nox -s tests                the test suite
-    nox -s benchmarks           the speed suite (pytest --benchmark-only)
-    nox -s figures              rebuild every table and figure from the stored results
-    nox -s lint
+nox -s ablations            train and evaluate the designs, write tables and figures under reports/
+nox -s tests                the test suite
+nox -s benchmarks           the speed suite (pytest --benchmark-only)
+nox -s figures              rebuild every table and figure from the stored results
+nox -s lint
 """
 
 from __future__ import annotations

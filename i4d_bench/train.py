@@ -158,9 +158,7 @@ class Trainer:
 
 
 @torch.no_grad()
-def driving_gap(
-    avatar: Avatar, loader: Loader, rows: Triples, head, batch: int = 16
-) -> dict[str, Tensor]:
+def driving_gap(avatar: Avatar, loader: Loader, rows: Triples, head, batch: int = 16) -> dict[str, Tensor]:
     """PSNR in eyes and mouth with the right driving code (`psnr_regions`), and what it gains over the source's own (`gap`), dB."""
     out: dict[str, list[Tensor]] = {"gap": [], "psnr_regions": []}
     for i in range(0, len(rows), batch):

@@ -36,7 +36,9 @@ def random_arrays(seed=0):
 
 def model_of(arrays) -> flame.FlameModel:
     a = arrays
-    return flame.FlameModel(a["v_template"], a["shapedirs"], a["posedirs"], a["J_regressor"], a["weights"], PARENTS, a["f"], S)
+    return flame.FlameModel(
+        a["v_template"], a["shapedirs"], a["posedirs"], a["J_regressor"], a["weights"], PARENTS, a["f"], S
+    )
 
 
 def test_equals_smplx():
@@ -155,7 +157,9 @@ def test_flat_pose_correctives_mean_the_same(tmp_path):
     np.testing.assert_allclose(flame.load(tmp_path / "flame.pkl").posedirs, a["posedirs"] / 0.38, rtol=1e-6)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a pickle", b"\x80\x02}q\x00", resaved(4)[:-5000], b"PK\x03\x04 cut off"])
+@pytest.mark.parametrize(
+    "content", [b"", b"not a pickle", b"\x80\x02}q\x00", resaved(4)[:-5000], b"PK\x03\x04 cut off"]
+)
 @pytest.mark.parametrize("name", ["flame2023.pkl", "flame.npz"])
 def test_a_damaged_file_is_one_sentence(tmp_path, content, name):
     path = tmp_path / name

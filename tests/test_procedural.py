@@ -133,7 +133,9 @@ def test_linear_offsets_add_up(world):
     one, two, both = (world.vertices(person, e, linear=True) - neutral for e in (a, b, a + b))
     np.testing.assert_allclose(one + two, both, atol=1e-7)
     half = replace(person, shape=person.shape / 2)
-    np.testing.assert_allclose(world.vertices(half, np.zeros(52), linear=True), (neutral + world.template.vertices) / 2, atol=1e-9)
+    np.testing.assert_allclose(
+        world.vertices(half, np.zeros(52), linear=True), (neutral + world.template.vertices) / 2, atol=1e-9
+    )
 
 
 def test_weights_and_pose(world):
@@ -171,7 +173,11 @@ def test_gaze_turns_the_eyeball_about_its_centre(world):
 def test_blinking_hides_the_eyeballs(world, seed):
     person, colors = world.identity(seed), painted(world)
     opened = (photograph(world, person, expression(), colors) == 1).sum()
-    for e in (expression(eyeBlink=1), expression(eyeBlink=1, eyeLookDown=0.6, eyeSquint=0.6), expression(eyeBlink=1, eyeWide=0.3)):
+    for e in (
+        expression(eyeBlink=1),
+        expression(eyeBlink=1, eyeLookDown=0.6, eyeSquint=0.6),
+        expression(eyeBlink=1, eyeWide=0.3),
+    ):
         closed = (photograph(world, person, e, colors) == 1).sum()
         assert opened > 110
         assert closed <= 0.02 * opened
@@ -235,11 +241,17 @@ def test_symmetric_people_make_symmetric_faces(world):
     person = replace(world.identity(0), shape=np.zeros(len(FIELDS)))
     on = np.random.default_rng(0).choice(len(world.template.vertices), 1500, replace=False)
     v, p, side = world.template.vertices, world.template.parts, world.template.side
-    other = np.select([p == parts.EYE_LEFT, p == parts.EYE_RIGHT], [np.uint8(parts.EYE_RIGHT), np.uint8(parts.EYE_LEFT)], p)
+    other = np.select(
+        [p == parts.EYE_LEFT, p == parts.EYE_RIGHT], [np.uint8(parts.EYE_RIGHT), np.uint8(parts.EYE_LEFT)], p
+    )
     away = lambda i: np.abs(v[i] * (-1, 1, 1) - v).sum(1) + (other != p[i]) + 0.001 * (side != side[i])  # noqa: E731
     mirror = np.array([away(i).argmin() for i in on])
     assert np.abs(v[on] * (-1, 1, 1) - v[mirror]).max() < 1e-6
-    for e in (expression(mouthSmile=1, jawOpen=0.5), expression(eyeBlink=0.6, browDown=1), expression(cheekPuff=1, eyeLookUp=1)):
+    for e in (
+        expression(mouthSmile=1, jawOpen=0.5),
+        expression(eyeBlink=0.6, browDown=1),
+        expression(cheekPuff=1, eyeLookUp=1),
+    ):
         posed = world.vertices(person, e, linear=True)
         np.testing.assert_allclose(posed[on] * (-1, 1, 1), posed[mirror], atol=1e-6)
 
@@ -308,7 +320,9 @@ def test_any_expression_of_anyone_is_a_finite_head(world):
         assert np.isfinite(v).all() and np.abs(v).max() < 0.9
         np.testing.assert_allclose(np.linalg.norm(s.normals, axis=1), 1, atol=1e-6)
         assert s.albedo.min() >= 0 and s.albedo.max() <= 1 and s.specular.min() >= 0 and s.specular.max() <= 1
-        assert np.abs(v - world.vertices(person, e, linear=True)).max() < 0.08  # correctives correct, they do not replace
+        assert (
+            np.abs(v - world.vertices(person, e, linear=True)).max() < 0.08
+        )  # correctives correct, they do not replace
 
 
 def test_mouth_and_eyes_are_labelled(world):

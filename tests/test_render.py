@@ -47,7 +47,9 @@ def both(backend, width, height, count, device="cpu", size=0.02, batch=2):
         background = torch.rand(batch, 3, generator=torch.Generator().manual_seed(5)).to(device).requires_grad_()
         image = render(gaussians, camera(batch, width, height, device=device), background, name)
         weight = torch.rand(image.rgb.shape, generator=torch.Generator().manual_seed(6)).to(device)
-        (image.rgb * weight).sum().add((image.alpha * weight[..., :1]).sum()).add((image.depth * weight[..., 1:2]).sum()).backward()
+        (image.rgb * weight).sum().add((image.alpha * weight[..., :1]).sum()).add(
+            (image.depth * weight[..., 1:2]).sum()
+        ).backward()
         grads = {f: getattr(gaussians, f).grad for f in FIELDS} | {"background": background.grad}
         out.append((image.detach(), grads))
     return out

@@ -57,9 +57,7 @@ def frame_count(path: str | Path) -> int:
         return stream.frames or sum(packet.size > 0 for packet in _packets(container, stream))
 
 
-def read_frames(
-    path: str | Path, damaged: list[int] | None = None
-) -> Iterator[tuple[int, UInt8[np.ndarray, "H W 3"]]]:
+def read_frames(path: str | Path, damaged: list[int] | None = None) -> Iterator[tuple[int, UInt8[np.ndarray, "H W 3"]]]:
     """Yields (frame number, RGB) in order of presentation.
 
     damaged: takes the numbers of the frames that could not be decoded, the missing end of a truncated file included;

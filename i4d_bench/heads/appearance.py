@@ -164,7 +164,12 @@ def _creases(points: np.ndarray, skin: np.ndarray) -> dict[str, tuple[np.ndarray
         np.array([1.0, 0, 0]),
         _blob(p, (0, 0.19, 0.24), (0.014, 0.03, 0.04)),
     )
-    add("chin", 2 * np.pi * p[:, 1] / 0.024, np.array([0, 1.0, 0]), 0.5 * _blob(p, (0, -0.135, 0.23), (0.03, 0.025, 0.05)))
+    add(
+        "chin",
+        2 * np.pi * p[:, 1] / 0.024,
+        np.array([0, 1.0, 0]),
+        0.5 * _blob(p, (0, -0.135, 0.23), (0.03, 0.025, 0.05)),
+    )
     for name, side in (("Left", 1), ("Right", -1)):
         x = side * p[:, 0]
         fan = np.arctan2(p[:, 1] - 0.13, x - 0.1)
@@ -220,7 +225,7 @@ def paint(regions: Regions, look: Appearance) -> tuple[Float[np.ndarray, "V 3"],
     thickness, arch, strength = look.brow
     along = np.clip((m - 0.022) / 0.108, 0, 1)  # from the nose to the temple
     middle = 0.182 + arch * np.sin(np.pi * np.minimum(along / 1.3, 1)) + 0.006 * along
-    brow = np.exp(-np.abs((p[:, 1] - middle) / (thickness * (1.05 - 0.6 * along**2))) ** 2.5)
+    brow = np.exp(-(np.abs((p[:, 1] - middle) / (thickness * (1.05 - 0.6 * along**2))) ** 2.5))
     brow *= _soft(m, 0.024, 0.018) * (1 - _soft(m, 0.122, 0.03)) * (p[:, 2] > 0.05)
     albedo = mix(albedo, look.hair, strength * brow)
     sockets = _blob(np.stack([m, p[:, 1], p[:, 2]], -1), (0.084, 0.115, 0.21), (0.03, 0.012, 0.05))

@@ -12,7 +12,7 @@ REGIONS = ("background", "head", "eyes", "mouth")
 """Label of a pixel or a triangle. `eyes` holds lids, eyeballs and their surround; `mouth` lips, teeth, tongue, surround."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # two are equal when they are one: worlds cache by identity
 class HeadIdentity:
     """One person: everything that stays when the expression changes."""
 

@@ -1,6 +1,6 @@
 """FLAME-format heads: loader for real FLAME files and for our own exports, and the model itself (PAPER §5).
 
-    V(β, ψ, θ) = LBS(T + B_s β + B_e ψ + B_p (R(θ) − I), J(T + B_s β), θ, weights)
+V(β, ψ, θ) = LBS(T + B_s β + B_e ψ + B_p (R(θ) − I), J(T + B_s β), θ, weights)
 """
 
 from __future__ import annotations

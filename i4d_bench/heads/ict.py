@@ -6,6 +6,7 @@ Needs the model as one .npz (`template`, `identity`, `expression`, `expression_n
 
 from __future__ import annotations
 
+import zipfile
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -55,7 +56,7 @@ class IctWorld:
                 expression = data["expression"][:, :DRAWN].astype(np.float32) / UNIT
                 names = [str(n) for n in data["expression_names"]]
                 quads = data["faces_quad"]
-        except (OSError, ValueError, KeyError) as e:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
             raise UserError(f"{path} is not ICT-FaceKit's file as .npz ({e})") from e
         quads = quads[(quads < DRAWN).all(1)]
         self.faces = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]]).astype(np.int32)
@@ -112,16 +113,16 @@ class IctWorld:
         return HeadIdentity(seed, shape, Appearance.sample(np.random.default_rng([seed, 12])))
 
     def joints(self, identity: HeadIdentity) -> Float[np.ndarray, "5 3"]:
-        neutral = self._person(identity.seed)[0]
+        neutral = self._person(identity)[0]
         return np.array([[0, -0.45, -0.05], [0, -0.2, -0.05], [0, 0.05, 0], *(neutral[e].mean(0) for e in EYES)])
 
     def pose(self, expression: Float[np.ndarray, "52"]) -> Float[np.ndarray, "15"]:
         return pose(expression, jaw=False)
 
     @lru_cache(maxsize=64)  # noqa: B019  (one world lives as long as the process)
-    def _person(self, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _person(self, identity: HeadIdentity) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Resting head, hair volume, and how strongly this person makes each expression."""
-        identity, rng = self.identity(seed), np.random.default_rng([seed, 13])
+        rng = np.random.default_rng([identity.seed, 13])
         neutral = self._rest + np.tensordot(identity.shape.astype(np.float32), self._identity, 1)
         hair = appearance.hair_mask(self._rest, identity.appearance) * (np.arange(DRAWN) < FACE.stop)
         thick = rng.uniform(0.0, 0.03) * (0.7 + 0.3 * np.sin(self._rest @ rng.normal(0, 18, 3) + rng.uniform(0, 6)))
@@ -129,7 +130,7 @@ class IctWorld:
         return neutral, volume, rng.uniform(0.85, 1.15, len(NAMES))
 
     def vertices(self, identity: HeadIdentity, expression, linear: bool = False) -> Float[np.ndarray, "V 3"]:
-        neutral, volume, amplitude = self._person(identity.seed)
+        neutral, volume, amplitude = self._person(identity)
         joints, angles = self.joints(identity), self.pose(expression)
         if linear:
             return skin(neutral + self._express(expression), joints, angles, self.skin_weights)
@@ -156,9 +157,9 @@ class IctWorld:
         return out
 
     @lru_cache(maxsize=64)  # noqa: B019
-    def _paint(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        return appearance.paint(self.regions, self.identity(seed).appearance)
+    def _paint(self, identity: HeadIdentity) -> tuple[np.ndarray, np.ndarray]:
+        return appearance.paint(self.regions, identity.appearance)
 
     def surface(self, identity: HeadIdentity, expression, vertices) -> Surface:
         normals = vertex_normals(vertices, self.faces)
-        return appearance.surface(self.regions, identity.appearance, self._paint(identity.seed), expression, normals)
+        return appearance.surface(self.regions, identity.appearance, self._paint(identity), expression, normals)

@@ -106,7 +106,9 @@ class ProceduralWorld:
 
     def identity(self, seed: int) -> HeadIdentity:
         rng = np.random.default_rng([seed, 1])
-        return HeadIdentity(seed, rng.normal(0, 1, len(FIELDS)).clip(-2, 2), Appearance.sample(np.random.default_rng([seed, 2])))
+        return HeadIdentity(
+            seed, rng.normal(0, 1, len(FIELDS)).clip(-2, 2), Appearance.sample(np.random.default_rng([seed, 2]))
+        )
 
     def joints(self, identity: HeadIdentity) -> Float[np.ndarray, "5 3"]:
         return self.shapes.joints + np.tensordot(identity.shape, self._joint_fields, 1)
@@ -130,7 +132,9 @@ class ProceduralWorld:
 
     def surface(self, identity: HeadIdentity, expression, vertices) -> Surface:
         normals = vertex_normals(vertices, self.faces)
-        return appearance.surface(self.regions, identity.appearance, self._person(identity).painted, expression, normals)
+        return appearance.surface(
+            self.regions, identity.appearance, self._person(identity).painted, expression, normals
+        )
 
     def _person(self, identity: HeadIdentity) -> _Person:
         """Remembered by the identity object itself (which the entry keeps alive), so that a changed copy is another person."""
@@ -161,9 +165,23 @@ def _landmarks() -> np.ndarray:
     mirror = lambda points: [(-x, y, z) for x, y, z in points[::-1]]  # noqa: E731
     jaw = [(-0.172, 0.10, 0.03), (-0.168, 0.05, 0.035), (-0.155, 0.0, 0.045), (-0.145, -0.045, 0.06), (-0.122, -0.09, 0.10),
            (-0.092, -0.13, 0.15), (-0.06, -0.16, 0.19), (-0.03, -0.175, 0.21)]  # fmt: skip
-    brow = [(-0.125, 0.18, 0.19), (-0.105, 0.195, 0.21), (-0.08, 0.2, 0.225), (-0.055, 0.195, 0.235), (-0.03, 0.185, 0.24)]
+    brow = [
+        (-0.125, 0.18, 0.19),
+        (-0.105, 0.195, 0.21),
+        (-0.08, 0.2, 0.225),
+        (-0.055, 0.195, 0.235),
+        (-0.03, 0.185, 0.24),
+    ]
     wing = [(-0.026, 0.012, 0.255), (-0.013, 0.008, 0.265)]
-    nose = [(0, 0.15, 0.235), (0, 0.11, 0.25), (0, 0.075, 0.275), (0, 0.04, 0.305), *wing, (0, 0.006, 0.265), *mirror(wing)]
+    nose = [
+        (0, 0.15, 0.235),
+        (0, 0.11, 0.25),
+        (0, 0.075, 0.275),
+        (0, 0.04, 0.305),
+        *wing,
+        (0, 0.006, 0.265),
+        *mirror(wing),
+    ]
     a, b = ALMOND
     eye = [(-a, 0.0), (-a / 3, 0.95 * b), (a / 3, 0.95 * b), (a, 0.0), (a / 3, -0.85 * b), (-a / 3, -0.85 * b)]
     eyes = [(s * EYE[0] + x, EYE[1] + y, 0.223) for s in (-1, 1) for x, y in eye]

@@ -24,7 +24,9 @@ def sphere(center, radius, theta, segments) -> Mesh:
     v = np.stack([np.sin(t) * np.cos(f), np.sin(t) * np.sin(f), np.cos(t)], -1).reshape(-1, 3)
     first = np.arange(segments)
     cap = np.stack([np.zeros(segments, int), 1 + first, 1 + (first + 1) % segments], 1)
-    return center + radius * np.concatenate([[[0, 0, 1.0]], v]), np.concatenate([cap, 1 + strip(len(theta), segments, True)])
+    return center + radius * np.concatenate([[[0, 0, 1.0]], v]), np.concatenate(
+        [cap, 1 + strip(len(theta), segments, True)]
+    )
 
 
 def teeth(edge: float, gum: float, back: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -34,7 +36,14 @@ def teeth(edge: float, gum: float, back: float) -> tuple[np.ndarray, np.ndarray,
     nearest = np.abs(angle / TOOTH - np.round(angle / TOOTH)) * 2  # 0 in a gap, 1 in the middle of a tooth
     swell = 0.0016 * np.sqrt(nearest)
     rows = []
-    for y, pull in ((edge, -0.006), (edge, 0.0), (edge + 0.35 * (gum - edge), 0.001), (gum, 0.0), (gum, 0.0015), (back, 0.002)):
+    for y, pull in (
+        (edge, -0.006),
+        (edge, 0.0),
+        (edge + 0.35 * (gum - edge), 0.001),
+        (gum, 0.0),
+        (gum, 0.0015),
+        (back, 0.002),
+    ):
         radius = arch + pull + swell * (y != back)
         uneven = 0.0015 * (1 - nearest) ** 2 * np.sign(gum - edge) * (y == edge)
         rows.append(np.stack([radius * np.sin(angle), y + uneven, 0.185 + radius * np.cos(angle)], -1))
@@ -55,7 +64,12 @@ def ear() -> Mesh:
     out = []
     for k, (r, lift) in enumerate(rings):
         front = np.clip(-c, 0, 1) ** 2  # towards the face the shell sinks into the cheek
-        up = lift - 0.012 * front * (r > 0.5) * (k < 9) + 0.012 * r * r * np.clip(c, 0, 1) - 0.4 * lift * lobe * (r > 0.3)
+        up = (
+            lift
+            - 0.012 * front * (r > 0.5) * (k < 9)
+            + 0.012 * r * r * np.clip(c, 0, 1)
+            - 0.4 * lift * lobe * (r > 0.3)
+        )
         out.append(np.stack([up, r * length * np.sign(s), -r * width * c], -1))
     local = np.concatenate(out)
     lean, flare = 0.16, 0.36  # backwards at the top; away from the head behind

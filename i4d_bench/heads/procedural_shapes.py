@@ -114,7 +114,11 @@ class Shapes:
 
     def _weights(self, lower: np.ndarray, t: Template) -> np.ndarray:
         p = self.at
-        jaw = lower * smooth(p[:, 2], -0.01, 0.10) * smooth(p[:, 1] + 0.35 * np.clip(p[:, 2] - 0.1, 0, 0.2), -0.215, -0.135)
+        jaw = (
+            lower
+            * smooth(p[:, 2], -0.01, 0.10)
+            * smooth(p[:, 1] + 0.35 * np.clip(p[:, 2] - 0.1, 0, 0.2), -0.215, -0.135)
+        )
         jaw = jaw + (0.5 - jaw) * t.depth
         bone = np.isin(t.parts, (mesh.TEETH_UPPER, mesh.TEETH_LOWER, mesh.GUM, mesh.TONGUE))
         jaw = np.where(bone, t.side < 0, np.where(t.parts == mesh.EAR, 0, jaw))
@@ -138,7 +142,10 @@ class Shapes:
         middle = 0.5 * (top + bottom)
         over = np.where(y >= middle, y - top, bottom - y)
         follow = np.stack(
-            [near * (y > middle) * (1 - smooth(over, 0.001, 0.032)), near * (y <= middle) * (1 - smooth(over, 0.001, 0.026))]
+            [
+                near * (y > middle) * (1 - smooth(over, 0.001, 0.032)),
+                near * (y <= middle) * (1 - smooth(over, 0.001, 0.026)),
+            ]
         )
         on = np.flatnonzero(follow.sum(0) > 0)
         return on, u[on], follow[:, on], *rows
@@ -231,7 +238,9 @@ class Shapes:
         for eye, (on, ways) in enumerate(self._lid_fields):
             for k in np.flatnonzero(self.lid_shares[:, eye].any(1)):
                 out[k][on] += np.tensordot(self.lid_shares[k, eye], ways, 1)
-        return np.where(np.abs(out).max(-1, keepdims=True) > 1e-5, out, 0)  # the bumps' far tails: less than a micrometre
+        return np.where(
+            np.abs(out).max(-1, keepdims=True) > 1e-5, out, 0
+        )  # the bumps' far tails: less than a micrometre
 
     def _tongue(self) -> np.ndarray:
         """Out between the teeth, over the lower lip, its tip hanging."""
@@ -256,7 +265,9 @@ class Shapes:
         pairs = [("jawOpen", "mouthFunnel", ring * (x * _unit(-0.12, 0, 0) + _unit(0, 0, 0.006)))]
         for s, name in ((1, "Left"), (-1, "Right")):
             half = smooth(s * x, -0.012, 0.012)
-            bump = lambda center, radius, by, s=s: blob(p * (s, 1, 1), center, radius)[:, None] * soft * by * _unit(s, 1, 1)  # noqa: E731
+            bump = lambda center, radius, by, s=s: (
+                blob(p * (s, 1, 1), center, radius)[:, None] * soft * by * _unit(s, 1, 1)
+            )  # noqa: E731
             pairs += [
                 ("jawOpen", f"mouthSmile{name}", half * ring * (x * _unit(-0.16, 0, 0) + _unit(0, 0, -0.005))),
                 (f"mouthSmile{name}", f"cheekSquint{name}", bump((0.09, 0.06, 0.2), 0.03, (0.003, 0.004, 0.007))),

@@ -23,7 +23,8 @@ WEIGHTS = (1.0, 0.5)
 """Of landmarks and rotation in the locator's loss."""
 
 MIRRORED_NAMES = [
-    NAMES.index(n[:-4] + "Right" if n.endswith("Left") else n[:-5] + "Left" if n.endswith("Right") else n) for n in NAMES
+    NAMES.index(n[:-4] + "Right" if n.endswith("Left") else n[:-5] + "Left" if n.endswith("Right") else n)
+    for n in NAMES
 ]
 # iBUG-68 seen in a mirror.
 MIRRORED_LANDMARKS = [

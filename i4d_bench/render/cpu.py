@@ -229,9 +229,7 @@ def _project_backward(means, quats, scales, views, Ks, width, height, proj, box,
             continue
         q = quats[b, n].astype(np.float64)
         view, K = views[b], Ks[b]
-        p, in_x, in_y, J, RM, T = _camera_space(
-            means[b, n].astype(np.float64), q, scales[b, n], view, K, width, height
-        )
+        p, in_x, in_y, J, RM, T = _camera_space(means[b, n].astype(np.float64), q, scales[b, n], view, K, width, height)
         fx, fy, z = K[0, 0], K[1, 1], p[2]
         # conic = covariance⁻¹: ∂L/∂covariance = −conic G conic
         X = np.array([[proj[b, n, CA], proj[b, n, CB]], [proj[b, n, CB], proj[b, n, CC]]]).astype(np.float64)
