@@ -107,15 +107,16 @@ class Experiment:
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
-    def hash(self, design: str | None = None) -> str:
-        """Of everything that a run's numbers depend on; other designs of the same experiment do not count."""
-        d = self.to_dict()
-        chosen = d.pop("designs")
-        overrides = d.pop("overrides")
-        d["design"] = design and [design, overrides.get(design, {})]
-        d["checkpoint_seconds"] = d["train"].pop("checkpoint_seconds")
-        del d["checkpoint_seconds"], chosen
-        return hashlib.sha256(json.dumps(d, sort_keys=True).encode()).hexdigest()[:12]
+    def shared(self) -> dict[str, Any]:
+        """What all designs of this experiment have in common and their numbers depend on."""
+        content = self.to_dict()
+        del content["designs"], content["overrides"], content["train"]["checkpoint_seconds"]
+        return content
+
+
+def digest(content: Any) -> str:
+    """A short hash of anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def cpu() -> Experiment:
@@ -148,7 +149,7 @@ def gpu() -> Experiment:
             loss=Loss(lpips=0.5, ssim=0.2),
             validate_every=200,
         ),
-        evaluate=Evaluate(batch=32, reader_steps=1000),
+        evaluate=Evaluate(batch=32, reader_steps=1000, identity=("dlib", "mobileface")),
         overrides={"local_adaln": {"delta_scale": 1.0, "w_std": 0.14}},
     )
 

@@ -57,7 +57,6 @@ class Record:
     family: str
     preset: str
     config: dict[str, Any]
-    config_hash: str
     overrides: dict[str, Any]
     seed: int
     driver: str
@@ -143,10 +142,10 @@ class Store:
         self.folder = Path(folder)
 
     def add(self, record: Record, rows: list[dict[str, Any]]) -> None:
-        """Stores a run, in place of an earlier one of the same design, seed and configuration. Raises UserError."""
+        """Stores a run, in place of an earlier one of the same design and seed. Raises UserError."""
         record.metrics = aggregate(rows)
         with self._lock():
-            kept = [r for r in self._lines() if r["run_id"] != record.run_id and not _superseded(r, record)]
+            kept = [r for r in self._lines() if (r["design"], r["seed"]) != (record.design, record.seed)]
             ids = {r["run_id"] for r in kept}
             lines = [*kept, dataclasses.asdict(record)]
             old = self._read_samples()
@@ -204,10 +203,6 @@ class Store:
         """Raises UserError before hours of work rather than after."""
         with self._lock():
             pass
-
-
-def _superseded(line: dict[str, Any], record: Record) -> bool:
-    return (line["design"], line["seed"], line["config_hash"]) == (record.design, record.seed, record.config_hash)
 
 
 def _finite(value: Any) -> Any:

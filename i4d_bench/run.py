@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from i4d_bench import results
+from i4d_bench import presets, results
 from i4d_bench.cache import atomic_file
 from i4d_bench.cost import cost
 from i4d_bench.data import synthetic
@@ -88,12 +89,33 @@ def run(experiment: Experiment, reports: Path, runs: Path, jobs: int = 1) -> Pat
 
 
 def folder_name(experiment: Experiment) -> str:
-    """One report folder per preset, hardware, data and driver: their results share tables."""
-    return f"{experiment.preset}-{results.hardware_name()}-{experiment.world.kind}-{experiment.driver}"
+    """One report folder per preset, hardware, data and driver, and of its own for changed settings: what stands in one
+    table was made alike."""
+    e, preset = experiment, presets.preset(experiment.preset)
+    kind, path = e.world.kind, e.world.path
+    plain = dataclasses.replace(preset.world, kind=kind, path=path)
+    own = {"world": plain, "driver": e.driver, "flame": e.flame, "designs": e.designs, "seed": e.seed}
+    parts = [e.preset, results.hardware_name(), Path(path).resolve().name if path else kind, e.driver]
+    parts += [Path(e.flame).stem] if e.flame else []
+    if e != dataclasses.replace(preset, **own):
+        parts.append(presets.digest([{**e.shared(), "seed": None}, e.overrides])[:6])
+    return "-".join(parts)
+
+
+def data_version(experiment: Experiment) -> Any:
+    """What stands for the data in a run's identity. Raises UserError for a missing data set."""
+    world = experiment.world
+    if world.kind != "clips":
+        return synthetic.spec(world)
+    if not world.path:
+        raise UserError("real video needs --data FOLDER, a data set made by `i4d-bench ingest`")
+    return open_frames(Path(world.path)).meta["hash"]
 
 
 def run_id(experiment: Experiment, design: str) -> str:
-    return f"{design}-s{experiment.seed}-{experiment.hash(design)}"
+    """Of everything that the run's numbers depend on; which other designs run with it does not count."""
+    content = [experiment.shared(), data_version(experiment), experiment.overrides.get(design, {})]
+    return f"{design}-s{experiment.seed}-{presets.digest(content)}"
 
 
 class Bench:
@@ -102,7 +124,8 @@ class Bench:
     def __init__(self, experiment: Experiment, runs: Path):
         self.experiment = experiment
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.folder = runs / f"{folder_name(experiment)}-s{experiment.seed}-{experiment.hash()}"
+        shared = presets.digest([experiment.shared(), data_version(experiment)])
+        self.folder = runs / f"{folder_name(experiment)}-s{experiment.seed}-{shared}"
         self.frames, self.flame_note = open_data(experiment)
         self.head = open_head(experiment, self.device)
         self.reader = self._reader()
@@ -166,7 +189,7 @@ class Bench:
 
     def run_design(self, name: str, store: results.Store) -> None:
         """Trains (or resumes), scores, times and stores one design."""
-        folder = self.folder / name
+        folder = self.folder / run_id(self.experiment, name)
         avatar, progress = self.trainer.design(folder, name, self.backbone)
         describe(folder, self.experiment, name, self.frames)
         begun = time.monotonic()
@@ -187,7 +210,6 @@ class Bench:
             family=design_class(name).family,
             preset=e.preset,
             config=e.to_dict(),
-            config_hash=e.hash(name),
             overrides=e.overrides.get(name, {}),
             seed=e.seed,
             driver=e.driver,
@@ -217,8 +239,6 @@ class Bench:
 def open_data(experiment: Experiment) -> tuple[Frames, str]:
     """The data set, with coefficients of the parametric head, and where those come from."""
     world = experiment.world
-    if world.kind == "clips" and not world.path:
-        raise UserError("real video needs --data FOLDER, a data set made by `i4d-bench ingest`")
     frames = open_frames(Path(world.path) if world.kind == "clips" else synthetic.build(world))
     if world.kind != "clips" and not experiment.flame:
         return frames, "shape by least squares on the true mesh, expression from the true ARKit coefficients"
@@ -315,4 +335,4 @@ def _train_in_parallel(experiment: Experiment, todo: list[str], runs: Path, jobs
 
 def _train_one(experiment: Experiment, name: str, runs: Path) -> None:
     bench = Bench(experiment, runs)
-    bench.trainer.design(bench.folder / name, name, bench.backbone)
+    bench.trainer.design(bench.folder / run_id(experiment, name), name, bench.backbone)

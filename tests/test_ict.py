@@ -76,5 +76,5 @@ def test_a_wrong_file_is_named(tmp_path, content):
     path = tmp_path / "model.npz"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(UserError, match="assets|ICT-FaceKit"):
+    with pytest.raises(UserError, match=r"assets|ICT-FaceKit"):
         IctWorld(path)

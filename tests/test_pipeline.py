@@ -139,9 +139,20 @@ def test_overrides_reach_the_design_and_change_the_hash():
     e = presets.smoke()
     changed = presets.override(e, ["overrides.local_adaln.hidden=64", "train.lr=3e-4"])
     assert changed.overrides["local_adaln"]["hidden"] == 64 and changed.train.lr == 3e-4
-    assert changed.hash("local_adaln") != e.hash("local_adaln")
+    assert run.run_id(changed, "local_adaln") != run.run_id(e, "local_adaln")
     only = dataclasses.replace(e, designs=("static",))
-    assert only.hash("static") == e.hash("static"), "which other designs run does not matter"
+    assert run.run_id(only, "static") == run.run_id(e, "static"), "which other designs run does not matter"
+    wider = presets.override(e, ["overrides.local_adaln.hidden=64"])
+    assert run.run_id(wider, "static") == run.run_id(e, "static") != run.run_id(changed, "static")
+
+
+def test_changed_settings_get_a_folder_of_their_own():
+    e = presets.smoke()
+    names = [
+        run.folder_name(presets.override(e, s)) for s in ([], ["train.lr=3e-4"], ["overrides.local_adaln.hidden=64"])
+    ]
+    assert len(set(names)) == 3 and all(n.startswith(names[0]) for n in names)
+    assert run.folder_name(dataclasses.replace(e, seed=3, designs=("static",))) == names[0], "seeds share a table"
 
 
 @pytest.mark.parametrize(

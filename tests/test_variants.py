@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
@@ -167,3 +168,17 @@ def test_local_adaln_is_local(tiny):
     b = fusion.animate(fusion.prepare(dataclasses.replace(identity, m=m), source), driving)
     changed = (a.means != b.means).any(-1)[0].nonzero().flatten().tolist()
     assert changed == [5]
+
+
+def test_the_readmes_example_is_a_design(tiny, monkeypatch):
+    """The README's file, as it stands there, fulfils the contract."""
+    text = (Path(__file__).parent.parent / "README.md").read_text()
+    code = text.split("```python")[1].split("```")[0]
+    monkeypatch.setattr("variants.base._REGISTRY", dict(variants.base._REGISTRY))
+    exec(compile(code, "variants/local_gain.py", "exec"), {"__name__": "variants.local_gain"})
+    assert "local_gain" in variants.names("local")
+    fusion, identity = awake("local_gain"), tiny.identity(2)
+    prepared = fusion.prepare(identity, tiny.code(2))
+    out = fusion.animate(prepared, tiny.code(6, seed=2))
+    assert out.means.shape[0] == 6 and differ(out, fusion.animate(prepared, tiny.code(6, seed=3)))
+    assert variants.create("local_gain", hidden=128).gain[0].out_features == 128

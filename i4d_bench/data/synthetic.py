@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import multiprocessing
 import os
 import shutil
@@ -23,7 +21,7 @@ from i4d_bench.heads import expressions
 from i4d_bench.heads.base import HeadWorld
 from i4d_bench.heads.export import Coder, export_flame
 from i4d_bench.heads.flame import FlameModel, load
-from i4d_bench.presets import World
+from i4d_bench.presets import World, digest
 from i4d_bench.progress import track
 from i4d_bench.render import mesh
 from i4d_bench.types import UserError
@@ -56,11 +54,14 @@ def exported_head(kind: str) -> FlameModel:
     return load(path)
 
 
+def spec(world: World) -> dict[str, Any]:
+    """Everything that the data of `world` depends on."""
+    return {"version": VERSION, **dataclasses.asdict(world)}
+
+
 def build(world: World) -> Path:
     """The data set of `world`, rendered on first use. Returns its folder."""
-    spec = {"version": VERSION, **dataclasses.asdict(world)}
-    key = hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()[:12]
-    folder = cache_dir() / "data" / f"{world.kind}-{world.resolution}-{key}"
+    folder = cache_dir() / "data" / f"{world.kind}-{world.resolution}-{digest(spec(world))}"
     if (folder / "dataset.json").exists():
         return folder
     parts = folder.with_name(folder.name + ".parts")
@@ -81,7 +82,7 @@ def build(world: World) -> Path:
     loaded = [np.load(parts / f"{i:05d}.npz") for i in range(len(chunks))]
     arrays = {name: np.concatenate([part[name] for part in loaded]) for name in loaded[0].files}
     counts = {s: getattr(world, f"{s}_identities") for s in SPLITS}
-    store.write(folder, arrays, {"kind": world.kind, "source": spec, "people": counts})
+    store.write(folder, arrays, {"kind": world.kind, "source": spec(world), "people": counts})
     shutil.rmtree(parts)
     return folder
 

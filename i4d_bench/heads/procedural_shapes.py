@@ -265,9 +265,10 @@ class Shapes:
         pairs = [("jawOpen", "mouthFunnel", ring * (x * _unit(-0.12, 0, 0) + _unit(0, 0, 0.006)))]
         for s, name in ((1, "Left"), (-1, "Right")):
             half = smooth(s * x, -0.012, 0.012)
-            bump = lambda center, radius, by, s=s: (
-                blob(p * (s, 1, 1), center, radius)[:, None] * soft * by * _unit(s, 1, 1)
-            )  # noqa: E731
+
+            def bump(center, radius, by, s=s):
+                return blob(p * (s, 1, 1), center, radius)[:, None] * soft * by * _unit(s, 1, 1)
+
             pairs += [
                 ("jawOpen", f"mouthSmile{name}", half * ring * (x * _unit(-0.16, 0, 0) + _unit(0, 0, -0.005))),
                 (f"mouthSmile{name}", f"cheekSquint{name}", bump((0.09, 0.06, 0.2), 0.03, (0.003, 0.004, 0.007))),
