@@ -26,7 +26,6 @@ from i4d_bench.train import on_grey
 from i4d_bench.types import Identity, UserError
 from variants import create
 
-IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 DRIVER_ON_VIDEO = {"oracle": "blendshapes"}
 """A world's oracle speaks the 52 ARKit coefficients; on video MediaPipe measures the same 52."""
 

@@ -148,7 +148,7 @@ def broken(tmp_path, kind: str) -> Path:
     return path
 
 
-BROKEN = {"missing": "there is no video", "folder": "is a folder", "zero": "is empty", "text": "not a readable video",
+BROKEN = {"missing": "there is no video", "folder": "holds no images", "zero": "is empty", "text": "not a readable video",
           "headless": "holds no pictures", "blank": "no frame of the video"}  # fmt: skip
 
 
@@ -290,6 +290,21 @@ def test_damaged_frames_are_listed(tmp_path, finder):
     lost = [s["frame"] for s in report.meta["skipped"]]
     assert lost and {s["reason"] for s in report.meta["skipped"]} == {tracking.DAMAGED}
     assert sorted(lost + store.open_frames(report.path).expression.tolist()) == list(range(60))
+
+
+def test_a_folder_of_images_is_a_video(tmp_path, finder):
+    folder = tmp_path / "teacher"
+    folder.mkdir()
+    for number, rgb in video.read_frames(write(tmp_path / "anna.mp4", moving(8)), []):
+        Image.fromarray(rgb).save(folder / f"{number:03d}.png")
+    (folder / "notes.txt").write_text("no image")
+    (folder / "003.png").write_bytes(b"")
+    report = clips.ingest([folder], tmp_path / "out", size=128, progress=False)
+    assert store.open_frames(report.path).expression.tolist() == [0, 1, 2, 4, 5, 6, 7]
+    assert [s["frame"] for s in report.meta["skipped"]] == [3]
+    Image.new("RGB", (20, 10)).save(folder / "005.png")
+    with pytest.raises(UserError, match="unlike the folder's first image"):
+        clips.ingest([folder], tmp_path / "again", size=128, progress=False)
 
 
 def test_finished_videos_are_not_processed_again(tmp_path, finder, monkeypatch):

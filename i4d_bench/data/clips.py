@@ -76,9 +76,10 @@ class _Settings:
 def _digest(path: Path) -> str:
     try:
         digest = hashlib.sha256()
-        with path.open("rb") as f:
-            while block := f.read(1 << 20):
-                digest.update(block)
+        for part in video.images(path) if path.is_dir() else [path]:
+            with part.open("rb") as f:
+                while block := f.read(1 << 20):
+                    digest.update(block)
         return digest.hexdigest()
     except OSError as e:
         raise UserError(f"{path} cannot be read: {e.strerror or e}") from e

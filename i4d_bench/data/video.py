@@ -1,4 +1,7 @@
-"""Reads and writes video (PyAV) and photos (Pillow) as uint8 RGB, upright and with square pixels."""
+"""Reads and writes video (PyAV) and photos (Pillow) as uint8 RGB, upright and with square pixels.
+
+A folder of images is a video too, in the order of their names: so come the frames of a 2D animator (a teacher).
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,9 @@ from PIL import Image, ImageOps
 
 from i4d_bench.types import UserError
 
+IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+FOLDER_FPS = 25.0
+"""Frames per second of a folder of images."""
 CRF = 17
 """H.264 quality of what is written: visually lossless."""
 
@@ -26,8 +32,6 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoS
     path = Path(path)
     if not path.exists():
         raise UserError(f"there is no video {path}")
-    if path.is_dir():
-        raise UserError(f"{path} is a folder, not a video")
     if path.stat().st_size == 0:
         raise UserError(f"the video {path} is empty (0 bytes): copy or download it again")
     try:
@@ -47,12 +51,17 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoS
 
 def fps(path: str | Path) -> float:
     """Frames per second. Raises UserError when the file is not a video."""
+    if Path(path).is_dir():
+        images(path)
+        return FOLDER_FPS
     with _opened(Path(path)) as (_, stream):
         return float(stream.average_rate or stream.base_rate or 25)
 
 
 def frame_count(path: str | Path) -> int:
     """How many frames the file announces or, when it does not, holds. Raises UserError when it is not a video."""
+    if Path(path).is_dir():
+        return len(images(path))
     with _opened(Path(path)) as (container, stream):
         return stream.frames or sum(packet.size > 0 for packet in _packets(container, stream))
 
@@ -64,6 +73,9 @@ def read_frames(path: str | Path, damaged: list[int] | None = None) -> Iterator[
     without it the first such frame raises UserError. A file of which nothing can be decoded raises UserError.
     """
     path = Path(path)
+    if path.is_dir():
+        yield from _read_folder(path, damaged)
+        return
     number = decoded = 0
     with _opened(path) as (container, stream):
         for frame in _decode(container, stream):
@@ -82,6 +94,32 @@ def read_frames(path: str | Path, damaged: list[int] | None = None) -> Iterator[
         raise UserError(f"the video {path} ends early, after {number} of {announced} frames: copy or download it again")
     if damaged is not None:
         damaged.extend(range(number, announced))
+
+
+def images(folder: str | Path) -> list[Path]:
+    """The folder's images, sorted by name. Raises UserError when it has none."""
+    found = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in IMAGES)
+    if not found:
+        raise UserError(f"the folder {folder} holds no images ({', '.join(IMAGES)})")
+    return found
+
+
+def _read_folder(folder: Path, damaged: list[int] | None) -> Iterator[tuple[int, np.ndarray]]:
+    shape = None
+    for number, path in enumerate(images(folder)):
+        try:
+            rgb = read_image(path)
+        except UserError:
+            if damaged is None:
+                raise
+            damaged.append(number)
+            continue
+        if shape not in (None, rgb.shape):
+            raise UserError(f"{path} is {rgb.shape[1]}×{rgb.shape[0]}, unlike the folder's first image: make them alike")
+        shape = rgb.shape
+        yield number, rgb
+    if shape is None:
+        raise UserError(f"no image in {folder} can be read")
 
 
 def _packets(container, stream) -> Iterator[av.Packet]:

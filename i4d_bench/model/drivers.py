@@ -22,6 +22,8 @@ from i4d_bench.data.frames import Frames
 from i4d_bench.types import MOTION_DIM, MOTION_TOKENS, MotionCode, UserError
 
 HIDDEN = 256
+GAIN = 0.4
+"""Of the first layer: a full expression bends it without saturating, so that the code tells strong ones apart."""
 
 
 class RandomTokens(nn.Module):
@@ -30,8 +32,8 @@ class RandomTokens(nn.Module):
     def __init__(self, coefficients: int, seed: int = 0):
         super().__init__()
         g = torch.Generator().manual_seed(seed)
-        self.register_buffer("w1", torch.randn(coefficients, HIDDEN, generator=g))
-        self.register_buffer("w2", torch.randn(HIDDEN, MOTION_TOKENS * MOTION_DIM, generator=g) * HIDDEN**-0.5 * 1.5)
+        self.register_buffer("w1", GAIN * torch.randn(coefficients, HIDDEN, generator=g))
+        self.register_buffer("w2", torch.randn(HIDDEN, MOTION_TOKENS * MOTION_DIM, generator=g) * HIDDEN**-0.5 * 2.2)
 
     def forward(self, coefficients: Float[Tensor, "B K"]) -> Float[Tensor, "B 512"]:
         return torch.tanh(coefficients @ self.w1) @ self.w2
