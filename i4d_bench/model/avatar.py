@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -24,6 +25,23 @@ class Backbone(nn.Module):
             config.size, FEATURE_DIM + config.motion_basis, config.stem, config.widths, config.blocks
         )
         self.decoder = Decoder(config.output_scale)
+        self._copy_colors()
+
+    @torch.no_grad()
+    def _copy_colors(self) -> None:
+        """Start as the source image painted on the sampled sheet: f carries RGB, Φ passes it on (softplus(x) − softplus(−x)
+        = x), and the sigmoid of 2 · (2 c − 1) is about c. An initialisation alone; every weight is trained."""
+        planes = self.encoder.head.weight.unflatten(0, (3, -1))
+        rgb = torch.eye(3, device=planes.device)
+        planes[:, :3] = 0
+        planes[:, :3, self.encoder.rgb] = rgb
+        self.encoder.head.bias.unflatten(0, (3, -1))[:, :3] = 0
+        hidden, out = self.decoder.layer1, self.decoder.layer2
+        hidden.weight[:6], hidden.bias[:6] = 0, 0
+        hidden.weight[:3, :3], hidden.weight[3:6, :3] = rgb, -rgb
+        out.weight[-3:] = 0
+        out.weight[-3:, :3], out.weight[-3:, 3:6] = 2 * rgb, -2 * rgb
+        out.bias.copy_(-out.weight @ F.softplus(hidden.bias))  # f = 0 is the prior
 
     def lift(
         self, images: Float[Tensor, "B 3 S S"], grid: int | None = None, head: ParametricHead | None = None

@@ -63,6 +63,7 @@ class Encoder(nn.Module):
         self.up3, self.up2, self.up1 = (nn.Conv2d(a, 4 * b, 1) for a, b in ((w3, w2), (w2, w1), (w1, stem)))
         self.merge2, self.merge1 = ResBlock(w2), ResBlock(w1)
         self.head = nn.Linear(stem + inputs, 3 * channels)
+        self.rgb = slice(stem, stem + 3)  # the trunk's channels that hold the image itself, -1..1
         self.to(memory_format=torch.channels_last)  # twice as fast, on CPUs too
 
     def forward(self, images: Float[Tensor, "B 3 S S"], planes: int) -> Triplane:
