@@ -22,7 +22,8 @@ def reconstruction(
     loss = weights.l1 * error.mean()
     loss = loss + weights.regions * (error * regions).sum() / regions.sum().clamp_min(1)
     if weights.ssim:
-        loss = loss + weights.ssim * (1 - ssim(pred.movedim(-1, 1), target.movedim(-1, 1), data_range=1.0))
+        grey = [image.mean(-1)[:, None] for image in (pred, target)]  # three times cheaper than per channel
+        loss = loss + weights.ssim * (1 - ssim(*grey, data_range=1.0))
     if weights.lpips:
         loss = loss + weights.lpips * lpips(pred.clamp(0, 1), target).mean()
     return loss

@@ -74,7 +74,7 @@ class Train:
     lr_fusion: float = 1e-3
     lr_steps: int = 100  # linear warm-up
     betas: tuple[float, float] = (0.9, 0.99)
-    clip: float = 1.0
+    clip: float = 10.0
     loss: Loss = field(default_factory=Loss)
     validate_every: int = 100
     checkpoint_seconds: float = 20.0
@@ -120,15 +120,12 @@ def digest(content: Any) -> str:
 
 
 def cpu() -> Experiment:
-    """Two cores, no GPU: a few minutes a design. Images rendered and scored at 64², trained at 32² first."""
+    """Two cores, no GPU: two minutes a design. Images trained, rendered and scored at 64², Gaussians dense in the face."""
     return Experiment(
         preset="cpu",
         world=World(),
-        model=Model(grid=32, focus=0.5),
-        train=Train(
-            warmup=(Stage(300, 32, 32, 8, 4),),
-            stages=(Stage(450, 32, 32, 8, 4), Stage(150, 64, 32, 8, 4)),
-        ),
+        model=Model(stem=24, widths=(32, 64, 96), grid=24, focus=0.35),
+        train=Train(warmup=(Stage(150, 64, 24, 8, 4),), stages=(Stage(500, 64, 24, 8, 4),)),
         evaluate=Evaluate(),
         overrides={
             "local_adaln": {"delta_scale": 1.0, "w_std": 0.14},
