@@ -125,7 +125,7 @@ def cpu() -> Experiment:
         preset="cpu",
         world=World(),
         model=Model(stem=24, widths=(32, 64, 96), grid=24, focus=0.35),
-        train=Train(warmup=(Stage(150, 64, 24, 8, 4),), stages=(Stage(500, 64, 24, 8, 4),)),
+        train=Train(warmup=(Stage(150, 64, 24, 8, 4),), stages=(Stage(500, 64, 24, 8, 4),), lr_fusion=2e-3),
         evaluate=Evaluate(),
         overrides={
             "local_adaln": {"delta_scale": 1.0, "w_std": 0.14},
