@@ -115,7 +115,9 @@ def _read_folder(folder: Path, damaged: list[int] | None) -> Iterator[tuple[int,
             damaged.append(number)
             continue
         if shape not in (None, rgb.shape):
-            raise UserError(f"{path} is {rgb.shape[1]}×{rgb.shape[0]}, unlike the folder's first image: make them alike")
+            raise UserError(
+                f"{path} is {rgb.shape[1]}×{rgb.shape[0]}, unlike the folder's first image: make them alike"
+            )
         shape = rgb.shape
         yield number, rgb
     if shape is None:

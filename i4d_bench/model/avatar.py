@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from i4d_bench.model.decoder import Decoder
 from i4d_bench.model.encoder import Encoder
 from i4d_bench.model.sampling import SAMPLINGS
+from i4d_bench.model.surface import HeadSurface
 from i4d_bench.presets import Model
 from i4d_bench.types import FEATURE_DIM, Gaussians, Identity, MotionCode, ParametricHead
 from variants import Fusion
@@ -24,7 +25,7 @@ class Backbone(nn.Module):
         self.encoder = Encoder(
             config.size, FEATURE_DIM + config.motion_basis, config.stem, config.widths, config.blocks
         )
-        self.decoder = Decoder(config.output_scale)
+        self.decoder, self.surface = Decoder(config.output_scale), HeadSurface()
         self._copy_colors()
 
     @torch.no_grad()
@@ -50,7 +51,7 @@ class Backbone(nn.Module):
         sampling = SAMPLINGS[self.config.sampling](grid or self.config.grid, self.config.focus)
         with torch.autocast("cuda", torch.bfloat16, enabled=self.config.bf16 and images.is_cuda):
             planes = self.encoder(images, sampling.resolution(self.config.size))
-        anchors, prior, places = sampling(planes, self.decoder)
+        anchors, prior, places = sampling(planes, self.decoder, self.surface)
         features = places.features(planes)
         f, m = features[..., :FEATURE_DIM], features[..., FEATURE_DIM:]
 

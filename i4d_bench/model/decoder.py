@@ -1,7 +1,7 @@
 """Φ: feature → Gaussian attributes (PAPER §1: 48 → 96 softplus → 14, with the paper's activations).
 
 Declared departure: the sampling adds a prior per Gaussian before the activations (where it was sampled, how large, how
-opaque), so that training starts from a head-shaped cloud; Φ then knows the texel. Set `use_prior=False` for the letter.
+opaque), so that training starts from a head-shaped cloud; Φ then knows the texel.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Which Gaussians: where in canonical space the planes are read, one Gaussian per place (PAPER §1, "Which Gaussians").
 
-`plane`: the mean of the three planes, bilinearly resampled, one Gaussian per texel of a grid × grid sheet in front (which
-may be denser in the face: ours), and (ours) a coarser sheet behind, read from the second plane alone: a frontal sheet
-leaves holes beyond 40° of yaw.
+`plane`: the mean of the three planes, bilinearly resampled, one Gaussian per texel of a grid × grid sheet in front (ours:
+on the mean head's surface, and denser in the face if wanted), and (ours) a coarser sheet behind, read from the second
+plane alone: a frontal sheet leaves holes beyond 40° of yaw.
 `ray`: grid × grid frontal rays, stratified and importance samples each, read from the triplane.
 """
 
@@ -16,40 +16,32 @@ from jaxtyping import Float
 from torch import Tensor
 
 from i4d_bench.model.decoder import MAX_SCALE, Decoder
+from i4d_bench.model.surface import HALF, HeadSurface
 from i4d_bench.types import FEATURE_DIM, Triplane
 
 EXTENT = 0.47
-"""Half side of the square (canonical x, y) that the planes cover; ±EXTENT in z as well."""
-# A head-sized ellipsoid (canonical units), only where the Gaussians start; taller than a head, to hold the neck.
-CENTER, RADII = (0.0, -0.01, -0.02), (0.27, 0.46, 0.28)
+"""Half side of the cube (canonical units) that the planes cover in ray mode."""
 INSIDE, OUTSIDE = 1.5, -3.0
-
-
-def depth_on_ellipsoid(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Front z of the ellipsoid above (x, y), and whether (x, y) is inside its silhouette."""
-    r2 = ((x - CENTER[0]) / RADII[0]) ** 2 + ((y - CENTER[1]) / RADII[1]) ** 2
-    return CENTER[2] + RADII[2] * (1 - r2).clamp_min(0).sqrt(), r2 < 1
-
-
-FACE = 0.045
-"""Height (canonical y) around which a focused sheet is dense: between eyes and mouth."""
+SHELL = 0.1
+"""Canonical units below the mean head's surface that start opaque in ray mode."""
+FACE = 0.1
+"""Height (share of half an image) around which a focused sheet is dense: between eyes and mouth."""
 
 
 def sheet(grid: int, focus: float, device) -> tuple[Tensor, Tensor, Tensor]:
-    """A grid × grid sheet, row by row from the top left of the image: x, y [N] and the local spacing [N,3].
+    """A grid × grid sheet over ±1, row by row from the top left of the image: u, v [N] and the local spacing [N,3].
 
     focus: spacing in the middle of the face over that of an even sheet (1: even, the paper's); the rim is sparser for it.
     """
-    u = (torch.arange(grid, device=device) + 0.5) / grid * 2 - 1
+    t = (torch.arange(grid, device=device) + 0.5) / grid * 2 - 1
     bend = 1 - focus
-    warp, step = focus * u + bend * u**3, (focus + 3 * bend * u**2) * 2 * EXTENT / grid
+    u, step = focus * t + bend * t**3, (focus + 3 * bend * t**2) * 2 / grid
     lift = FACE * bend * 2  # an even sheet stays centred
-    x, y = EXTENT * warp, EXTENT * warp + lift * (1 - u**2)
-    step_y = step - lift * 2 * u * 2 / grid
-    y, step_y = y.flip(0), step_y.flip(0)
-    yy, xx = torch.meshgrid(y, x, indexing="ij")
-    sy, sx = torch.meshgrid(step_y, step, indexing="ij")
-    return xx.reshape(-1), yy.reshape(-1), torch.stack([sx, sy, (sx + sy) / 2], -1).view(-1, 3)
+    v, step_v = u + lift * (1 - t**2), step - lift * 2 * t * 2 / grid
+    v, step_v = v.flip(0), step_v.flip(0)
+    vv, uu = torch.meshgrid(v, u, indexing="ij")
+    sv, su = torch.meshgrid(step_v, step, indexing="ij")
+    return uu.reshape(-1), vv.reshape(-1), torch.stack([su, sv, (su + sv) / 2], -1).view(-1, 3)
 
 
 def prior(anchors: Tensor, inside: Tensor, spacing: Tensor | float, weight: float = 0.6) -> Float[Tensor, "*B N 14"]:
@@ -66,15 +58,15 @@ def prior(anchors: Tensor, inside: Tensor, spacing: Tensor | float, weight: floa
 
 
 def _look_up(planes: Float[Tensor, "B K P P"], x: Tensor, y: Tensor) -> Float[Tensor, "B N K"]:
-    """Bilinear look-up at coordinates ([N] or [B,N], canonical; image rows run downwards)."""
-    coords = (torch.stack([x, -y], -1) / EXTENT).expand(len(planes), -1, -1)
+    """Bilinear look-up at coordinates ([N] or [B,N], ±1, up is +1)."""
+    coords = torch.stack([x, -y], -1).expand(len(planes), -1, -1)
     looked = F.grid_sample(planes, coords[:, None], align_corners=False, padding_mode="border")
     return looked[:, :, 0].transpose(1, 2)
 
 
 @dataclass
 class Look:
-    """Where a mixture of the three planes is read: coordinates [N] or [B,N], canonical."""
+    """Where a mixture of the three planes is read: coordinates [N] or [B,N], ±1."""
 
     mix: tuple[float, float, float]
     x: Tensor
@@ -107,13 +99,13 @@ class Places:
 
 def triplane_places(points: Float[Tensor, "B N 3"]) -> Places:
     """The mean of the xy, xz and zy planes (PAPER §1 [C])."""
-    x, y, z = points.unbind(-1)
+    x, y, z = (points / EXTENT).unbind(-1)
     third = 1 / 3
     return Places((Look((third, 0, 0), x, y), Look((0, third, 0), x, z), Look((0, 0, third), z, y)))
 
 
 class PlaneSampling:
-    """grid² Gaussians in front, and those of (grid / 2)² behind that lie inside the ellipsoid's silhouette."""
+    """grid² Gaussians in front, and those of (grid / 2)² behind that lie on the mean head."""
 
     def __init__(self, grid: int, focus: float = 1.0):
         self.grid, self.focus = grid, focus
@@ -123,21 +115,17 @@ class PlaneSampling:
         wanted = self.grid / self.focus
         return next(size // k for k in (8, 4, 2, 1) if size // k >= wanted or k == 1)
 
-    def __call__(self, planes: Triplane, decoder: Decoder) -> tuple[Tensor, Tensor, Places]:
+    def __call__(self, planes: Triplane, decoder: Decoder, surface: HeadSurface) -> tuple[Tensor, Tensor, Places]:
         """→ anchors [B,N,3], prior [B,N,14], and the places where planes are read."""
         device, batch = planes.trunk.device, len(planes.trunk)
-        x, y, spacing = sheet(self.grid, self.focus, device)
-        z, inside = depth_on_ellipsoid(x, y)
-        anchors = torch.stack([x, y, z], -1)
-        raw = prior(anchors, inside, spacing)
-        bx, by, bspacing = sheet(self.grid // 2, 1.0, device)
-        bz, binside = depth_on_ellipsoid(bx, by)
-        bx, by, bz, bspacing = (t[binside] for t in (bx, by, bz, bspacing))
-        behind = torch.stack([bx, by, 2 * CENTER[2] - bz], -1)
-        raw = torch.cat([raw, prior(behind, binside[binside], bspacing)])
-        anchors = torch.cat([anchors, behind])
-        places = Places((Look((1 / 3,) * 3, x, y),), (Look((0, 1, 0), bx, by),))
-        return anchors.expand(batch, -1, -1), raw.expand(batch, -1, -1), places
+        u, v, spacing = sheet(self.grid, self.focus, device)
+        front, inside = surface.unproject(u, v)
+        bu, bv, bspacing = sheet(self.grid // 2, 1.0, device)
+        behind, seen = surface.unproject(bu, bv, back=True)
+        bu, bv, bspacing, behind = (t[seen] for t in (bu, bv, bspacing, behind))
+        raw = torch.cat([prior(front, inside, HALF * spacing), prior(behind, seen[seen], HALF * bspacing)])
+        places = Places((Look((1 / 3,) * 3, u, v),), (Look((0, 1, 0), bu, bv),))
+        return torch.cat([front, behind]).expand(batch, -1, -1), raw.expand(batch, -1, -1), places
 
 
 class RaySampling:
@@ -153,9 +141,9 @@ class RaySampling:
     def resolution(self, size: int) -> int:
         return size
 
-    def __call__(self, planes: Triplane, decoder: Decoder) -> tuple[Tensor, Tensor, Places]:
+    def __call__(self, planes: Triplane, decoder: Decoder, surface: HeadSurface) -> tuple[Tensor, Tensor, Places]:
         device, batch, rays, s = planes.trunk.device, len(planes.trunk), self.grid**2, self.strata
-        x, y, _ = sheet(self.grid, self.focus, device)
+        x, y = (EXTENT * t for t in sheet(self.grid, self.focus, device)[:2])
         near = EXTENT * 0.85
         edges = torch.linspace(near, -near, s + 1, device=device)
         z = (edges[:-1] + edges[1:]) / 2
@@ -163,7 +151,7 @@ class RaySampling:
         first = first.reshape(1, rays * s, 3).expand(batch, -1, -1)
         with torch.no_grad():
             features = triplane_places(first).features(planes, slice(FEATURE_DIM))
-            opacity = decoder(features, self._prior(first)).opacities
+            opacity = decoder(features, self._prior(first, surface)).opacities
             alpha = opacity.unflatten(1, (rays, s))
             seen = torch.cumprod(1 - alpha + 1e-6, -1)
             weight = alpha * torch.cat([torch.ones_like(seen[..., :1]), seen[..., :-1]], -1) + 1e-3
@@ -175,11 +163,12 @@ class RaySampling:
             z2 = edges[right - 1] + t * (edges[right] - edges[right - 1])
         second = torch.stack([x[:, None].expand(z2.shape), y[:, None].expand(z2.shape), z2], -1).flatten(1, 2)
         anchors = torch.cat([first, second], 1)
-        return anchors, self._prior(anchors), triplane_places(anchors)
+        return anchors, self._prior(anchors, surface), triplane_places(anchors)
 
-    def _prior(self, anchors: Tensor) -> Tensor:
-        centred = (anchors - anchors.new_tensor(CENTER)) / anchors.new_tensor(RADII)
-        on_shell = (centred.square().sum(-1) < 1) & (centred.square().sum(-1) > 0.6)
+    def _prior(self, anchors: Tensor, surface: HeadSurface) -> Tensor:
+        x, y, z = anchors.unbind(-1)
+        front, back, inside = surface(x, y)
+        on_shell = inside & (z < front) & (z > back) & ((front - z).minimum(z - back) < SHELL)
         return prior(anchors, on_shell, 2 * EXTENT / self.grid)
 
 

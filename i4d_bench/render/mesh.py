@@ -103,7 +103,7 @@ def render_mesh(
     zbuffer = np.zeros((height * s, width * s))  # 1 / z: linear on screen, larger is nearer
     face = np.full((height * s, width * s), -1, np.int32)
     faces = np.ascontiguousarray(faces, np.int32)
-    _rasterize(screen, faces, zbuffer, face)
+    rasterize(screen, faces, zbuffer, face)
     eye = -viewmat[:3, :3].T @ viewmat[:3, 3]
     toward = eye - vertices
     toward /= np.linalg.norm(toward, axis=1, keepdims=True)
@@ -137,8 +137,8 @@ def _shade(surface: Surface, toward: np.ndarray, light: Light) -> np.ndarray:
 
 
 @numba.njit(cache=True)
-def _rasterize(screen, faces, zbuffer, face):
-    """screen [V,3]: x, y in samples and 1/z (0 behind the camera)."""
+def rasterize(screen, faces, zbuffer, face):
+    """Draws into zbuffer [H,W] (zeros) and face [H,W]. screen [V,3]: x, y in samples and 1/z (0 behind the camera)."""
     height, width = zbuffer.shape
     for t in range(len(faces)):
         i, j, k = faces[t]
