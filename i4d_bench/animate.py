@@ -140,6 +140,6 @@ def _frame(trained: Run, identity: Identity, prepared, loaders: list[Loader], k:
     index = np.array([k])
     gaussians = trained.avatar.fusion.animate(prepared, loaders[1].code(index))
     camera = loaders[1].targets(index, size).camera
-    views = [loaders[0].sources(np.array([0]), size), loaders[1].sources(index, size)]
+    views = [loaders[0].photos(np.array([0]), size), loaders[1].photos(index, size)]
     images: list[Tensor] = [v.movedim(1, -1)[0] for v in views] + [on_grey(gaussians, camera)[0]]
     return (torch.cat(images, 1) * 255).round().byte().cpu().numpy()

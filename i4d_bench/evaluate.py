@@ -96,7 +96,7 @@ class Evaluator:
                 out[f"l1_{name}"] = image.region_l1(pred, target, region == REGIONS.index(name))
             out["gap"] = image.psnr(pred, target, truth.regions) - image.psnr(still, target, truth.regions)
         landmarks = torch.from_numpy(frames.landmarks[view])
-        own = loader.sources(part.source, size).movedim(1, -1)
+        own = loader.photos(part.source, size).movedim(1, -1)
         if self.reader is not None:
             out |= self._read(part, pred, view)
         if self.video is not None:
@@ -123,7 +123,7 @@ class Evaluator:
 
     def _keep(self, scores: Scores, part: Triples, pred: Tensor) -> None:
         size = self.loader.frames.resolution
-        show = lambda index: _bytes(self.loader.sources(index, size).movedim(1, -1))  # noqa: E731
+        show = lambda index: _bytes(self.loader.photos(index, size).movedim(1, -1))  # noqa: E731
         new = {"source": show(part.source), "driver": show(part.driving), "design": _bytes(pred)}
         if (part.target != NO_TRUTH).all():
             new["truth"] = show(part.target)

@@ -182,7 +182,7 @@ class Bench:
     def _impostors(self, network: Embedder) -> float:
         """Mean cosine of the test people's source images with each other: the zero of CSIM's scale."""
         rows = triples(self.frames, "test", "recon")
-        images = self.loader.sources(rows.source, self.frames.resolution).movedim(1, -1)
+        images = self.loader.photos(rows.source, self.frames.resolution).movedim(1, -1)
         embedded = network.embed(images, torch.from_numpy(self.frames.landmarks[rows.source]).to(images.device))
         people = torch.from_numpy(self.frames.identity[rows.source].astype(np.int64))
         return impostor_mean(embedded.cpu(), people)

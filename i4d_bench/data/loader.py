@@ -14,6 +14,7 @@ from i4d_bench.data.frames import Frames
 from i4d_bench.data.splits import rng, source_frames
 from i4d_bench.heads.base import REGIONS
 from i4d_bench.model.drivers import Driver
+from i4d_bench.model.surface import HeadSurface
 from i4d_bench.presets import Stage
 from i4d_bench.types import Camera, FlameCode, MotionCode
 
@@ -42,6 +43,7 @@ class Loader:
         on_device = lambda a: torch.from_numpy(a).to(device)  # noqa: E731
         self.rgb, self.alpha, self.region = (on_device(frames.arrays[k]) for k in ("rgb", "alpha", "region"))
         self.viewmats, self.Ks = on_device(frames.viewmats), on_device(frames.Ks)
+        self.surface = HeadSurface().to(device)
         self.driver = driver = driver.to(device)
         codes = [driver.encode(frames, np.arange(i, min(i + chunk, len(frames)))) for i in range(0, len(frames), chunk)]
         self.motion = torch.cat([c.motion for c in codes])
@@ -57,7 +59,14 @@ class Loader:
         return MotionCode(self.motion[i], None if self.flame is None else self.flame[i])
 
     def sources(self, index: np.ndarray, size: int) -> Float[Tensor, "B 3 S S"]:
-        """Images as the encoder sees them, on grey."""
+        """Photos as the encoder sees them: turned to the frontal camera by their own and a mean head, on grey.
+
+        Departure from the paper, whose encoder learns it in days: all designs profit alike.
+        """
+        return self.surface.rectify(self.photos(index, size), self.targets(index, size).camera)
+
+    def photos(self, index: np.ndarray, size: int) -> Float[Tensor, "B 3 S S"]:
+        """Photos on grey."""
         t = self.targets(index, size)
         return t.over(t.rgb.new_full((len(index), 3), GREY)).movedim(-1, 1)
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from i4d_bench.heads.flame import FlameModel
 from i4d_bench.render import mesh
+from i4d_bench.types import Camera
 
 SIZE = 128
 HALF = mesh.RADIUS * float(np.tan(np.radians(mesh.FOV) / 2))
@@ -44,6 +45,21 @@ class HeadSurface(nn.Module):
             front, behind, inside = self(x, y)
             z = behind if back else front
         return torch.stack([x, y, z], -1), inside
+
+    def rectify(self, images: Tensor, camera: Camera) -> Tensor:
+        """Photos [B,3,S,S] as the frontal camera would see them if they were painted on this head.
+
+        camera: the photos'. What it cannot see keeps the colour that hides it.
+        """
+        size = images.shape[-1]
+        t = (torch.arange(size, device=images.device) + 0.5) / size * 2 - 1
+        v, u = torch.meshgrid(-t, t, indexing="ij")
+        points, _ = self.unproject(u.reshape(-1), v.reshape(-1))
+        seen = (points @ camera.viewmats[:, :3, :3].mT + camera.viewmats[:, None, :3, 3]) @ camera.Ks.mT
+        pixels = seen[..., :2] / seen[..., 2:]
+        grid = pixels / pixels.new_tensor([camera.width, camera.height]) * 2 - 1
+        grid = grid.view(len(images), size, size, 2)
+        return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
 @functools.cache
