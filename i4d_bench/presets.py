@@ -21,8 +21,8 @@ class World:
     path: str | None = None
     resolution: int = 64
     train_identities: int = 400
-    val_identities: int = 12
-    test_identities: int = 48
+    val_identities: int = 24
+    test_identities: int = 96
     expressions: int = 4  # per training identity
     views: int = 3  # per training expression; the first is near frontal
     seed: int = 0
@@ -85,7 +85,7 @@ class Evaluate:
     batch: int = 16
     lpips: tuple[str, ...] = ("alex",)
     identity: tuple[str, ...] = ("dlib",)
-    reader_steps: int = 500  # of the expression reader, on the world's own truth; 0: none
+    reader_steps: int = 800  # of the expression reader, on the world's own truth; 0: none
     timed_frames: int = 200
 
 
@@ -125,7 +125,7 @@ def cpu() -> Experiment:
         preset="cpu",
         world=World(),
         model=Model(stem=24, widths=(32, 64, 96), grid=24, focus=0.35),
-        train=Train(warmup=(Stage(150, 64, 24, 8, 4),), stages=(Stage(500, 64, 24, 8, 4),), lr_fusion=2e-3),
+        train=Train(warmup=(Stage(400, 64, 24, 8, 4),), stages=(Stage(500, 64, 24, 8, 4),), lr_fusion=2e-3),
         evaluate=Evaluate(),
         overrides={
             "local_adaln": {"delta_scale": 1.0, "w_std": 0.14},
