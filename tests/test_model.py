@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from i4d_bench.data.synthetic import exported_head
+from i4d_bench.heads.base import Surface
 from i4d_bench.model.avatar import Backbone
 from i4d_bench.model.decoder import MAX_SCALE, activate
 from i4d_bench.model.sampling import EXTENT, sheet
+from i4d_bench.model.surface import HALF, HeadSurface
 from i4d_bench.presets import PRESETS, smoke
 from i4d_bench.render import mesh, render
 from i4d_bench.types import FEATURE_DIM, Camera
@@ -84,3 +88,42 @@ def test_untrained_it_shows_the_source(preset):
     face = slice(10, 20), slice(11, 21)
     assert drawn.alpha[0][face].min() > 0.9 and drawn.alpha[0, :4, :4].max() < 0.5
     assert (drawn.rgb[0] / drawn.alpha[0].clamp_min(1e-3) - small)[face].abs().mean() < 0.08
+
+
+def mean_head_from(yaw: float, pitch: float, size: int = 96):
+    """The mean head, coloured by height and side: image [1,3,S,S], alpha [S,S] and camera."""
+    head = exported_head("procedural")
+    vertices, faces = head.v_template.double().numpy(), head.faces.numpy()
+    stripes = 0.5 + 0.45 * np.sin(40 * vertices)  # of a few pixels
+    surface = Surface(np.tile([0, 0, 1.0], (len(vertices), 1)), stripes, np.zeros(len(vertices)))
+    one, none = np.ones(3), np.zeros(3)
+    light = mesh.Light(np.array([0, 0, 1.0]), none, np.array([0, 0, 1.0]), none, one, one)
+    view, K = mesh.look_at(yaw, pitch, size)
+    image = mesh.render_mesh(vertices, faces, surface, np.zeros(len(faces), np.uint8), view, K, size, size, light)
+    camera = Camera(torch.tensor(view[None]).float(), torch.tensor(K[None]).float(), size, size)
+    return torch.tensor(image.rgb).movedim(-1, 0)[None], torch.tensor(image.alpha), camera
+
+
+@pytest.mark.parametrize(("yaw", "pitch"), [(12, 0), (-12, 8), (0, -10)])
+def test_a_photo_is_turned_to_the_front(yaw, pitch):
+    photo, _, camera = mean_head_from(yaw, pitch)
+    front, alpha, frontal = mean_head_from(0, 0)
+    face = alpha > 0.99
+    face[:24] = face[70:] = face[:, :34] = face[:, 62:] = False
+    rectify = HeadSurface().rectify
+    assert face.sum() > 800
+    error = lambda image: (image - front)[0, :, face].abs().mean()  # noqa: E731
+    assert error(rectify(photo, camera)) < 0.3 * error(photo)
+    assert error(rectify(front, frontal)) < 0.02
+
+
+def test_rays_meet_the_mean_head_where_it_is():
+    """The nose is in front of the cheeks, all of it between front and back, and nothing outside the silhouette."""
+    surface = HeadSurface()
+    vertices = exported_head("procedural").v_template
+    nose = vertices[vertices[:, 2].argmax()]
+    z = surface(nose[:1], nose[1:2])[0]
+    assert abs(z - nose[2]) < 0.02
+    pinhole = nose[:2] / (1 - nose[2] / mesh.RADIUS) / HALF
+    torch.testing.assert_close(surface.unproject(pinhole[:1], pinhole[1:])[0][0], nose, rtol=0, atol=0.02)
+    assert not surface(torch.tensor([0.45]), torch.tensor([0.4]))[2]
