@@ -124,7 +124,7 @@ def cpu() -> Experiment:
     return Experiment(
         preset="cpu",
         world=World(),
-        model=Model(stem=24, widths=(32, 64, 96), grid=24, focus=0.35),
+        model=Model(stem=24, widths=(32, 64, 96), grid=24, focus=0.45),
         train=Train(warmup=(Stage(400, 64, 24, 8, 4),), stages=(Stage(500, 64, 24, 8, 4),), lr_fusion=2e-3),
         evaluate=Evaluate(),
         overrides={
