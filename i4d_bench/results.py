@@ -14,6 +14,7 @@ import math
 import os
 import platform
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -200,9 +201,12 @@ class Store:
             raise UserError(f"cannot write the report folder {self.folder}: {e.strerror or e}") from e
 
     def check_writable(self) -> None:
-        """Raises UserError before hours of work rather than after."""
+        """Raises UserError before hours of work rather than after. Leaves nothing behind."""
+        made = [p for p in (self.folder, *self.folder.parents) if not p.exists()]
         with self._lock():
             pass
+        if made:
+            shutil.rmtree(made[-1])
 
 
 def _finite(value: Any) -> Any:

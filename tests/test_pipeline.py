@@ -175,4 +175,4 @@ def test_mistakes_are_one_sentence_and_exit_2(arguments, said, tmp_path):
     )
     assert done.returncode == 2, done.stderr
     assert said in done.stderr and "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) == 1
-    assert not [p for p in tmp_path.rglob("*") if p.is_file() and p.name != ".lock"], "nothing half-written"
+    assert not list(tmp_path.iterdir()), "nothing half-written"
