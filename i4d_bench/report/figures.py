@@ -18,7 +18,7 @@ from i4d_bench.train import ONSET_DB
 STYLE = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
          "legend.frameon": False, "pdf.fonttype": 42, "figure.constrained_layout.use": True}  # fmt: skip
 HUES = {"local": "#0a7f6f", "global": "#c2501a", "parametric": "#5b4bb5", "control": "#777777"}
-SHAPES = {"local": "oDpH8*dP", "global": "svh<>X", "parametric": "^1234<", "control": "X"}
+SHAPES = {"local": "oH8ph*d", "global": "sDPXsDPX", "parametric": "^v<>^v", "control": "X"}
 DASHES = ("-", "--", ":", "-.")
 
 
@@ -47,6 +47,11 @@ def _looks(records: dict[str, Record]) -> dict[str, dict]:
     return looks
 
 
+def _beside_a_legend(designs: int):
+    """A figure of one axis, tall enough for a legend of so many."""
+    return plt.subplots(figsize=(4.6, max(2.6, 0.4 + 0.165 * designs)))
+
+
 def _legend(axis) -> None:
     """Beside the axis: nothing in it can be covered."""
     axis.legend(fontsize=6.5, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.8, labelspacing=0.7)
@@ -66,13 +71,15 @@ def speed_quality(store: Store, set_: str = "cross") -> None:
     if not points:
         return
     with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(4.6, 2.6))
+        figure, axis = _beside_a_legend(len(points))
         for r, i in points:
             error = None if not np.isfinite(i.lo) else [[max(0, i.mean - i.lo)], [max(0, i.hi - i.mean)]]
             axis.errorbar(r.fps, i.mean, error, capsize=2, ms=5, **{**looks[r.design], "ls": "none"})
         axis.set_xscale("log")
         axis.margins(x=0.12)
-        axis.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        rates = [r.fps for r, _ in points]
+        subs = (1, 1.5, 2, 3, 5, 7) if max(rates) < 6 * min(rates) else (1, 2, 5)
+        axis.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=subs))
         axis.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:g}"))
         axis.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
         card = CARDS[metric]
@@ -89,7 +96,7 @@ def curves(store: Store) -> None:
         return
     looks = _looks(records)
     with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(4.6, 2.6))
+        figure, axis = _beside_a_legend(len(records))
         for d, r in records.items():
             steps, gap = [c["step"] for c in r.curve], [c["gap"] for c in r.curve]
             onset = [steps.index(r.onset["step"])] if r.onset else []

@@ -1,0 +1,77 @@
+"""Reports at their edges: many designs, a failed one, metrics that only some have, no timings, one person."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from i4d_bench.report import build
+from i4d_bench.results import Record, Store
+
+FAMILIES = ("local", "global", "parametric")
+DATA = {"kind": "procedural", "hash": "0123456789abcdef"}
+
+
+def fill(folder, designs: int, people: int = 12, metrics=("psnr", "gap", "aed_true", "lpips_alex")) -> Store:
+    store, rng = Store(folder), np.random.default_rng(0)
+    for k in range(designs):
+        name = "local_adaln" if k == 0 else f"{FAMILIES[k % 3]}_design_{k}"
+        failed = k == designs - 1 and k > 0
+        rows = [
+            {"run_id": name, "design": name, "seed": 0, "set": s, "sample": p, "identity": p, "metric": m,
+             "value": 20 + k + rng.normal() if m == "psnr" else abs(rng.normal(0.1 + 0.01 * k, 0.02)), "ok": True}
+            for s in ("self", "cross") for p in range(people) for m in metrics
+            if not failed and not (k == 1 and m == "lpips_alex")
+        ]  # fmt: skip
+        timings = (
+            {} if k == 2 else {f"frame/{name}/eager/b1/n9/r64": {"ms": 1.0, "fps": 100.0 * (k + 1), "status": "ok"}}
+        )
+        store.add(
+            Record(run_id=name, design=name, family=FAMILIES[k % 3], preset="cpu", config={}, overrides={}, seed=0,
+                   driver="oracle", data=DATA, status="failed" if failed else "converged", why="nan" if failed else "",
+                   timings=timings, curve=[{"step": s, "gap": 0.01 * s * k} for s in (100, 200)]),
+            rows,
+        )  # fmt: skip
+    return store
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    store = fill(tmp_path_factory.mktemp("many"), 18)
+    build(store.folder)
+    return store
+
+
+def test_every_design_has_its_row_and_a_failed_one_says_so(many):
+    table = pd.read_csv(many.folder / "main.csv")
+    assert len(table) == 18 and set(table.design) == {r.design for r in many.records}
+    failed = table[table.status == "failed"].iloc[0]
+    assert np.isnan(failed["self PSNR"]) and f"{failed.design}†" in (many.folder / "main.md").read_text()
+    for name in ("speed_quality", "curves", "intervals"):
+        assert (many.folder / f"{name}.png").stat().st_size > 5000
+
+
+def test_what_was_not_measured_stays_empty(many):
+    table = pd.read_csv(many.folder / "main.csv").set_index("design")
+    assert np.isnan(table.loc["global_design_1", "self LPIPS (alex)"]) and np.isnan(
+        table.loc["parametric_design_2", "FPS"]
+    )
+    assert table.loc["global_design_1", "self PSNR"] == pytest.approx(21, abs=1.5)
+    heads = (many.folder / "main.md").read_text().splitlines()[0]
+    assert "PSNR" in heads and "MobileFace" not in heads, "a column without any number is not printed"
+
+
+def test_comparisons_hold_only_pairs_that_exist(many):
+    pairs = pd.read_csv(many.folder / "pairs.csv")
+    lpips = set(pairs[pairs.metric == "lpips_alex"].design)
+    assert "global_design_1" not in lpips and len(lpips) == 15  # neither the failed one nor the baseline
+    far = pairs[(pairs.metric == "psnr") & (pairs.design == "local_design_15") & (pairs.set == "self")].iloc[0]
+    assert far.difference == pytest.approx(15, abs=2) and far.verdict == "better"
+
+
+@pytest.mark.parametrize(("designs", "people"), [(1, 6), (2, 1)])
+def test_a_single_design_or_person_is_reported(tmp_path, designs, people):
+    store = fill(tmp_path, designs, people)
+    build(store.folder)
+    assert len(pd.read_csv(tmp_path / "main.csv")) == designs
