@@ -18,7 +18,7 @@ from i4d_bench.train import on_grey
 from i4d_bench.types import ParametricHead
 
 GRID_SAMPLES = 8
-"""Samples of the cross set that are kept as images for the qualitative grid."""
+"""Samples, spread over the cross set, that are kept as images for the qualitative grid."""
 
 
 @dataclass
@@ -60,12 +60,14 @@ class Evaluator:
         people = self.loader.frames.identity
         for name in SETS:
             rows = triples(self.loader.frames, "test", name)
+            shown = np.unique(np.linspace(0, len(rows) - 1, GRID_SAMPLES).astype(int)) if name == "cross" else []
             for i in range(0, len(rows), self.batch):
                 part = rows[slice(i, i + self.batch)]
                 pred, still = self._images(avatar, part)
                 scores.add(name, part, i, people, self._score(part, pred, still))
-                if name == "cross" and i < GRID_SAMPLES:
-                    self._keep(scores, part, pred)
+                here = [k - i for k in shown if i <= k < i + len(part)]
+                if here:
+                    self._keep(scores, part[here], pred[here])
         return scores
 
     def _images(self, avatar: Avatar, part: Triples) -> tuple[Tensor, Tensor]:
@@ -128,9 +130,7 @@ class Evaluator:
         if (part.target != NO_TRUTH).all():
             new["truth"] = show(part.target)
         for key, images in new.items():
-            scores.images[key] = np.concatenate([*([scores.images[key]] if key in scores.images else []), images])[
-                :GRID_SAMPLES
-            ]
+            scores.images[key] = np.concatenate([*([scores.images[key]] if key in scores.images else []), images])
 
 
 def _view(part: Triples) -> np.ndarray:

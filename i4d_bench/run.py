@@ -163,11 +163,19 @@ class Bench:
             config = self.experiment.evaluate
             embedders = self._optional(config.identity, embedder)
             lpips = self._optional(config.lpips, lambda net: load_lpips(net, self.device))
-            video = VideoReader() if self.frames.meta["kind"] == "clips" else None
+            video = self._video_reader() if self.frames.meta["kind"] == "clips" else None
             for name, network in embedders.items():
                 self.extras[f"impostor_{name}"] = self._impostors(network)
             self._evaluator = Evaluator(self.loader, self.head, self.reader, embedders, lpips, video, config.batch)
         return self._evaluator
+
+    def _video_reader(self) -> VideoReader | None:
+        try:
+            return VideoReader()
+        except UserError as e:
+            self.notes.append(f"AED, AKD and APD are empty, faces are aligned by the true frames' landmarks: {e}")
+            console.print(self.notes[-1])
+            return None
 
     def _optional(self, names: tuple[str, ...], load: Callable[[str], object]) -> dict[str, object]:
         out = {}

@@ -75,3 +75,4 @@ def test_a_single_design_or_person_is_reported(tmp_path, designs, people):
     store = fill(tmp_path, designs, people)
     build(store.folder)
     assert len(pd.read_csv(tmp_path / "main.csv")) == designs
+    assert ("no difference can reach" in (tmp_path / "main.md").read_text()) == (people < 6)

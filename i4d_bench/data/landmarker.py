@@ -7,6 +7,7 @@ without `tongueOut`, which is always 0 here.
 from __future__ import annotations
 
 import os
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def find_model(path: str | Path | None = None) -> Path:
 
 
 class Landmarker:
-    """MediaPipe's detector for still images; use it in a `with` block (it holds native threads).
+    """MediaPipe's detector for still images. It holds native threads: use it in a `with` block, or it closes at exit.
 
     most: how many faces `faces` may find. Raises UserError when mediapipe or its model file is missing or damaged.
     """
@@ -98,12 +99,13 @@ class Landmarker:
             self._detector = vision.FaceLandmarker.create_from_options(options)
         except (RuntimeError, ValueError) as e:
             raise UserError(f"{path} is not a usable Face Landmarker model ({e}): download it again") from e
+        self.close = weakref.finalize(self, self._detector.close)
 
     def __enter__(self) -> Landmarker:
         return self
 
     def __exit__(self, *_) -> None:
-        self._detector.close()
+        self.close()
 
     def __call__(self, rgb: UInt8[np.ndarray, "H W 3"]) -> Face | None:
         """The most prominent face, or None. Raises ValueError when `rgb` is not a uint8 RGB image."""

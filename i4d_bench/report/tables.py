@@ -39,6 +39,8 @@ MARGINS = {"psnr": 0.1, "gap": 0.1, "ssim": 0.005, "lpips_alex": 0.005, "lpips_v
            "csim_dlib": 0.005, "csim_mobileface": 0.01, "akd": 0.1, "akd_iod": 0.002, "apd": 0.1}  # fmt: skip
 """Differences inside ± this are *practically equal*."""
 BASELINE = "local_adaln"
+ENOUGH = 6
+"""People from which a sign-flip test can reach p < 0.05 (2 / 2⁶)."""
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,8 @@ def _paired(samples: pd.DataFrame, set_: str, metric: str):
     return {d: wide[d].to_numpy(float) for d in wide.columns}, wide.index.get_level_values("identity").to_numpy()
 
 
-def notes(records: dict[str, Record]) -> list[str]:
-    """What a reader must know under the table."""
+def notes(records: dict[str, Record], people: int) -> list[str]:
+    """What a reader must know under the table; people: how many the samples show."""
     if not records:
         return []
     one = next(iter(records.values()))
@@ -111,6 +113,8 @@ def notes(records: dict[str, Record]) -> list[str]:
     head = f"{one.preset} preset, {env['hardware']}, data {one.data['kind']} ({one.data['hash']}), driver {one.driver}"
     commit = f"commit {env['commit']}" + (" with local changes" if env["dirty"] else "")
     out = [f"{head}, {commit}. Bold: best and not significantly worse (paired, clustered by person)."]
+    if people < ENOUGH:
+        out.append(f"With {people} people no difference can reach p < 0.05: everything measured is bold.")
     for key, value in one.extras.items():
         if key.startswith("impostor_"):
             out.append(f"CSIM ({key.removeprefix('impostor_')}): pairs of different people have {value:.3f}.")
@@ -219,7 +223,7 @@ def write_text(path: Path, text: str) -> None:
 def build(store: Store) -> tuple[list[Column], list[Column], dict[str, Record]]:
     """Writes every table; returns the columns of the main and of the sets table, and the designs' records."""
     columns, records = main_table(store)
-    write(store.folder, "main", columns, records, notes(records))
+    write(store.folder, "main", columns, records, notes(records, store.samples["identity"].nunique()))
     more, _ = sets_table(store)
     write(store.folder, "sets", more, records, [])
     table = pairs(store)
