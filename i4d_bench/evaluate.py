@@ -64,7 +64,7 @@ class Evaluator:
             for i in range(0, len(rows), self.batch):
                 part = rows[slice(i, i + self.batch)]
                 pred, still = self._images(avatar, part)
-                scores.add(name, part, i, people, self._score(part, pred, still))
+                scores.add(name, part, i, people, self._score(name, part, pred, still))
                 here = [k - i for k in shown if i <= k < i + len(part)]
                 if here:
                     self._keep(scores, part[here], pred[here])
@@ -81,7 +81,7 @@ class Evaluator:
             for index in (part.driving, part.source)
         )
 
-    def _score(self, part: Triples, pred: Tensor, still: Tensor) -> dict[str, Tensor | np.ndarray]:
+    def _score(self, set_: str, part: Triples, pred: Tensor, still: Tensor) -> dict[str, Tensor | np.ndarray]:
         loader, frames = self.loader, self.loader.frames
         size, view = frames.resolution, _view(part)
         out: dict[str, Tensor | np.ndarray] = {}
@@ -99,7 +99,7 @@ class Evaluator:
             out["gap"] = image.psnr(pred, target, truth.regions) - image.psnr(still, target, truth.regions)
         landmarks = torch.from_numpy(frames.landmarks[view])
         own = loader.photos(part.source, size).movedim(1, -1)
-        if self.reader is not None:
+        if self.reader is not None and set_ != "novel":  # it learns on training views, which end at ±35°
             out |= self._read(part, pred, view)
         if self.video is not None:
             measured = self.video.score(

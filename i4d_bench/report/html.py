@@ -39,6 +39,9 @@ def build(store: Store, columns: list[Column], more: list[Column], records: dict
         for name, title in FIGURES.items()
         if (path := store.folder / f"{name}.png").exists()
     ]
-    page = PAGE.render(title=store.folder.name, tables=tables, records=records, notes=notes(records, store.samples["identity"].nunique()), figures=images)
+    people = store.samples["identity"].nunique()
+    page = PAGE.render(
+        title=store.folder.name, tables=tables, records=records, notes=notes(records, people), figures=images
+    )
     write_text(store.folder / "index.html", page)
     return store.folder / "index.html"
