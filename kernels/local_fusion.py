@@ -119,7 +119,7 @@ def _forward(
     col = tl.arange(0, 16)
     cc = tl.load(c2 + col)
     slope, height, offset, linear = _activation(col)
-    place, step = _place(col, FRAMES.to(tl.int64) * N)
+    place, step = _place(col, FRAMES * N)
     m1, m2, h1, h2 = tl.arange(0, M1), M1 + tl.arange(0, M2), tl.arange(0, H1), H1 + tl.arange(0, H2)
     d1, d2 = tl.arange(0, D1), D1 + tl.arange(0, D2)
 
@@ -221,7 +221,7 @@ def _backward(
         c3 = tl.load(bias + h2)
         sc = tl.zeros([16, 16], tl.float32)
         slope, height, _, linear = _activation(col)
-        place, step = _place(col, FRAMES.to(tl.int64) * N)
+        place, step = _place(col, FRAMES * N)
     else:
         o2 = O1 + tl.arange(0, O2)
         v12, v22 = _weight(w2, O1, O2, 0, H1, H), _weight(w2, O1, O2, H1, H2, H)

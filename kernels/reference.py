@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 MAX_SCALE = 0.05
@@ -83,3 +83,224 @@ def local_fusion(
 def _per_frame(x: Tensor, frames: int) -> Tensor:
     """[B,…] → [F,…], each identity's rows repeated for its frames."""
     return x.repeat_interleave(frames // len(x), 0) if 1 < len(x) < frames else x.expand(frames, *x.shape[1:])
+
+
+JOINTS = 5
+"""Of a FLAME-format head: root, neck, jaw, left eye, right eye."""
+
+
+class Flame(NamedTuple):
+    """A FLAME-format head (PAPER §5). Its template and joints may be one person's each: then nothing of shape is left to do."""
+
+    template: Float[Tensor, "B V 3"]
+    directions: Float[Tensor, "K 3 W"]  # shape, expression, 36 pose correctives; rows may be longer than V (aligned)
+    weights: Float[Tensor, "V 5"]
+    joints: Float[Tensor, "B 5 3"]  # rest positions
+    joint_shapes: Float[Tensor, "S 5 3"]  # J_regressor · shape directions
+    parents: tuple[int, ...]
+
+    @property
+    def n_shape(self) -> int:
+        return len(self.joint_shapes)
+
+    def shaped(self, shape: Float[Tensor, "B S"]) -> Flame:
+        """The people of that shape: template and joints with β in them, for `flame_skinning(…, shape=None)`."""
+        step = torch.einsum("bk,kcv->bvc", shape, self.directions[: shape.shape[1], :, : self.template.shape[1]])
+        moved = torch.einsum("bk,kjc->bjc", shape, self.joint_shapes[: shape.shape[1]])
+        return self._replace(template=(self.template + step).contiguous(), joints=self.joints + moved)
+
+
+class Skinned(NamedTuple):
+    """A head's frames: after skinning, before it, and A_j: rest → posed position of what hangs on joint j."""
+
+    vertices: Float[Tensor, "F V 3"]
+    unposed: Float[Tensor, "F V 3"]
+    transforms: Float[Tensor, "F 5 4 4"]
+
+
+def rodrigues(v: Float[Tensor, "*B 3"]) -> Float[Tensor, "*B 3 3"]:
+    """Rotation matrices of axis-angle vectors (radians), smooth at zero."""
+    angle = torch.sqrt((v * v).sum(-1, keepdim=True) + 1e-16)[..., None]
+    x, y, z = v.unbind(-1)
+    zero = torch.zeros_like(x)
+    K = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
+    eye = torch.eye(3, dtype=v.dtype, device=v.device)
+    half = torch.sin(angle / 2) / angle  # (1 − cos φ)/φ² = 2 (sin(φ/2)/φ)², without the cancellation
+    return eye + torch.sin(angle) / angle * K + 2 * half**2 * (K @ K)
+
+
+def joint_transforms(
+    pose: Float[Tensor, "F 15"], joints: Float[Tensor, "F 5 3"], parents: tuple[int, ...]
+) -> tuple[Float[Tensor, "F 5 4 4"], Float[Tensor, "F 36"]]:
+    """A_j along the kinematic chain, and R(θ) − I of all joints but the root, which drives the pose correctives."""
+    R = rodrigues(pose.unflatten(-1, (JOINTS, 3)))
+    shift = joints - (R @ joints[..., None])[..., 0]
+    last = torch.tensor([0.0, 0, 0, 1]).to(pose).expand(len(pose), JOINTS, 1, 4)
+    local = torch.cat([torch.cat([R, shift[..., None]], -1), last], -2)
+    chain: list[Tensor] = []
+    for j, parent in enumerate(parents):
+        chain.append(local[:, j] if parent < 0 else chain[parent] @ local[:, j])
+    return torch.stack(chain, 1), (R[:, 1:] - torch.eye(3).to(pose)).flatten(1)
+
+
+def flame_skinning(
+    expression: Float[Tensor, "F E"],
+    pose: Float[Tensor, "F 15"],
+    flame: Flame,
+    shape: Float[Tensor, "F S"] | None = None,
+) -> Skinned:
+    """LBS(T + B_s β + B_e ψ + B_p (R(θ) − I), J(T + B_s β), θ, weights) of F = B·k frames, identity-major.
+
+    Fewer coefficients than the head has leave the rest at zero; shape None leaves all of β at zero.
+    """
+    check_coefficients(expression, flame, shape)
+    frames, count = len(pose), flame.template.shape[1]
+    rest, joints = _per_frame(flame.template, frames), _per_frame(flame.joints, frames)
+    if shape is not None:
+        rest = rest + _blend(shape, flame.directions, count)
+        joints = joints + torch.einsum("fk,kjc->fjc", shape, flame.joint_shapes[: shape.shape[1]])
+    transforms, correctives = joint_transforms(pose, joints, flame.parents)
+    rest = rest + _blend(expression, flame.directions[flame.n_shape :], count)
+    rest = rest + _blend(correctives, flame.directions[-correctives.shape[1] :], count)
+    T = (flame.weights @ transforms[:, :, :3].flatten(2)).unflatten(-1, (3, 4))
+    return Skinned((T[..., :3] @ rest[..., None])[..., 0] + T[..., 3], rest, transforms)
+
+
+def check_coefficients(expression: Tensor, flame: Flame, shape: Tensor | None = None) -> None:
+    """Raises ValueError when more coefficients are given than the head has."""
+    has = {"shape": flame.n_shape, "expression": len(flame.directions) - flame.n_shape - 9 * (JOINTS - 1)}
+    for name, given in (("shape", shape), ("expression", expression)):
+        if given is not None and given.shape[1] > has[name]:
+            raise ValueError(f"{given.shape[1]} {name} coefficients were given to a head that has {has[name]}")
+
+
+def _blend(coefficients: Float[Tensor, "F k"], directions: Float[Tensor, "K 3 W"], count: int) -> Tensor:
+    return torch.einsum("fk,kcv->fvc", coefficients, directions[: coefficients.shape[1], :, :count].to(coefficients))
+
+
+class Bound(NamedTuple):
+    """Gaussians' geometry, in gsplat's layout: of frames in space, or of a person in the triangles' own frames."""
+
+    means: Float[Tensor, "F N 3"]
+    quats: Float[Tensor, "F N 4"]
+    scales: Float[Tensor, "F N 3"]
+
+
+def triangle_frames(corners: Float[Tensor, "*B 3 3"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Centre T, frame R (columns: first edge, normal, their cross product) and size k, the mean of the first edge's length
+    and of the height over it, of triangles given by their corners (GaussianAvatars)."""
+    first, other = corners[..., 1, :] - corners[..., 0, :], corners[..., 2, :] - corners[..., 0, :]
+    normal = torch.linalg.cross(first, other)
+    base, area = (torch.sqrt((v * v).sum(-1) + 1e-20) for v in (first, normal))
+    a, b = first / base[..., None], normal / area[..., None]
+    R = torch.stack([a, b, torch.linalg.cross(a, b)], -1)
+    return corners.mean(-2), R, (base + area / base) / 2
+
+
+def to_triangles(corners: Float[Tensor, "B N 3 3"], gaussians: Bound) -> Bound:
+    """Gaussians as each sees itself from its triangle: what `bind_gaussians` undoes."""
+    T, R, k = triangle_frames(corners)
+    means = (R.mT @ (gaussians.means - T)[..., None])[..., 0] / k[..., None]
+    turned = quaternion(R) * gaussians.quats.new_tensor([1, -1, -1, -1])
+    return Bound(means, multiply(turned, gaussians.quats), gaussians.scales / k[..., None])
+
+
+def bind_gaussians(
+    vertices: Float[Tensor, "F V 3"],
+    faces: Int[Tensor, "T 3"],
+    triangles: Int[Tensor, "B N"],
+    local: Bound,
+) -> Bound:
+    """μ' = k R μ + T, r' = R r, s' = k s with the frames (T, R, k) of the driven triangles (GaussianAvatars, PAPER §4).
+
+    F = B·k frames, identity-major; triangles and local geometry belong to the identity.
+    """
+    frames = len(vertices)
+    corners = _per_frame(faces[triangles.long()].flatten(1), frames).long()  # [F,3N]
+    at = vertices[torch.arange(frames, device=vertices.device)[:, None], corners].unflatten(1, (-1, 3))
+    T, R, k = triangle_frames(at)
+    means, quats, scales = (_per_frame(t, frames) for t in local)
+    return Bound(
+        k[..., None] * (R @ means[..., None])[..., 0] + T, multiply(quaternion(R), quats), k[..., None] * scales
+    )
+
+
+def multiply(a: Float[Tensor, "*B 4"], b: Float[Tensor, "*B 4"]) -> Float[Tensor, "*B 4"]:
+    """Quaternions' product, wxyz: first b, then a."""
+    a, b = a.unbind(-1), b.unbind(-1)
+    return torch.stack([
+        a[0] * b[0] - a[1] * b[1] - a[2] * b[2] - a[3] * b[3],
+        a[0] * b[1] + a[1] * b[0] + a[2] * b[3] - a[3] * b[2],
+        a[0] * b[2] - a[1] * b[3] + a[2] * b[0] + a[3] * b[1],
+        a[0] * b[3] + a[1] * b[2] - a[2] * b[1] + a[3] * b[0],
+    ], -1)  # fmt: skip
+
+
+def quaternion(R: Float[Tensor, "*B 3 3"]) -> Float[Tensor, "*B 4"]:
+    """Of a rotation, wxyz, by its largest component: well conditioned for every rotation."""
+    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = (row.unbind(-1) for row in R.unbind(-2))
+    w, x, y, z = 1 + xx + yy + zz, 1 + xx - yy - zz, 1 - xx + yy - zz, 1 - xx - yy + zz
+    rows = torch.stack([
+        torch.stack([w, zy - yz, xz - zx, yx - xy], -1), torch.stack([zy - yz, x, yx + xy, xz + zx], -1),
+        torch.stack([xz - zx, yx + xy, y, zy + yz], -1), torch.stack([yx - xy, xz + zx, zy + yz, z], -1),
+    ], -2)  # fmt: skip
+    four, largest = torch.stack([w, x, y, z], -1).max(-1, keepdim=True)
+    row = rows.gather(-2, largest[..., None].expand(*largest.shape, 4))[..., 0, :]
+    return 0.5 * row / torch.sqrt(four)
+
+
+class Binding(NamedTuple):
+    """Which of the head's vertices and joints a Gaussian follows: constants, no gradient."""
+
+    vertices: Int[Tensor, "B 4 N"]
+    weights: Float[Tensor, "B 4 N"]
+    joints: Float[Tensor, "B 5 N"]  # skinning weights
+
+
+def blend_gaussians(
+    base: Attributes,
+    binding: Binding,
+    hidden: Float[Tensor, "B N H"],
+    readout: Float[Tensor, "F 16 H"],
+    bias: Float[Tensor, "F 16"],
+    unposed: Float[Tensor, "F V 3"],
+    transforms: Float[Tensor, "F 5 4 4"],
+) -> Attributes:
+    """Blendshapes of mesh and Gaussians, then skinning (LAM / 3D Gaussian Blendshapes, PAPER §4), F = B·k frames:
+
+        δ_i = readout h_i + bias                             the Gaussian's own blendshapes; two rows of the 16 are idle
+        G_i = base_i + Σ_v b_iv unposed_v + δ_i              each attribute in the space where it may be added to
+        A_i = Σ_j w_ij transforms_j,  means' = A_i means,  quats' = A_i's rotation · quats
+
+    The blendshapes B_k(m_i) = W_k h_i are linear in h_i, so that Σ_k ψ_k W_k = readout stands for all of them. `hidden` may be
+    stored in 16 bits. δ's order is LAYOUT's; `base.means` is less what Σ_v b_iv unposed_v is at rest.
+    """
+    frames = len(readout)
+    delta = torch.bmm(_per_frame(hidden, frames), readout.to(hidden.dtype).mT).to(bias) + bias[:, None]
+    position, scale, quaternion, opacity, color, _ = delta.split([*LAYOUT.values(), 16 - RAW], -1)
+    near, weights, joints = (_per_frame(t.detach(), frames) for t in binding)
+    bound = unposed[torch.arange(frames, device=near.device)[:, None, None], near.long()]  # [F,4,N,3]
+    means, quats, scales, opacities, colors = (_per_frame(t, frames) for t in base)
+    means = means + (weights[..., None] * bound).sum(1) + position
+    A = torch.einsum("fjn,fjkl->fnkl", joints, transforms[..., :3, :])
+    return Attributes(
+        means=(A[..., :3] * means[..., None, :]).sum(-1) + A[..., 3],
+        quats=multiply(_nearest_rotation(A[..., :3]), quats + quaternion),
+        scales=scales * torch.exp(scale),
+        opacities=_shift(opacities, opacity[..., 0]),
+        colors=colors + color,
+    )
+
+
+def _shift(probability: Tensor, logit: Tensor) -> Tensor:
+    """sigmoid(logit(p) + Δ), exact at Δ = 0."""
+    grown = probability * torch.exp(logit.clamp(-15, 15))
+    return grown / (grown + 1 - probability)
+
+
+def _nearest_rotation(matrix: Float[Tensor, "*B 3 3"]) -> Float[Tensor, "*B 4"]:
+    """The rotation nearest to a blend of rotations, to first order: its antisymmetric part."""
+    w = 0.5 * torch.sqrt((1 + matrix.diagonal(dim1=-2, dim2=-1).sum(-1)).clamp_min(1e-6))
+    axis = torch.stack([matrix[..., 2, 1] - matrix[..., 1, 2], matrix[..., 0, 2] - matrix[..., 2, 0],
+                        matrix[..., 1, 0] - matrix[..., 0, 1]], -1) / (4 * w[..., None])  # fmt: skip
+    return torch.cat([w[..., None], axis], -1)
