@@ -1,0 +1,309 @@
+"""FLAME's blendshapes, pose correctives, kinematic chain and skinning in one launch (twin: `reference.flame_skinning`, PAPER §5).
+
+Floor: the directions, read once. 100 expression components and 36 correctives of 5,023 vertices in fp32 are 8.2 MB (2.7 µs
+at 3 TB/s), with 300 shape components 26 MB (8.8 µs). A program owns BLOCK vertices and every program walks the chain of five
+joints again, which is cheaper than a launch of its own. One frame: the loads are the kernel. Several frames: a matrix product
+over the components, so that 32 frames read the directions once.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from kernels.reference import JOINTS, Flame, Skinned, check_coefficients, joint_transforms
+
+CORRECTIVES = 9 * (JOINTS - 1)
+BLOCK = 16
+"""Vertices of a program: 5,023 make two to three programs per multiprocessor."""
+CHUNK = 32
+"""Components read at a time."""
+
+
+@triton.jit
+def _turn(x, y, z):
+    """sin φ/φ and (1 − cos φ)/φ² of the axis-angle vector's length φ. Both are invariant under φ/2 → φ/2 + π, so that φ/2 is
+    brought within ±π/2, where Taylor's polynomials of degree 13 and 14 are exact in fp32."""
+    square = x * x + y * y + z * z + 1e-16
+    inverse = tl.rsqrt(square)
+    angle = square * inverse
+    angle += 0.5 * inverse * (square - angle * angle)  # Newton's step: the instruction alone is good to 22 bits
+    inverse += inverse * (1 - angle * inverse)
+    half = 0.5 * angle
+    turns = tl.floor(half * 0.3183098861837907 + 0.5)
+    r = half - turns * 3.140625
+    r = r - turns * 9.676535897932795e-4
+    q = r * r
+    s = 1.6059043836821613e-10
+    s = s * q - 2.505210838544172e-08
+    s = s * q + 2.7557319223985893e-06
+    s = s * q - 1.984126984126984e-04
+    s = s * q + 8.333333333333333e-03
+    s = s * q - 1.6666666666666666e-01
+    s = r + r * (q * s)
+    c = -1.1470745597729725e-11
+    c = c * q + 2.08767569878681e-09
+    c = c * q - 2.755731922398589e-07
+    c = c * q + 2.48015873015873e-05
+    c = c * q - 1.388888888888889e-03
+    c = c * q + 4.1666666666666664e-02
+    c = 1 + q * (c * q - 0.5)
+    u = s * inverse
+    return 2 * u * c, 2 * u * u
+
+
+@triton.jit
+def _correctives(pose, row, there, column):
+    """Entries `column` (joint major, from the neck on) of R(θ) − I, for frames `row`."""
+    joint, r, c = 1 + column // 9, column % 9 // 3, column % 3
+    at = pose + row * 15 + 3 * joint
+    x, y, z = tl.load(at, mask=there, other=0.0), tl.load(at + 1, mask=there, other=0.0), tl.load(at + 2, mask=there, other=0.0)
+    s, h = _turn(x, y, z)
+    v_r, v_c = tl.where(r == 0, x, tl.where(r == 1, y, z)), tl.where(c == 0, x, tl.where(c == 1, y, z))
+    d = 3 - r - c
+    v_d = tl.where(d == 0, x, tl.where(d == 1, y, z))
+    across = h * v_r * v_c + tl.where((c - r + 3) % 3 == 2, s, -s) * v_d
+    return tl.where(r == c, h * (v_r * v_r - (x * x + y * y + z * z)), across)
+
+
+@triton.jit
+def _add(ax, ay, az, coefficients, directions, k, v, inside, W: tl.constexpr, MANY: tl.constexpr):
+    """Components k of the blendshapes. MANY frames: [frames, v] += [frames, k] @ [k, v]; one: [k, v] += [k, 1] ⊙ [k, v]."""
+    at = directions + k[:, None] * (3 * W) + v[None, :]
+    x = tl.load(at, mask=inside, other=0.0).to(tl.float32)
+    y = tl.load(at + W, mask=inside, other=0.0).to(tl.float32)
+    z = tl.load(at + 2 * W, mask=inside, other=0.0).to(tl.float32)
+    if MANY:
+        ax = tl.dot(coefficients, x, ax, input_precision="ieee")
+        ay = tl.dot(coefficients, y, ay, input_precision="ieee")
+        az = tl.dot(coefficients, z, az, input_precision="ieee")
+    else:
+        ax, ay, az = ax + coefficients * x, ay + coefficients * y, az + coefficients * z
+    return ax, ay, az
+
+
+@triton.jit
+def _components(
+    ax, ay, az, coefficients, directions, frame, ok, v, W: tl.constexpr,
+    COUNT: tl.constexpr, CHUNK: tl.constexpr, MANY: tl.constexpr,
+):  # fmt: skip
+    """The first COUNT components. Unrolled as far as it keeps enough loads in flight."""
+    UNROLL: tl.constexpr = 1 if MANY else 4
+    for start in range(0, COUNT, CHUNK * UNROLL):
+        for i in tl.static_range(UNROLL):
+            k = start + i * CHUNK + tl.arange(0, CHUNK)
+            if MANY:
+                at, inside = frame[:, None] * COUNT + k[None, :], ok[:, None] & (k < COUNT)[None, :]
+            else:
+                at, inside = k[:, None], (k < COUNT)[:, None]
+            c = tl.load(coefficients + at, mask=inside, other=0.0)
+            inside = (k < COUNT)[:, None] & (v < W)[None, :]
+            ax, ay, az = _add(ax, ay, az, c, directions, k, v, inside, W, MANY)
+    return ax, ay, az
+
+
+@triton.jit
+def _four(x, y, z, w):
+    """[F, V] each → [F, V, 4]."""
+    both = tl.join(tl.join(x, z), tl.join(y, w))
+    return tl.reshape(both, (x.shape[0], x.shape[1], 4))
+
+
+@triton.jit
+def _local(pose, frame, ok, jx, jy, jz, j: tl.constexpr):
+    """Joint j's rotation about its rest position: nine entries and the shift."""
+    at = pose + frame * 15 + 3 * j
+    x, y, z = tl.load(at, mask=ok, other=0.0), tl.load(at + 1, mask=ok, other=0.0), tl.load(at + 2, mask=ok, other=0.0)
+    s, h = _turn(x, y, z)
+    a, b, c = 1 - h * (y * y + z * z), h * x * y - s * z, h * x * z + s * y
+    d, e, f = h * x * y + s * z, 1 - h * (x * x + z * z), h * y * z - s * x
+    g, i, k = h * x * z - s * y, h * y * z + s * x, 1 - h * (x * x + y * y)
+    return (
+        a, b, c, jx - (a * jx + b * jy + c * jz),
+        d, e, f, jy - (d * jx + e * jy + f * jz),
+        g, i, k, jz - (g * jx + i * jy + k * jz),
+    )  # fmt: skip
+
+
+@triton.jit
+def _compose(p, q):
+    """Affine maps of twelve entries, row by row: first q, then p."""
+    return (
+        p[0] * q[0] + p[1] * q[4] + p[2] * q[8], p[0] * q[1] + p[1] * q[5] + p[2] * q[9],
+        p[0] * q[2] + p[1] * q[6] + p[2] * q[10], p[0] * q[3] + p[1] * q[7] + p[2] * q[11] + p[3],
+        p[4] * q[0] + p[5] * q[4] + p[6] * q[8], p[4] * q[1] + p[5] * q[5] + p[6] * q[9],
+        p[4] * q[2] + p[5] * q[6] + p[6] * q[10], p[4] * q[3] + p[5] * q[7] + p[6] * q[11] + p[7],
+        p[8] * q[0] + p[9] * q[4] + p[10] * q[8], p[8] * q[1] + p[9] * q[5] + p[10] * q[9],
+        p[8] * q[2] + p[9] * q[6] + p[10] * q[10], p[8] * q[3] + p[9] * q[7] + p[10] * q[11] + p[11],
+    )  # fmt: skip
+
+
+@triton.jit
+def _forward(
+    expression, pose, shape, template, directions, weights, joints, joint_shapes, posed, unposed, transforms,
+    F, PER, V, template_step, joints_step, W: tl.constexpr, N_SHAPE: tl.constexpr, N_CORRECTIVE: tl.constexpr,
+    S: tl.constexpr, E: tl.constexpr, PARENTS: tl.constexpr, FRAMES: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
+):  # fmt: skip
+    """S, E: coefficients given. FRAMES: per program. The directions' rows: N_SHAPE of shape, then expression's, correctives last."""
+    MANY: tl.constexpr = FRAMES > 1
+    v = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    frame = tl.program_id(1) * FRAMES + tl.arange(0, FRAMES)
+    seen, ok = v < V, frame < F
+    ROWS: tl.constexpr = FRAMES if MANY else CHUNK
+    ax = tl.zeros((ROWS, BLOCK), tl.float32)
+    ay, az = ax, ax
+    if S > 0:
+        ax, ay, az = _components(ax, ay, az, shape, directions, frame, ok, v, W, S, CHUNK, MANY)
+    if E > 0:
+        after = directions + N_SHAPE * 3 * W
+        ax, ay, az = _components(ax, ay, az, expression, after, frame, ok, v, W, E, CHUNK, MANY)
+    for k0 in tl.static_range(0, 36, CHUNK):
+        k = k0 + tl.arange(0, CHUNK)
+        inside = (k < 36)[:, None] & (v < W)[None, :]
+        if MANY:
+            c = _correctives(pose, frame[:, None], ok[:, None] & (k < 36)[None, :], k[None, :])
+        else:
+            c = _correctives(pose, frame, (k < 36)[:, None], k[:, None])
+        ax, ay, az = _add(ax, ay, az, c, directions + N_CORRECTIVE * 3 * W, k, v, inside, W, MANY)
+    if not MANY:
+        ax, ay, az = tl.sum(ax, 0)[None, :], tl.sum(ay, 0)[None, :], tl.sum(az, 0)[None, :]
+    person = frame // PER
+    own = template + person[:, None] * template_step + 3 * v[None, :]
+    both = ok[:, None] & seen[None, :]
+    ax += tl.load(own, mask=both, other=0.0)
+    ay += tl.load(own + 1, mask=both, other=0.0)
+    az += tl.load(own + 2, mask=both, other=0.0)
+    out = 4 * (frame[:, None].to(tl.int64) * V + v[None, :])
+    four, where = out[:, :, None] + tl.arange(0, 4)[None, None, :], both[:, :, None]
+    tl.store(unposed + four, _four(ax, ay, az, tl.zeros_like(ax)), mask=where)
+
+    if S > 0:  # the joints follow the shape
+        columns = tl.arange(0, 16)
+        moved = tl.zeros((FRAMES, 16), tl.float32)
+        for start in range(0, S, 64):
+            i = start + tl.arange(0, 64)
+            of = tl.load(joint_shapes + i[:, None] * 15 + columns[None, :], mask=(i < S)[:, None] & (columns < 15)[None, :], other=0.0)
+            if MANY:
+                given = tl.load(shape + frame[:, None] * S + i[None, :], mask=ok[:, None] & (i < S)[None, :], other=0.0)
+                moved = tl.dot(given, of, moved, input_precision="ieee")
+            else:
+                given = tl.load(shape + frame * S + i[:, None], mask=(i < S)[:, None], other=0.0)
+                moved += tl.sum(given * of, 0)[None, :]
+    px, py, pz = tl.zeros_like(ax), tl.zeros_like(ax), tl.zeros_like(ax)
+    chain = ()
+    for j in tl.static_range(5):
+        rest = joints + person * joints_step + 3 * j
+        jx, jy, jz = tl.load(rest, mask=ok, other=0.0), tl.load(rest + 1, mask=ok, other=0.0), tl.load(rest + 2, mask=ok, other=0.0)
+        if S > 0:
+            jx += tl.sum(tl.where(columns[None, :] == 3 * j, moved, 0.0), 1)
+            jy += tl.sum(tl.where(columns[None, :] == 3 * j + 1, moved, 0.0), 1)
+            jz += tl.sum(tl.where(columns[None, :] == 3 * j + 2, moved, 0.0), 1)
+        A = _local(pose, frame, ok, jx, jy, jz, j)
+        if PARENTS[j] >= 0:
+            A = _compose(chain[PARENTS[j]], A)
+        chain = chain + (A,)
+        w = tl.load(weights + v * 5 + j, mask=seen, other=0.0)[None, :]
+        px += w * (A[0][:, None] * ax + A[1][:, None] * ay + A[2][:, None] * az + A[3][:, None])
+        py += w * (A[4][:, None] * ax + A[5][:, None] * ay + A[6][:, None] * az + A[7][:, None])
+        pz += w * (A[8][:, None] * ax + A[9][:, None] * ay + A[10][:, None] * az + A[11][:, None])
+        if tl.program_id(0) == 0:
+            to = transforms + (frame * 5 + j) * 16
+            for e in tl.static_range(12):
+                tl.store(to + e, A[e], mask=ok)
+            for e in tl.static_range(4):
+                tl.store(to + 12 + e, tl.zeros_like(jx) + (e == 3), mask=ok)
+    tl.store(posed + four, _four(px, py, pz, tl.zeros_like(px)), mask=where)
+
+
+@triton.jit
+def _backward(
+    d_posed, d_unposed, unposed, transforms, weights, d_rest, d_transforms, V, W, P, BLOCK: tl.constexpr
+):  # fmt: skip
+    """Per frame and vertex: gradient before skinning, [F,3,W], and this program's part of the transforms', [F,P,5,12]."""
+    v, frame = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), tl.program_id(1).to(tl.int64)
+    seen = v < V
+    at = 3 * (frame * V + v)
+    gx, gy, gz = tl.load(d_posed + at, mask=seen, other=0.0), tl.load(d_posed + at + 1, mask=seen, other=0.0), tl.load(d_posed + at + 2, mask=seen, other=0.0)
+    rx, ry, rz = tl.load(d_unposed + at, mask=seen, other=0.0), tl.load(d_unposed + at + 1, mask=seen, other=0.0), tl.load(d_unposed + at + 2, mask=seen, other=0.0)
+    own = 4 * (frame * V + v)
+    x, y, z = tl.load(unposed + own, mask=seen, other=0.0), tl.load(unposed + own + 1, mask=seen, other=0.0), tl.load(unposed + own + 2, mask=seen, other=0.0)
+    for j in tl.static_range(5):
+        w = tl.load(weights + v * 5 + j, mask=seen, other=0.0)
+        A, to = transforms + (frame * 5 + j) * 16, d_transforms + ((frame * P + tl.program_id(0)) * 5 + j) * 12
+        for c in tl.static_range(3):
+            g = w * (gx if c == 0 else gy if c == 1 else gz)
+            rx += tl.load(A + 4 * c) * g
+            ry += tl.load(A + 4 * c + 1) * g
+            rz += tl.load(A + 4 * c + 2) * g
+            tl.store(to + 4 * c, tl.sum(g * x, 0))
+            tl.store(to + 4 * c + 1, tl.sum(g * y, 0))
+            tl.store(to + 4 * c + 2, tl.sum(g * z, 0))
+            tl.store(to + 4 * c + 3, tl.sum(g, 0))
+    to, row = d_rest + 3 * frame * W + v, v < W  # what pads a row is zero
+    tl.store(to, rx, mask=row)
+    tl.store(to + W, ry, mask=row)
+    tl.store(to + 2 * W, rz, mask=row)
+
+
+class _Skinning(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, expression, pose, shape, template, joints, flame: Flame):
+        F, V = len(pose), template.shape[1]
+        people, S = max(len(template), len(joints)), 0 if shape is None else shape.shape[1]
+        posed, unposed = (torch.empty(F, V, 4, device=pose.device) for _ in range(2))
+        transforms = torch.empty(F, JOINTS, 4, 4, device=pose.device)
+        frames = 1 if F == 1 else 16 if F <= 16 else 32
+        _forward[triton.cdiv(V, BLOCK), triton.cdiv(F, frames)](
+            expression, pose, shape, template, flame.directions, flame.weights, joints, flame.joint_shapes,
+            posed, unposed, transforms, F, F // people, V,
+            template.stride(0) if len(template) > 1 else 0, joints.stride(0) if len(joints) > 1 else 0, flame.directions.shape[2],
+            flame.n_shape, len(flame.directions) - CORRECTIVES, S, expression.shape[1], flame.parents,
+            frames, BLOCK, CHUNK, num_warps=4, num_stages=3,
+        )  # fmt: skip
+        ctx.save_for_backward(expression, pose, shape, template, joints, unposed, transforms)
+        ctx.flame = flame
+        return posed[..., :3], unposed[..., :3], transforms
+
+    @staticmethod
+    def backward(ctx, d_posed, d_unposed, d_transforms):
+        expression, pose, shape, template, joints, unposed, transforms = ctx.saved_tensors
+        flame, (F, V) = ctx.flame, unposed.shape[:2]
+        W, S, E = flame.directions.shape[2], 0 if shape is None else shape.shape[1], expression.shape[1]
+        block = 256
+        P = triton.cdiv(W, block)
+        d_rest = torch.empty(F, 3, W, device=pose.device)
+        parts = torch.empty(F, P, JOINTS, 3, 4, device=pose.device)
+        _backward[P, F](
+            d_posed.contiguous(), d_unposed.contiguous(), unposed, transforms, flame.weights, d_rest, parts,
+            V, W, P, block,
+        )  # fmt: skip
+        d_coefficients = d_rest.flatten(1) @ flame.directions.flatten(1).T.float()
+        d_template = d_rest[:, :, :V].unflatten(0, (len(template), -1)).sum(1).mT
+        d_transforms = torch.nn.functional.pad(parts.sum(1), (0, 0, 0, 1)) + d_transforms
+        with torch.enable_grad():  # the chain again: a few numbers per frame
+            small = [t if t is None else t.detach().requires_grad_() for t in (pose, joints, shape)]
+            at = small[1].repeat_interleave(F // len(joints), 0)
+            if shape is not None:
+                at = at + torch.einsum("fk,kjc->fjc", small[2], flame.joint_shapes[:S])
+            out = joint_transforms(small[0], at, flame.parents)
+            d_pose, d_joints, *d_shape = torch.autograd.grad(
+                out, [t for t in small if t is not None], (d_transforms, d_coefficients[:, -CORRECTIVES:])
+            )
+        d_expression = d_coefficients[:, flame.n_shape : flame.n_shape + E]
+        d_shape = d_shape[0] + d_coefficients[:, :S] if shape is not None else None
+        return d_expression, d_pose, d_shape, d_template, d_joints, None
+
+
+def flame_skinning(expression: Tensor, pose: Tensor, flame: Flame, shape: Tensor | None = None) -> Skinned:
+    """`reference.flame_skinning`, fused. Vertices come in rows of four floats, [F,V,4][..., :3], for aligned reads.
+
+    Gradients reach coefficients, pose, template and joints. The model's own tensors are constants: ValueError if one of them
+    wants a gradient.
+    """
+    check_coefficients(expression, flame, shape)
+    if any(t.requires_grad for t in (flame.directions, flame.weights, flame.joint_shapes)):
+        raise ValueError("the kernel takes a head's directions and weights as constants; use kernels.reference to fit them")
+    given = (t if t is None else t.contiguous() for t in (expression, pose, shape, flame.template, flame.joints))
+    return Skinned(*_Skinning.apply(*given, flame))
