@@ -59,7 +59,11 @@ def _correctives(pose, row, there, column):
     """Entries `column` (joint major, from the neck on) of R(θ) − I, for frames `row`."""
     joint, r, c = 1 + column // 9, column % 9 // 3, column % 3
     at = pose + row * 15 + 3 * joint
-    x, y, z = tl.load(at, mask=there, other=0.0), tl.load(at + 1, mask=there, other=0.0), tl.load(at + 2, mask=there, other=0.0)
+    x, y, z = (
+        tl.load(at, mask=there, other=0.0),
+        tl.load(at + 1, mask=there, other=0.0),
+        tl.load(at + 2, mask=there, other=0.0),
+    )
     s, h = _turn(x, y, z)
     v_r, v_c = tl.where(r == 0, x, tl.where(r == 1, y, z)), tl.where(c == 0, x, tl.where(c == 1, y, z))
     d = 3 - r - c
@@ -182,9 +186,13 @@ def _forward(
     if S > 0:  # the joints follow the shape
         columns = tl.arange(0, 16)
         moved = tl.zeros((FRAMES, 16), tl.float32)
-        for start in range(0, S, 64):
-            i = start + tl.arange(0, 64)
-            of = tl.load(joint_shapes + i[:, None] * 15 + columns[None, :], mask=(i < S)[:, None] & (columns < 15)[None, :], other=0.0)
+        for start in tl.range(0, S, 32, num_stages=1):
+            i = start + tl.arange(0, 32)
+            of = tl.load(
+                joint_shapes + i[:, None] * 15 + columns[None, :],
+                mask=(i < S)[:, None] & (columns < 15)[None, :],
+                other=0.0,
+            )
             if MANY:
                 given = tl.load(shape + frame[:, None] * S + i[None, :], mask=ok[:, None] & (i < S)[None, :], other=0.0)
                 moved = tl.dot(given, of, moved, input_precision="ieee")
@@ -195,7 +203,11 @@ def _forward(
     chain = ()
     for j in tl.static_range(5):
         rest = joints + person * joints_step + 3 * j
-        jx, jy, jz = tl.load(rest, mask=ok, other=0.0), tl.load(rest + 1, mask=ok, other=0.0), tl.load(rest + 2, mask=ok, other=0.0)
+        jx, jy, jz = (
+            tl.load(rest, mask=ok, other=0.0),
+            tl.load(rest + 1, mask=ok, other=0.0),
+            tl.load(rest + 2, mask=ok, other=0.0),
+        )
         if S > 0:
             jx += tl.sum(tl.where(columns[None, :] == 3 * j, moved, 0.0), 1)
             jy += tl.sum(tl.where(columns[None, :] == 3 * j + 1, moved, 0.0), 1)
@@ -225,10 +237,22 @@ def _backward(
     v, frame = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), tl.program_id(1).to(tl.int64)
     seen = v < V
     at = 3 * (frame * V + v)
-    gx, gy, gz = tl.load(d_posed + at, mask=seen, other=0.0), tl.load(d_posed + at + 1, mask=seen, other=0.0), tl.load(d_posed + at + 2, mask=seen, other=0.0)
-    rx, ry, rz = tl.load(d_unposed + at, mask=seen, other=0.0), tl.load(d_unposed + at + 1, mask=seen, other=0.0), tl.load(d_unposed + at + 2, mask=seen, other=0.0)
+    gx, gy, gz = (
+        tl.load(d_posed + at, mask=seen, other=0.0),
+        tl.load(d_posed + at + 1, mask=seen, other=0.0),
+        tl.load(d_posed + at + 2, mask=seen, other=0.0),
+    )
+    rx, ry, rz = (
+        tl.load(d_unposed + at, mask=seen, other=0.0),
+        tl.load(d_unposed + at + 1, mask=seen, other=0.0),
+        tl.load(d_unposed + at + 2, mask=seen, other=0.0),
+    )
     own = 4 * (frame * V + v)
-    x, y, z = tl.load(unposed + own, mask=seen, other=0.0), tl.load(unposed + own + 1, mask=seen, other=0.0), tl.load(unposed + own + 2, mask=seen, other=0.0)
+    x, y, z = (
+        tl.load(unposed + own, mask=seen, other=0.0),
+        tl.load(unposed + own + 1, mask=seen, other=0.0),
+        tl.load(unposed + own + 2, mask=seen, other=0.0),
+    )
     for j in tl.static_range(5):
         w = tl.load(weights + v * 5 + j, mask=seen, other=0.0)
         A, to = transforms + (frame * 5 + j) * 16, d_transforms + ((frame * P + tl.program_id(0)) * 5 + j) * 12
@@ -304,6 +328,8 @@ def flame_skinning(expression: Tensor, pose: Tensor, flame: Flame, shape: Tensor
     """
     check_coefficients(expression, flame, shape)
     if any(t.requires_grad for t in (flame.directions, flame.weights, flame.joint_shapes)):
-        raise ValueError("the kernel takes a head's directions and weights as constants; use kernels.reference to fit them")
+        raise ValueError(
+            "the kernel takes a head's directions and weights as constants; use kernels.reference to fit them"
+        )
     given = (t if t is None else t.contiguous() for t in (expression, pose, shape, flame.template, flame.joints))
     return Skinned(*_Skinning.apply(*given, flame))

@@ -54,8 +54,9 @@ def activate(raw: Float[Tensor, "B N 14"]) -> Attributes:
 
 
 def decode(f: Float[Tensor, "B N D"], phi: Phi, prior: Float[Tensor, "*B N 14"]) -> Attributes:
-    """Φ (PAPER §1): features → Gaussians. `prior` is added before the activations, in its own precision."""
-    return activate(F.linear(F.softplus(F.linear(f, phi.w1, phi.b1)), phi.w2, phi.b2) + _per_frame(prior, len(f)))
+    """Φ (PAPER §1): features → Gaussians, computed in the features' type. `prior` is added before the activations, in its own."""
+    w1, b1, w2, b2 = (t.to(f.dtype) for t in phi)
+    return activate(F.linear(F.softplus(F.linear(f, w1, b1)), w2, b2) + _per_frame(prior, len(f)))
 
 
 def local_fusion(
@@ -71,12 +72,14 @@ def local_fusion(
 
         δf_i = w2 softplus(w1 (basis_i ⊙ gain) + bias) + b2,   attributes of i = Φ(f_i + δf_i).
 
-    basis and f belong to the identity, gain and bias to the frame. Returns the Gaussians and δf.
+    basis and f belong to the identity and say in which type all is computed, gain and bias belong to the frame.
+    Returns the Gaussians and δf.
     """
     frames = len(gain)
-    folded = psi.w1 * gain[:, None]  # [F,H,M]: keeps [F,N,M] out of memory
+    w1, w2, b2, gain, bias = (t.to(f.dtype) for t in (*psi, gain, bias))
+    folded = w1 * gain[:, None]  # [F,H,M]: keeps [F,N,M] out of memory
     hidden = torch.baddbmm(bias[:, None], _per_frame(basis, frames), folded.transpose(1, 2))
-    delta = F.linear(F.softplus(hidden), psi.w2, psi.b2)
+    delta = F.linear(F.softplus(hidden), w2, b2)
     return decode(_per_frame(f, frames) + delta, phi, prior), delta
 
 
