@@ -133,6 +133,15 @@ class Triplane:
         return Triplane(self.trunk.repeat_interleave(frames, 0), self.weight, self.bias)
 
 
+class Decode(Protocol):
+    """Φ with an identity's priors (`i4d_bench.model.decoder.Decode` is it)."""
+
+    def __call__(self, features: Float[Tensor, "F N 48"]) -> Gaussians: ...
+
+    def after(self, basis: Float[Tensor, "B N M"], psi) -> Callable[[Tensor, Tensor], Gaussians]:
+        """A function of gain [F,M] and bias [F,H]: local fusion and Φ in one pass (`kernels.local_fusion`)."""
+
+
 @dataclass
 class Identity:
     """One source image lifted to 3D: all a fusion design may know about the person.
@@ -145,7 +154,7 @@ class Identity:
     m: Float[Tensor, "B N M"]
     anchors: Float[Tensor, "B N 3"]  # where in canonical space each Gaussian was sampled
     canonical: Gaussians
-    decode: Callable[[Float[Tensor, "B N 48"]], Gaussians]  # Φ, with this identity's priors
+    decode: Decode
     sample: Callable[[Float[Tensor, "B 3 K P P"]], Float[Tensor, "B N K"]]  # reads any planes at the same places as f
     head: ParametricHead | None = None
 

@@ -6,13 +6,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+from jaxtyping import Float
 from torch import Tensor
 
 from kernels import reference
+from kernels.reference import Attributes, Phi, Psi
 
 Mode = Literal["auto", "eager", "triton"]
 _mode: Mode = "auto"
@@ -33,6 +36,32 @@ def using(mode: Mode) -> Iterator[None]:
 
 def triton_wanted(tensor: Tensor) -> bool:
     """Whether ops on `tensor` go to Triton. Raises RuntimeError where Triton is asked for by name and cannot run."""
-    if _mode == "triton":
-        from triton.runtime import interpreter  # noqa: F401
+    if _mode == "triton" and not tensor.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
+        raise RuntimeError(f"Triton kernels cannot run on the {tensor.device.type}: they need a CUDA GPU")
     return _mode == "triton" or (_mode == "auto" and tensor.is_cuda)
+
+
+def decode(f: Float[Tensor, "B N D"], phi: Phi, prior: Float[Tensor, "*B N 14"]) -> Attributes:
+    """Φ: features → Gaussians (`reference.decode`)."""
+    if triton_wanted(f):
+        from kernels.fused.local_fusion import decode
+
+        return decode(f, phi, prior)
+    return reference.decode(f, phi, prior)
+
+
+def local_fusion(
+    basis: Float[Tensor, "B N M"],
+    gain: Float[Tensor, "F M"],
+    bias: Float[Tensor, "F H"],
+    f: Float[Tensor, "B N D"],
+    psi: Psi,
+    phi: Phi,
+    prior: Float[Tensor, "*B N 14"],
+) -> tuple[Attributes, Float[Tensor, "F N D"] | None]:
+    """Ψ, then Φ (`reference.local_fusion`). The kernel returns δf only where gradients are recorded."""
+    if triton_wanted(f):
+        from kernels.fused.local_fusion import local_fusion
+
+        return local_fusion(basis, gain, bias, f, psi, phi, prior)
+    return reference.local_fusion(basis, gain, bias, f, psi, phi, prior)

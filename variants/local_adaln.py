@@ -11,6 +11,7 @@ The published s is 0.01 and A, W start with std 0.02: the defaults here. Short p
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from i4d_bench.types import FEATURE_DIM, MOTION_DIM, MOTION_TOKENS, Gaussians, Identity, MotionCode
+from kernels.reference import Psi
 from variants.base import Fusion, register
 
 CODE = MOTION_TOKENS * MOTION_DIM
@@ -25,9 +27,9 @@ CODE = MOTION_TOKENS * MOTION_DIM
 
 @dataclass
 class Prepared:
-    identity: Identity
-    basis: Tensor  # LN(m) [B,N,M]
-    source: Tensor  # A_source · M(source) [B,2M]
+    fused: Callable[[Tensor, Tensor], Gaussians]  # the rest of Ψ, and Φ
+    rows: Tensor  # [M+H,512]: M(driving) → gain γ and, through W and W1, the hidden layer's bias
+    source: Tensor  # [B,M+H]: what M(source) and the biases add to them
 
 
 @register("local_adaln")
@@ -53,21 +55,19 @@ class LocalAdaLN(Fusion):
         nn.init.normal_(self.W.weight, std=w_std)
 
     def prepare(self, identity: Identity, source: MotionCode) -> Prepared:
+        # W1 (W (LN(m) ⊙ γ + β) + b) + b1 = (W1 W) (LN(m) ⊙ γ) + (W1 W A_β) c + W1 b + b1: linear maps fold once (PAPER §1).
+        w1 = self.W1.weight @ self.W.weight
+        gamma, beta = self.A.weight.chunk(2)
+        rows = torch.cat([gamma, w1 @ beta])
+        constant = torch.cat([gamma.new_zeros(len(gamma)), F.linear(self.W.bias, self.W1.weight, self.W1.bias)])
+        psi = Psi(w1, self.delta_scale * self.W2.weight, self.delta_scale * self.W2.bias)
         basis = F.layer_norm(identity.m, identity.m.shape[-1:])
-        return Prepared(identity, basis, source.motion @ self.A.weight[:, :CODE].T)
+        return Prepared(
+            identity.decode.after(basis, psi), rows[:, CODE:], F.linear(source.motion, rows[:, :CODE], constant)
+        )
 
     def animate(self, prepared: Prepared, driving: MotionCode) -> Gaussians:
-        return prepared.identity.decode(self.features(prepared, driving))
-
-    def features(self, prepared: Prepared, driving: MotionCode) -> Tensor:
-        """f + δf for every driving frame, [B·k,N,48]."""
-        batch = len(prepared.source)
-        code = (driving.motion @ self.A.weight[:, CODE:].T).unflatten(0, (batch, -1)) + prepared.source[:, None]
-        gamma, beta = code[:, :, None].chunk(2, -1)  # [B,k,1,M]
-        # W (LN(m) ⊙ γ + β) = (W ⊙ γ) LN(m) + W β: the fold of PAPER §1 keeps [B,k,N,M] out of memory.
-        folded = (self.W.weight * gamma).flatten(0, 1)  # [Bk,48,M]
-        offset = F.linear(beta, self.W.weight, self.W.bias).flatten(0, 1)  # [Bk,1,48]
-        frames = len(driving.motion) // batch
-        x = torch.baddbmm(offset, prepared.basis.repeat_interleave(frames, 0), folded.transpose(1, 2))
-        delta = self.delta_scale * self.W2(F.softplus(self.W1(x)))
-        return prepared.identity.f.repeat_interleave(frames, 0) + delta
+        people, basis = len(prepared.source), self.W.in_features
+        change = F.linear(driving.motion, prepared.rows)
+        code = (change.unflatten(0, (people, -1)) + prepared.source[:, None]).flatten(0, 1)
+        return prepared.fused(code[:, :basis], code[:, basis:])

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from i4d_bench.model.decoder import Decoder
+from i4d_bench.model.decoder import Decode, Decoder
 from i4d_bench.model.encoder import Encoder
 from i4d_bench.model.sampling import SAMPLINGS
 from i4d_bench.model.surface import HeadSurface
@@ -55,11 +55,7 @@ class Backbone(nn.Module):
         features = places.features(planes)
         f, m = features[..., :FEATURE_DIM], features[..., FEATURE_DIM:]
 
-        def decode(f: Float[Tensor, "B N 48"]) -> Gaussians:
-            # Frames of a person stand next to each other, so B may be a multiple of the number of identities.
-            own = prior[:1] if self.config.sampling == "plane" else prior.repeat_interleave(len(f) // len(prior), 0)
-            return self.decoder(f, own)
-
+        decode = Decode(self.decoder.phi, prior, f)
         return Identity(planes, f, m, anchors, decode(f), decode, places.read, head)
 
 
@@ -83,12 +79,6 @@ class Avatar(nn.Module):
         Also returns δf [B·k,N,48], what the design added to the features; None where it does not work on features.
         """
         identity = self.backbone.lift(images, grid, head)
-        decode, changed = identity.decode, []
-
-        def recorded(features: Tensor) -> Gaussians:
-            changed.append(features - identity.f.repeat_interleave(len(features) // len(identity.f), 0))
-            return decode(features)
-
-        identity.decode = recorded
+        identity.decode.changes = changes = []
         gaussians = self.fusion.animate(self.fusion.prepare(identity, source), driving)
-        return gaussians, changed[-1] if changed else None
+        return gaussians, changes[-1] if changes else None

@@ -6,29 +6,18 @@ opaque), so that training starts from a head-shaped cloud; Φ then knows the tex
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+import kernels
 from i4d_bench.types import FEATURE_DIM, Gaussians
+from kernels.reference import RAW, Phi, Psi
 
-MAX_SCALE = 0.05
 HIDDEN = 96
-LAYOUT = {"position": 3, "scale": 3, "quaternion": 4, "opacity": 1, "color": 3}
-RAW = sum(LAYOUT.values())
-
-
-def activate(raw: Float[Tensor, "B N 14"]) -> Gaussians:
-    """The paper's activations. Opacity is 1 − exp(−softplus(raw − 1)) = sigmoid(raw − 1), written so."""
-    position, scale, quaternion, opacity, color = raw.split(list(LAYOUT.values()), -1)
-    return Gaussians(
-        means=torch.tanh(position),
-        quats=quaternion,
-        scales=MAX_SCALE * torch.sigmoid(scale),
-        opacities=torch.sigmoid(opacity[..., 0] - 1),
-        colors=1.002 * torch.sigmoid(color) - 0.001,
-    )
 
 
 class Decoder(nn.Module):
@@ -42,5 +31,39 @@ class Decoder(nn.Module):
             self.layer2.weight.mul_(output_scale)
             self.layer2.bias.zero_()
 
+    @property
+    def phi(self) -> Phi:
+        return Phi(self.layer1.weight, self.layer1.bias, self.layer2.weight, self.layer2.bias)
+
     def forward(self, f: Float[Tensor, "B N 48"], prior: Float[Tensor, "*B N 14"]) -> Gaussians:
-        return activate(self.layer2(F.softplus(self.layer1(f))) + prior)
+        return Gaussians(*kernels.decode(f, self.phi, prior))
+
+
+@dataclass
+class Decode:
+    """Φ with one batch of identities' features and priors. Frames of an identity stand next to each other.
+
+    changes: where it is a list, every δf that passes is appended [B·k,N,48].
+    """
+
+    phi: Phi
+    prior: Float[Tensor, "B N 14"]
+    f: Float[Tensor, "B N 48"]
+    changes: list[Tensor] | None = field(default=None, repr=False)
+
+    def __call__(self, features: Float[Tensor, "F N 48"]) -> Gaussians:
+        """Gaussians of changed features."""
+        if self.changes is not None:
+            self.changes.append(features - self.f.repeat_interleave(len(features) // len(self.f), 0))
+        return Gaussians(*kernels.decode(features, self.phi, self.prior))
+
+    def after(self, basis: Float[Tensor, "B N M"], psi: Psi) -> Callable[[Tensor, Tensor], Gaussians]:
+        """Ψ, then Φ, in one pass: a function of gain [F,M] and bias [F,H] (`kernels.local_fusion`)."""
+
+        def fused(gain: Float[Tensor, "F M"], bias: Float[Tensor, "F H"]) -> Gaussians:
+            attributes, delta = kernels.local_fusion(basis, gain, bias, self.f, psi, self.phi, self.prior)
+            if self.changes is not None:
+                self.changes.append(delta)
+            return Gaussians(*attributes)
+
+        return fused

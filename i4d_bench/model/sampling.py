@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from i4d_bench.model.decoder import MAX_SCALE, Decoder
+from i4d_bench.model.decoder import Decoder
 from i4d_bench.model.surface import HALF, HeadSurface
 from i4d_bench.types import FEATURE_DIM, Triplane
+from kernels.reference import MAX_SCALE
 
 EXTENT = 0.47
 """Half side of the cube (canonical units) that the planes cover in ray mode."""

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 pytest.importorskip("triton")
-from kernels import local_fusion as module
-from kernels import local_fusion_backward, softplus_net
 from kernels import reference
+from kernels.fused import local_fusion as module
+from kernels.fused import softplus_net
 from kernels.reference import Attributes, Phi, Psi
 
 CUDA = torch.cuda.is_available()
@@ -34,7 +34,7 @@ class Problem:
             "prior": rand(1 if prior == "shared" else people, n, 14),
         }  # fmt: skip
         self.weights = {k: rand(rows, n, *s, std=1.0) for k, s in
-                        {"means": (3,), "quats": (4,), "scales": (3,), "opacities": (), "colors": (3,), "delta": (48,)}.items()}  # fmt: skip
+                        zip((*Attributes._fields, "delta"), ((3,), (4,), (3,), (), (3,), (48,)), strict=True)}  # fmt: skip
 
     def run(self, op, dtype=None, psi=True):
         """{outputs}, {gradients of Σ weights · outputs} of `op`, features and weights in `dtype` (default: as they are)."""

@@ -1,7 +1,7 @@
 """Pieces that the local fusion kernels share: weights on chip, the softplus, Φ's activations and where they are stored.
 
-    softplus(a) = ln 2 · log2(1 + 2^(a log2 e)): both factors go into the weights around it, so that the kernels compute
-    log2(1 + 2^y) = max(y, 0) + g(2^−|y|), and in 16 bits g is a polynomial: one special-function call instead of two.
+softplus(a) = ln 2 · log2(1 + 2^(a log2 e)): both factors go into the weights around it, so that the kernels compute
+log2(1 + 2^y) = max(y, 0) + g(2^−|y|), and in 16 bits g is a polynomial: one special-function call instead of two.
 """
 
 from __future__ import annotations
@@ -95,10 +95,8 @@ def activation(col):
 
 @triton.jit
 def place(col, rows):
-    """Where raw column `col` lies in the output [quats | means | scales | colors | opacities]: Gaussian 0, and the step to the next."""
+    """Where raw column `col` of Gaussian 0 lies in [quats | means | scales | colors | opacities], and the step to the next."""
     quat, scale, opacity = (col >= 6) & (col < 10), (col >= 3) & (col < 6), col == 10
     first = tl.where(col < 3, 4, tl.where(scale, 7, tl.where(quat, 0, tl.where(opacity, 13, 10))))
-    within = tl.where(
-        col < 3, col, tl.where(scale, col - 3, tl.where(quat, col - 6, tl.where(opacity, 0, col - 11)))
-    )
+    within = tl.where(col < 3, col, tl.where(scale, col - 3, tl.where(quat, col - 6, tl.where(opacity, 0, col - 11))))
     return first.to(tl.int64) * rows + within, tl.where(opacity, 1, tl.where(quat, 4, 3))

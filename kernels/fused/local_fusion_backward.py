@@ -13,9 +13,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.local_fusion import per_identity, pieces, precision, programs, shared
+from kernels.fused.local_fusion import per_identity, pieces, precision, programs, shared
 from kernels.reference import RAW, Phi
-from kernels.softplus_net import LN2, LOG2E, activation, place, softplus, vector, weight
+from kernels.fused.softplus_net import LN2, LOG2E, activation, softplus, vector, weight
 
 LAUNCH = {"num_warps": 4, "num_stages": 2}
 TILE = 64
@@ -116,7 +116,10 @@ def _psi(
     DOT: tl.constexpr = basis.dtype.element_ty
     frame, part, parts = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
     m0, d0, h1, h2 = tl.arange(0, M0), tl.arange(0, D0), tl.arange(0, H1), H1 + tl.arange(0, H2)
-    p1, p2 = _weight(w1, bias + frame * H, h1, m0, H, M, LOG2E, DOT), _weight(w1, bias + frame * H, h2, m0, H, M, LOG2E, DOT)
+    p1, p2 = (
+        _weight(w1, bias + frame * H, h1, m0, H, M, LOG2E, DOT),
+        _weight(w1, bias + frame * H, h2, m0, H, M, LOG2E, DOT),
+    )
     q1, q2 = weight(w2, d0, h1, D, H, LN2, DOT), weight(w2, d0, h2, D, H, LN2, DOT)
     g = tl.where(m0 == M, 1.0, vector(gain + frame * M, m0, M, 1.0))
     a1, a2 = tl.zeros([M0, H1], tl.float32), tl.zeros([M0, H2], tl.float32)
@@ -169,7 +172,10 @@ def back_through_phi(f: Tensor, delta: Tensor | None, phi: Phi, prior: Tensor, d
     frames, (people, n, D), G = len(f if delta is None else delta), f.shape, len(phi.b1)
     own, parts = shared(prior), _parts(n, frames, f.device)
     shapes = ((n, 3), (n, 4), (n, 3), (n,), (n, 3))
-    d_out = [f.new_zeros(frames, *s, dtype=torch.float32) if d is None else d.contiguous() for d, s in zip(d_out, shapes, strict=True)]
+    d_out = [
+        f.new_zeros(frames, *s, dtype=torch.float32) if d is None else d.contiguous()
+        for d, s in zip(d_out, shapes, strict=True)
+    ]
     sizes = [D * G, G, RAW * G, RAW]
     sums = torch.empty(frames, parts, sum(sizes), device=f.device)
     d_z = torch.empty(frames, n, D, device=f.device, dtype=f.dtype)

@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.reference import RAW, Attributes, Phi, Psi
-from kernels.softplus_net import LN2, LOG2E, activation, place, softplus, tile, vector, weight
+from kernels.fused.softplus_net import LN2, LOG2E, activation, place, softplus, tile, vector, weight
 
 LAUNCH = {"num_warps": 4, "num_stages": 2, "maxnreg": 168}
 TILE = 64
@@ -31,7 +31,13 @@ def _forward(
 ):  # fmt: skip
     """PSI: with Ψ before Φ. EMIT: δf is written. P: precision of the products."""
     DOT: tl.constexpr = tl.float16 if HALF else tl.float32
-    d1, d2, g1, g2, col = tl.arange(0, D1), D1 + tl.arange(0, D2), tl.arange(0, G1), G1 + tl.arange(0, G2), tl.arange(0, 16)
+    d1, d2, g1, g2, col = (
+        tl.arange(0, D1),
+        D1 + tl.arange(0, D2),
+        tl.arange(0, G1),
+        G1 + tl.arange(0, G2),
+        tl.arange(0, 16),
+    )
     p11, p12 = weight(u1, g1, d1, G, D, LOG2E, DOT), weight(u1, g2, d1, G, D, LOG2E, DOT)
     p21, p22 = weight(u1, g1, d2, G, D, LOG2E, DOT), weight(u1, g2, d2, G, D, LOG2E, DOT)
     q1, q2 = weight(u2, col, g1, 14, G, LN2, DOT), weight(u2, col, g2, 14, G, LN2, DOT)
@@ -139,10 +145,12 @@ class _LocalFusion(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *d_out):
-        from kernels.local_fusion_backward import back_through_phi, back_through_psi
+        from kernels.fused.local_fusion_backward import back_through_phi, back_through_psi
 
         basis, gain, bias, f, w1, w2, u1, c1, u2, c2, prior, delta = ctx.saved_tensors
-        d_z, d_prior, *d_phi = back_through_phi(f, delta, Phi(u1, c1, u2, c2), prior, d_out[:5], ctx.needs_input_grad[11])
+        d_z, d_prior, *d_phi = back_through_phi(
+            f, delta, Phi(u1, c1, u2, c2), prior, d_out[:5], ctx.needs_input_grad[11]
+        )
         d_psi = (None,) * 6
         if basis is not None:
             d_psi = back_through_psi(basis, gain, bias, w1, w2, d_z, d_out[5])
