@@ -138,7 +138,7 @@ class Decode(Protocol):
 
     def __call__(self, features: Float[Tensor, "F N 48"]) -> Gaussians: ...
 
-    def after(self, basis: Float[Tensor, "B N M"], psi) -> Callable[[Tensor, Tensor], Gaussians]:
+    def after(self, f: Float[Tensor, "B N 48"], basis: Float[Tensor, "B N M"], psi) -> Callable[..., Gaussians]:
         """A function of gain [F,M] and bias [F,H]: local fusion and Φ in one pass (`kernels.local_fusion`)."""
 
 

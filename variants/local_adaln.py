@@ -63,7 +63,9 @@ class LocalAdaLN(Fusion):
         psi = Psi(w1, self.delta_scale * self.W2.weight, self.delta_scale * self.W2.bias)
         basis = F.layer_norm(identity.m, identity.m.shape[-1:])
         return Prepared(
-            identity.decode.after(basis, psi), rows[:, CODE:], F.linear(source.motion, rows[:, :CODE], constant)
+            identity.decode.after(identity.f, basis, psi),
+            rows[:, CODE:],
+            F.linear(source.motion, rows[:, :CODE], constant),
         )
 
     def animate(self, prepared: Prepared, driving: MotionCode) -> Gaussians:

@@ -55,7 +55,7 @@ class Backbone(nn.Module):
         features = places.features(planes)
         f, m = features[..., :FEATURE_DIM], features[..., FEATURE_DIM:]
 
-        decode = Decode(self.decoder.phi, prior, f)
+        decode = Decode(self.decoder.phi, prior)
         return Identity(planes, f, m, anchors, decode(f), decode, places.read, head)
 
 
@@ -79,6 +79,6 @@ class Avatar(nn.Module):
         Also returns δf [B·k,N,48], what the design added to the features; None where it does not work on features.
         """
         identity = self.backbone.lift(images, grid, head)
-        identity.decode.changes = changes = []
+        identity.decode.against = identity.f
         gaussians = self.fusion.animate(self.fusion.prepare(identity, source), driving)
-        return gaussians, changes[-1] if changes else None
+        return gaussians, identity.decode.change

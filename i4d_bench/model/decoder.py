@@ -7,7 +7,7 @@ opaque), so that training starts from a head-shaped cloud; Φ then knows the tex
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -41,29 +41,29 @@ class Decoder(nn.Module):
 
 @dataclass
 class Decode:
-    """Φ with one batch of identities' features and priors. Frames of an identity stand next to each other.
+    """Φ with the priors of a batch of identities. Frames of an identity stand next to each other.
 
-    changes: where it is a list, every δf that passes is appended [B·k,N,48].
+    against: where it is given (the identities' features, in training), `change` is the last δf that passed [B·k,N,48].
     """
 
     phi: Phi
     prior: Float[Tensor, "B N 14"]
-    f: Float[Tensor, "B N 48"]
-    changes: list[Tensor] | None = field(default=None, repr=False)
+    against: Float[Tensor, "B N 48"] | None = None
+    change: Float[Tensor, "F N 48"] | None = None
 
     def __call__(self, features: Float[Tensor, "F N 48"]) -> Gaussians:
         """Gaussians of changed features."""
-        if self.changes is not None:
-            self.changes.append(features - self.f.repeat_interleave(len(features) // len(self.f), 0))
+        if self.against is not None:
+            self.change = features - self.against.repeat_interleave(len(features) // len(self.against), 0)
         return Gaussians(*kernels.decode(features, self.phi, self.prior))
 
-    def after(self, basis: Float[Tensor, "B N M"], psi: Psi) -> Callable[[Tensor, Tensor], Gaussians]:
-        """Ψ, then Φ, in one pass: a function of gain [F,M] and bias [F,H] (`kernels.local_fusion`)."""
+    def after(
+        self, f: Float[Tensor, "B N 48"], basis: Float[Tensor, "B N M"], psi: Psi
+    ) -> Callable[[Tensor, Tensor], Gaussians]:
+        """Ψ on these features, then Φ, in one pass: a function of gain [F,M] and bias [F,H] (`kernels.local_fusion`)."""
 
         def fused(gain: Float[Tensor, "F M"], bias: Float[Tensor, "F H"]) -> Gaussians:
-            attributes, delta = kernels.local_fusion(basis, gain, bias, self.f, psi, self.phi, self.prior)
-            if self.changes is not None:
-                self.changes.append(delta)
+            attributes, self.change = kernels.local_fusion(basis, gain, bias, f, psi, self.phi, self.prior)
             return Gaussians(*attributes)
 
         return fused

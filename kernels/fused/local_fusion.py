@@ -13,8 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.reference import RAW, Attributes, Phi, Psi
 from kernels.fused.softplus_net import LN2, LOG2E, activation, place, softplus, tile, vector, weight
+from kernels.reference import RAW, Attributes, Phi, Psi
 
 LAUNCH = {"num_warps": 4, "num_stages": 2, "maxnreg": 168}
 TILE = 64

@@ -14,8 +14,8 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.fused.local_fusion import per_identity, pieces, precision, programs, shared
-from kernels.reference import RAW, Phi
 from kernels.fused.softplus_net import LN2, LOG2E, activation, softplus, vector, weight
+from kernels.reference import RAW, Phi
 
 LAUNCH = {"num_warps": 4, "num_stages": 2}
 TILE = 64
