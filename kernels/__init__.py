@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from kernels import reference
-from kernels.reference import Attributes, Phi, Psi
+from kernels.reference import Attributes, Binding, Bound, Flame, Phi, Psi, Skinned
 
 Mode = Literal["auto", "eager", "triton"]
 _mode: Mode = "auto"
@@ -65,3 +65,45 @@ def local_fusion(
 
         return local_fusion(basis, gain, bias, f, psi, phi, prior)
     return reference.local_fusion(basis, gain, bias, f, psi, phi, prior)
+
+
+def flame_skinning(
+    expression: Float[Tensor, "F E"],
+    pose: Float[Tensor, "F 15"],
+    flame: Flame,
+    shape: Float[Tensor, "F S"] | None = None,
+) -> Skinned:
+    """FLAME's vertices from its coefficients (`reference.flame_skinning`)."""
+    if triton_wanted(pose):
+        from kernels.fused.flame_skinning import flame_skinning
+
+        return flame_skinning(expression, pose, flame, shape)
+    return reference.flame_skinning(expression, pose, flame, shape)
+
+
+def bind_gaussians(
+    vertices: Float[Tensor, "F V 3"], faces: Int[Tensor, "T 3"], triangles: Int[Tensor, "B N"], local: Bound
+) -> Bound:
+    """Gaussians carried by the triangles of a driven mesh (`reference.bind_gaussians`)."""
+    if triton_wanted(vertices):
+        from kernels.fused.binding import bind_gaussians
+
+        return bind_gaussians(vertices, faces, triangles, local)
+    return reference.bind_gaussians(vertices, faces, triangles, local)
+
+
+def blend_gaussians(
+    base: Attributes,
+    binding: Binding,
+    hidden: Float[Tensor, "B N H"],
+    readout: Float[Tensor, "F 16 H"],
+    bias: Float[Tensor, "F 16"],
+    unposed: Float[Tensor, "F V 3"],
+    transforms: Float[Tensor, "F 5 4 4"],
+) -> Attributes:
+    """Blendshapes of mesh and Gaussians, then skinning (`reference.blend_gaussians`)."""
+    if triton_wanted(hidden):
+        from kernels.fused.blendshapes import blend_gaussians
+
+        return blend_gaussians(base, binding, hidden, readout, bias, unposed, transforms)
+    return reference.blend_gaussians(base, binding, hidden, readout, bias, unposed, transforms)

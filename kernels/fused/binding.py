@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.reference import Bound, triangle_frames
-from kernels.segments import segment_sums
+from kernels.fused.segments import segment_sums
 
 TILE = 128
 FRAMES = 8
