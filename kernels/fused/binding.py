@@ -12,8 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.reference import Bound, triangle_frames
 from kernels.fused.segments import segment_sums
+from kernels.reference import Bound, triangle_frames
 
 TILE = 128
 FRAMES = 8

@@ -15,8 +15,8 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.fused.binding import in_fours, multiply, put, rows
-from kernels.reference import JOINTS, Attributes, Binding
 from kernels.fused.segments import segment_sums
+from kernels.reference import JOINTS, Attributes, Binding
 
 TILE = 128
 FRAMES = 8
@@ -50,7 +50,7 @@ def _pieces(hidden, own, H: tl.constexpr, PIECE: tl.constexpr):
     """h of a tile: H goes in pieces, powers of two."""
     h = ()
     for p in tl.static_range(0, H, PIECE):
-        h = h + (tl.load(hidden + own[:, None] * H + (p + tl.arange(0, PIECE))[None, :]),)
+        h = h + (tl.load(hidden + own[:, None] * H + (p + tl.arange(0, PIECE))[None, :]),)  # noqa: RUF005
     return h
 
 
@@ -76,10 +76,10 @@ def _binding(near, weights, joints, person, n, N):
     four, five = person.to(tl.int64) * 4 * N + n, person.to(tl.int64) * 5 * N + n
     i, w, j = (), (), ()
     for e in tl.static_range(4):
-        i = i + (tl.load(near + four + e * N),)
-        w = w + (tl.load(weights + four + e * N),)
+        i = i + (tl.load(near + four + e * N),)  # noqa: RUF005
+        w = w + (tl.load(weights + four + e * N),)  # noqa: RUF005
     for e in tl.static_range(5):
-        j = j + (tl.load(joints + five + e * N),)
+        j = j + (tl.load(joints + five + e * N),)  # noqa: RUF005
     return i, w, j
 
 
@@ -181,9 +181,9 @@ def _backward(
         frame = (person * PER + f).to(tl.int64)
         d = _delta(h, readout + frame * readout_step, bias + frame * bias_step, H, PIECE)
         A = transforms + frame * 80
-        xx, xy, xz, tx = _row(A, j, 0)
-        yx, yy, yz, ty = _row(A, j, 1)
-        zx, zy, zz, tz = _row(A, j, 2)
+        xx, xy, xz, _ = _row(A, j, 0)
+        yx, yy, yz, _ = _row(A, j, 1)
+        zx, zy, zz, _ = _row(A, j, 2)
         at = frame * N + n
         gx, gy, gz = _three(d_means, at)
         px, py, pz = xx * gx + yx * gy + zx * gz, xy * gx + yy * gy + zy * gz, xz * gx + yz * gy + zz * gz

@@ -150,7 +150,7 @@ def _forward(
     F, PER, V, template_step, joints_step, W: tl.constexpr, N_SHAPE: tl.constexpr, N_CORRECTIVE: tl.constexpr,
     S: tl.constexpr, E: tl.constexpr, PARENTS: tl.constexpr, FRAMES: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """S, E: coefficients given. FRAMES: per program. The directions' rows: N_SHAPE of shape, then expression's, correctives last."""
+    """S, E: coefficients given. FRAMES: per program. Directions: N_SHAPE of shape, then expression's, correctives last."""
     MANY: tl.constexpr = FRAMES > 1
     v = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     frame = tl.program_id(1) * FRAMES + tl.arange(0, FRAMES)
@@ -215,7 +215,7 @@ def _forward(
         A = _local(pose, frame, ok, jx, jy, jz, j)
         if PARENTS[j] >= 0:
             A = _compose(chain[PARENTS[j]], A)
-        chain = chain + (A,)
+        chain = chain + (A,)  # noqa: RUF005
         w = tl.load(weights + v * 5 + j, mask=seen, other=0.0)[None, :]
         px += w * (A[0][:, None] * ax + A[1][:, None] * ay + A[2][:, None] * az + A[3][:, None])
         py += w * (A[4][:, None] * ax + A[5][:, None] * ay + A[6][:, None] * az + A[7][:, None])
