@@ -108,6 +108,20 @@ def test_the_sources_own_code_gives_the_canonical_avatar(name, tiny):
 
 
 @pytest.mark.parametrize("name", ALL)
+def test_stored_in_16_bits_it_stays_close(name, tiny):
+    fusion, identity = awake(name), tiny.identity(2)
+    source, driving = tiny.code(2), tiny.code(4, seed=2)
+    with torch.no_grad():
+        exact = fusion.animate(fusion.prepare(identity, source), driving)
+        fusion.storage = torch.bfloat16
+        near = fusion.animate(fusion.prepare(identity, source), driving)
+    for field, limit in zip(FIELDS, (0.01, 0.05, 0.005, 0.05, 0.05), strict=True):
+        got, want = getattr(near, field), getattr(exact, field)
+        assert got.dtype == torch.float32, f"{field} must leave the design in fp32"
+        assert (got - want).abs().mean() < limit
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_state_dict_round_trip(name, tiny):
     fusion, again = awake(name), make(name, seed=5)
     again.load_state_dict(fusion.state_dict())

@@ -13,6 +13,7 @@ import pkgutil
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import nn
 
 from i4d_bench.types import Gaussians, Identity, MotionCode, UserError
@@ -28,12 +29,14 @@ class Fusion(nn.Module, ABC):
 
     family: where the operator works. needs: what it reads of the driving `MotionCode`.
     neutral_is_canonical: driving with the source's own code gives the canonical avatar exactly.
+    storage: the type in which `prepare` keeps what there is per Gaussian; 16 bits multiply in 16 bits too.
     Every constructor argument has a default and is an override that experiments may set.
     """
 
     family: ClassVar[Family]
     needs: ClassVar[Needs]
     neutral_is_canonical: ClassVar[bool] = False
+    storage: torch.dtype = torch.float32
 
     @abstractmethod
     def prepare(self, identity: Identity, source: MotionCode) -> Prepared:

@@ -8,7 +8,7 @@ Native zero-initialised cross-attention is `init_scale=0`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -85,9 +85,13 @@ class GlobalTriplaneAttention(Fusion):
     def prepare(self, identity: Identity, source: MotionCode) -> Prepared:
         pooled = identity.planes.pooled(self.side)[:, :, :FEATURE_DIM].flatten(1, 2).flatten(2).transpose(1, 2)
         motion = self.motion(source.tokens) + self.motion_position[:, :MOTION_TOKENS]
-        return Prepared(identity, self.embed(pooled) + self.position, motion)
+        return Prepared(replace(identity, f=identity.f.to(self.storage)), self.embed(pooled) + self.position, motion)
 
     def animate(self, prepared: Prepared, driving: MotionCode) -> Gaussians:
+        with torch.autocast(driving.motion.device.type, self.storage, enabled=self.storage != torch.float32):
+            return prepared.identity.decode(self._features(prepared, driving))
+
+    def _features(self, prepared: Prepared, driving: MotionCode) -> Tensor:
         identity = prepared.identity
         frames = len(driving.motion) // len(prepared.tokens)
         x = prepared.tokens.repeat_interleave(frames, 0)
@@ -98,8 +102,9 @@ class GlobalTriplaneAttention(Fusion):
         x = self.out(self.norm(x)).transpose(1, 2).unflatten(2, (self.side, self.side))
         delta = F.pixel_shuffle(x, UP).unflatten(1, (3, FEATURE_DIM))
         # Reading is linear in the planes, so reading what is added equals reading the new planes.
-        features = identity.f.repeat_interleave(frames, 0) + self.delta_scale * self._read(identity, delta, frames)
-        return identity.decode(features)
+        return identity.f.repeat_interleave(frames, 0) + (self.delta_scale * self._read(identity, delta, frames)).to(
+            identity.f
+        )
 
     def _read(self, identity: Identity, delta: Tensor, frames: int) -> Tensor:
         """`identity.sample` reads one set of planes per identity; frames of an identity travel as channels."""

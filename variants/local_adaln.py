@@ -63,7 +63,7 @@ class LocalAdaLN(Fusion):
         psi = Psi(w1, self.delta_scale * self.W2.weight, self.delta_scale * self.W2.bias)
         basis = F.layer_norm(identity.m, identity.m.shape[-1:])
         return Prepared(
-            identity.decode.after(identity.f, basis, psi),
+            identity.decode.after(identity.f.to(self.storage), basis.to(self.storage), psi),
             rows[:, CODE:],
             F.linear(source.motion, rows[:, :CODE], constant),
         )

@@ -63,7 +63,9 @@ class Decode:
         """Ψ on these features, then Φ, in one pass: a function of gain [F,M] and bias [F,H] (`kernels.local_fusion`)."""
 
         def fused(gain: Float[Tensor, "F M"], bias: Float[Tensor, "F H"]) -> Gaussians:
-            attributes, self.change = kernels.local_fusion(basis, gain, bias, f, psi, self.phi, self.prior)
+            attributes, delta = kernels.local_fusion(basis, gain, bias, f, psi, self.phi, self.prior)
+            if self.against is not None:
+                self.change = delta
             return Gaussians(*attributes)
 
         return fused
