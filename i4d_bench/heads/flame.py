@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,13 @@ from torch import Tensor, nn
 
 from i4d_bench.heads.flame_pickle import load_pickle
 from i4d_bench.types import UserError
+from kernels import flame_skinning
+from kernels.reference import JOINTS, Flame, Skinned, joint_transforms
+from kernels.reference import rodrigues as rodrigues
 
-JOINTS = 5  # root, neck, jaw, left eye, right eye
+CORRECTIVES = 9 * (JOINTS - 1)
+ALIGNED = 32
+"""Rows of the stored directions hold a multiple of so many vertices: 16-byte reads."""
 N_SHAPE = 300
 """Shape components in a real FLAME file's `shapedirs`; expression components follow."""
 KEYS = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table", "f")
@@ -29,84 +35,97 @@ BETWEEN_EYES = np.array([0.0, 0.135, 0.187])
 """Where a real model's mid-point between the eye joints is brought."""
 
 
-def rodrigues(v: Float[Tensor, "*B 3"]) -> Float[Tensor, "*B 3 3"]:
-    """Rotation matrices of axis-angle vectors (radians), smooth at zero."""
-    angle = torch.sqrt((v * v).sum(-1, keepdim=True) + 1e-16)[..., None]
-    x, y, z = v.unbind(-1)
-    zero = torch.zeros_like(x)
-    K = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
-    eye = torch.eye(3, dtype=v.dtype, device=v.device)
-    half = torch.sin(angle / 2) / angle  # (1 − cos φ)/φ² = 2 (sin(φ/2)/φ)², without the cancellation
-    return eye + torch.sin(angle) / angle * K + 2 * half**2 * (K @ K)
-
-
 class FlameModel(nn.Module):
     """model(shape [B,S], expression [B,E], pose [B,15]) → vertices [B,V,3], canonical units.
 
     pose: axis-angle of root, neck, jaw, left eye and right eye, radians. Coefficients may be fewer than the model has.
+    `shaped` is for many frames of the same people. On a GPU each call is one kernel (`kernels.flame_skinning`).
     """
 
     def __init__(self, v_template, shapedirs, posedirs, J_regressor, weights, parents, faces, n_shape: int):
         """v_template [V,3], shapedirs [V,3,S+E], posedirs [V,3,36], J_regressor [5,V], weights [V,5], faces [F,3]."""
         super().__init__()
         tensor = lambda a: torch.as_tensor(np.ascontiguousarray(a), dtype=torch.float32)  # noqa: E731
+        directions = torch.cat([tensor(shapedirs), tensor(posedirs)], -1).permute(2, 1, 0)
+        count = directions.shape[-1]
+        aligned = nn.functional.pad(directions, (0, -count % ALIGNED)).contiguous()
         self.register_buffer("v_template", tensor(v_template))
-        self.register_buffer("shapedirs", tensor(shapedirs[:, :, :n_shape]))
-        self.register_buffer("expressiondirs", tensor(shapedirs[:, :, n_shape:]))
-        self.register_buffer("posedirs", tensor(posedirs))
+        self.register_buffer("directions", aligned)  # [S+E+36,3,W]: as the kernel reads them
         self.register_buffer("J_regressor", tensor(J_regressor))
         self.register_buffer("weights", tensor(weights))
         self.register_buffer("faces", torch.as_tensor(np.asarray(faces, np.int64)))
-        self.parents = [int(p) for p in parents]
+        # The joints are linear in the shape: J_regressor times template and directions, once.
+        exact = self.J_regressor.double()
+        joint_shapes = torch.einsum("jv,kcv->kjc", exact, directions[:n_shape].double()).float()
+        self.register_buffer("joint_template", (exact @ self.v_template.double()).float()[None])
+        self.register_buffer("joint_shapes", joint_shapes)
+        self.parents = tuple(int(p) for p in parents)
+        self.n_shape = n_shape
         # [52,E] and [52,15], our exports' map from ARKit coefficients to the model's
         self.register_buffer("arkit_expression", None, persistent=False)
         self.register_buffer("arkit_pose", None, persistent=False)
 
     @property
-    def n_shape(self) -> int:
-        return self.shapedirs.shape[-1]
+    def n_expression(self) -> int:
+        return len(self.directions) - self.n_shape - CORRECTIVES
 
     @property
-    def n_expression(self) -> int:
-        return self.expressiondirs.shape[-1]
+    def shapedirs(self) -> Float[Tensor, "V 3 S"]:
+        return self._directions(0, self.n_shape)
+
+    @property
+    def expressiondirs(self) -> Float[Tensor, "V 3 E"]:
+        return self._directions(self.n_shape, len(self.directions) - CORRECTIVES)
+
+    @property
+    def posedirs(self) -> Float[Tensor, "V 3 36"]:
+        return self._directions(len(self.directions) - CORRECTIVES, len(self.directions))
+
+    def _directions(self, start: int, stop: int) -> Tensor:
+        return self.directions[start:stop, :, : len(self.v_template)].permute(2, 1, 0)
 
     def forward(self, shape: Float[Tensor, "B S"], expression: Float[Tensor, "B E"], pose: Float[Tensor, "B 15"]):
-        rest = self.unposed(shape, expression, pose)
-        A = self.joint_transforms(shape, pose)[:, :, :3]
-        T = (self.weights @ A.flatten(2)).unflatten(-1, (3, 4))
-        return (T[..., :3] @ rest[..., None])[..., 0] + T[..., 3]
+        return self.skinned(shape, expression, pose).vertices
 
     def unposed(self, shape, expression, pose) -> Float[Tensor, "B V 3"]:
         """T + B_s β + B_e ψ + B_p (R(θ) − I): before skinning."""
-        correctives = (rodrigues(pose.unflatten(-1, (JOINTS, 3))[:, 1:]) - torch.eye(3).to(pose)).flatten(1)
-        return self._shaped(shape) + _blend(self.expressiondirs, expression) + _blend(self.posedirs, correctives)
+        return self.skinned(shape, expression, pose).unposed
 
     def joint_transforms(self, shape, pose) -> Float[Tensor, "B 5 4 4"]:
         """A_j: rest position → posed position of what hangs on joint j."""
-        joints = self.J_regressor @ self._shaped(shape)
-        R = rodrigues(pose.unflatten(-1, (JOINTS, 3)))
-        out: list[Tensor] = []
-        for j, parent in enumerate(self.parents):
-            local = torch.zeros(len(pose), 4, 4).to(pose)
-            local[:, :3, :3] = R[:, j]
-            local[:, :3, 3] = joints[:, j] - (R[:, j] @ joints[:, j, :, None])[..., 0]
-            local[:, 3, 3] = 1
-            out.append(local if parent < 0 else out[parent] @ local)
-        return torch.stack(out, 1)
+        return joint_transforms(pose, self.joints(shape), self.parents)[0]
 
     def joints(self, shape) -> Float[Tensor, "B 5 3"]:
         """Rest positions."""
-        return self.J_regressor @ self._shaped(shape)
+        self._check(self.n_shape, shape)
+        return self.joint_template + torch.einsum("bk,kjc->bjc", shape, self.joint_shapes[: shape.shape[1]])
 
-    def _shaped(self, shape) -> Tensor:
-        return self.v_template + _blend(self.shapedirs, shape)
+    def skinned(self, shape, expression, pose) -> Skinned:
+        """Vertices, the same before skinning, and the joints' transforms."""
+        self._check(self.n_shape, shape)
+        self._check(self.n_expression, expression)
+        return flame_skinning(expression, pose, self._flame(), shape)
 
+    def shaped(self, shape: Float[Tensor, "B S"]) -> Callable[[Tensor, Tensor], Skinned]:
+        """The same people frame after frame: (expression [B·k,E], pose [B·k,15]), identity-major → their `Skinned` frames.
+        Their shape is blended in once, here, so that a frame reads expression and pose alone."""
+        self._check(self.n_shape, shape)
+        flame = self._flame().shaped(shape)
 
-def _blend(directions: Float[Tensor, "V 3 K"], coefficients: Float[Tensor, "B k"]) -> Float[Tensor, "B V 3"]:
-    k = coefficients.shape[-1]
-    if k > directions.shape[-1]:
-        raise UserError(f"{k} coefficients were given to a FLAME-format model that has {directions.shape[-1]}")
-    return torch.einsum("vck,bk->bvc", directions[..., :k], coefficients)
+        def skinned(expression, pose) -> Skinned:
+            self._check(self.n_expression, expression)
+            return flame_skinning(expression, pose, flame)
+
+        return skinned
+
+    def _flame(self) -> Flame:
+        template = self.v_template[None]
+        return Flame(template, self.directions, self.weights, self.joint_template, self.joint_shapes, self.parents)
+
+    @staticmethod
+    def _check(has: int, coefficients: Tensor) -> None:
+        if coefficients.shape[-1] > has:
+            raise UserError(f"{coefficients.shape[-1]} coefficients were given to a FLAME-format model that has {has}")
 
 
 def load(path: str | Path) -> FlameModel:
@@ -139,11 +158,10 @@ def _arrays(path: Path) -> dict[str, Float[np.ndarray, "..."]]:
         raise UserError(f"{path} lacks {', '.join(missing)}: it is not a FLAME-format model")
     a = {"n_shape": np.array(N_SHAPE)} | {k: _numbers(path, k, data[k]) for k in data}
     V, F = a["v_template"].shape[:1], a["f"].shape[:1]
-    corrective = 9 * (JOINTS - 1)
-    if a["posedirs"].ndim == 2 and a["posedirs"].size == 3 * V[0] * corrective:  # some exports store [36, V·3]
-        rows = a["posedirs"].T if len(a["posedirs"]) == corrective else a["posedirs"]
-        a["posedirs"] = rows.reshape(*V, 3, corrective)
-    shapes = {"v_template": (*V, 3), "f": (*F, 3), "posedirs": (*V, 3, corrective), "J_regressor": (JOINTS, *V),
+    if a["posedirs"].ndim == 2 and a["posedirs"].size == 3 * V[0] * CORRECTIVES:  # some exports store [36, V·3]
+        rows = a["posedirs"].T if len(a["posedirs"]) == CORRECTIVES else a["posedirs"]
+        a["posedirs"] = rows.reshape(*V, 3, CORRECTIVES)
+    shapes = {"v_template": (*V, 3), "f": (*F, 3), "posedirs": (*V, 3, CORRECTIVES), "J_regressor": (JOINTS, *V),
               "weights": (*V, JOINTS), "kintree_table": (2, JOINTS), "n_shape": ()}  # fmt: skip
     components = a["shapedirs"].shape[-1:]
     for name, expected in {**shapes, "shapedirs": (*V, 3, *components)}.items():

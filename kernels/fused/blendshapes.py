@@ -71,24 +71,24 @@ def _three(base, index):
 
 
 @triton.jit
-def _binding(near, weights, joints, person, n, N):
-    """A Gaussian's four vertices, their weights, and its five joints' weights."""
-    four, five = person.to(tl.int64) * 4 * N + n, person.to(tl.int64) * 5 * N + n
+def _binding(near, weights, joints, person, n, N, NEAR: tl.constexpr):
+    """A Gaussian's vertices, their weights, and its five joints' weights."""
+    bound, five = person.to(tl.int64) * NEAR * N + n, person.to(tl.int64) * 5 * N + n
     i, w, j = (), (), ()
-    for e in tl.static_range(4):
-        i = i + (tl.load(near + four + e * N),)  # noqa: RUF005
-        w = w + (tl.load(weights + four + e * N),)  # noqa: RUF005
+    for e in tl.static_range(NEAR):
+        i = i + (tl.load(near + bound + e * N),)  # noqa: RUF005
+        w = w + (tl.load(weights + bound + e * N),)  # noqa: RUF005
     for e in tl.static_range(5):
         j = j + (tl.load(joints + five + e * N),)  # noqa: RUF005
     return i, w, j
 
 
 @triton.jit
-def _offset(vertices, i, w):
+def _offset(vertices, i, w, NEAR: tl.constexpr):
     """Σ_v w_v vertex_v."""
     x, y, z, _ = rows(vertices, i[0])
     x, y, z = w[0] * x, w[0] * y, w[0] * z
-    for e in tl.static_range(1, 4):
+    for e in tl.static_range(1, NEAR):
         a, b, c, _ = rows(vertices, i[e])
         x, y, z = x + w[e] * a, y + w[e] * b, z + w[e] * c
     return x, y, z
@@ -117,7 +117,7 @@ def _rotation(xx, xy, xz, yx, yy, yz, zx, zy, zz):
 def _forward(
     means, quats, scales, opacities, colors, near, weights, joints, hidden, readout, bias, unposed, transforms,
     out_means, out_quats, out_scales, out_opacities, out_colors, N, V, PER, readout_step, bias_step,
-    H: tl.constexpr, PIECE: tl.constexpr, TILE: tl.constexpr, FRAMES: tl.constexpr,
+    NEAR: tl.constexpr, H: tl.constexpr, PIECE: tl.constexpr, TILE: tl.constexpr, FRAMES: tl.constexpr,
 ):  # fmt: skip
     n, person = tl.program_id(0) * TILE + tl.arange(0, TILE), tl.program_id(1)
     there = n < N
@@ -128,13 +128,13 @@ def _forward(
     cr, cg, cb = _three(colors, own)
     qw, qx, qy, qz = rows(quats, own)
     o = tl.load(opacities + own)
-    i, w, j = _binding(near, weights, joints, person, n, N)
+    i, w, j = _binding(near, weights, joints, person, n, N, NEAR)
     h = _pieces(hidden, own, H, PIECE)
     first = tl.program_id(2) * FRAMES
     for f in range(first, tl.minimum(first + FRAMES, PER)):
         frame = (person * PER + f).to(tl.int64)
         d = _delta(h, readout + frame * readout_step, bias + frame * bias_step, H, PIECE)
-        x, y, z = _offset(unposed + frame * V * 4, i, w)
+        x, y, z = _offset(unposed + frame * V * 4, i, w, NEAR)
         x, y, z = mx + x + d[0], my + y + d[1], mz + z + d[2]
         A = transforms + frame * 80
         xx, xy, xz, tx = _row(A, j, 0)
@@ -160,7 +160,7 @@ def _backward(
     d_means, d_quats, d_scales, d_opacities, d_colors,
     own_means, own_quats, own_scales, own_opacities, own_colors, d_delta, d_vertices, d_transforms,
     N, V, PER, readout_step, bias_step, VERTICES: tl.constexpr, TRANSFORMS: tl.constexpr,
-    H: tl.constexpr, PIECE: tl.constexpr, TILE: tl.constexpr,
+    NEAR: tl.constexpr, H: tl.constexpr, PIECE: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """Gradients of the base, summed over a person's frames; of δ, [B,N,k,16]; and where wanted what each Gaussian gives to its
     vertices, [F,N,3], and to its own blend of the transforms, [F,N,12]."""
@@ -172,7 +172,7 @@ def _backward(
     sx, sy, sz = _three(scales, own)
     qw, qx, qy, qz = rows(quats, own)
     o = tl.load(opacities + own)
-    i, w, j = _binding(near, weights, joints, person, n, N)
+    i, w, j = _binding(near, weights, joints, person, n, N, NEAR)
     h = _pieces(hidden, own, H, PIECE)
     zero = tl.zeros((TILE,), tl.float32)
     dmx, dmy, dmz, dsx, dsy, dsz, dqw = zero, zero, zero, zero, zero, zero, zero
@@ -210,7 +210,7 @@ def _backward(
         if VERTICES:
             put(d_vertices, at, there, px, py, pz, pz, 3)
         if TRANSFORMS:
-            x, y, z = _offset(unposed + frame * V * 4, i, w)
+            x, y, z = _offset(unposed + frame * V * 4, i, w, NEAR)
             x, y, z = mx + x + d[0], my + y + d[1], mz + z + d[2]
             vw, vx, vy, vz = multiply(kw, kx, ky, kz, qw + d[6], -(qx + d[7]), -(qy + d[8]), -(qz + d[9]))
             r = 0.25 / a
@@ -239,7 +239,7 @@ class _Blendshapes(torch.autograd.Function):
         grid = (triton.cdiv(N, TILE), B, triton.cdiv(F // B, FRAMES))
         _forward[grid](
             *base, near, weights, joints, hidden, readout, bias, unposed, transforms, *out,
-            N, V, F // B, readout.stride(0), bias.stride(0), H, piece, TILE, FRAMES, num_warps=4, num_stages=1,
+            N, V, F // B, readout.stride(0), bias.stride(0), near.shape[1], H, piece, TILE, FRAMES, num_warps=4, num_stages=1,
         )  # fmt: skip
         ctx.save_for_backward(hidden, readout, bias, unposed, transforms, near, weights, joints, *base)
         ctx.piece = piece
@@ -258,7 +258,7 @@ class _Blendshapes(torch.autograd.Function):
         _backward[triton.cdiv(N, TILE), B](
             *base[:4], near, weights, joints, hidden, readout, bias, unposed, transforms,
             *(t.contiguous() for t in d_out), *own, d_delta, d_vertices, d_transforms,
-            N, V, F // B, readout.stride(0), bias.stride(0), vertices, moved, H, ctx.piece, TILE,
+            N, V, F // B, readout.stride(0), bias.stride(0), vertices, moved, near.shape[1], H, ctx.piece, TILE,
             num_warps=4, num_stages=1,
         )  # fmt: skip
         by_frame = d_delta.flatten(2).to(hidden.dtype)  # [B,N,16k]: both products take all frames at once

@@ -1,0 +1,59 @@
+"""GaussianAvatars (PAPER §4): each Gaussian is bound to a triangle of the driven mesh and moves rigidly with it.
+
+    μ' = k R μ + T,   r' = R r,   s' = k s     T, R, k: the driven triangle's centre, frame and size
+
+μ, r, s are the Gaussian as its triangle sees it on the source's own mesh, so that the source's code gives the canonical avatar.
+As published, nothing per frame is learned: the design has no parameters of its own, and what it can express is trained where
+the Gaussians come from, the encoder and Φ, as GaussianAvatars fits them per subject. Changed to fit the shared pipeline: the
+Gaussians are lifted from the image, not grown on the triangles, and are bound to whichever triangle is nearest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+import kernels
+from i4d_bench.types import Gaussians, Identity, MotionCode
+from kernels.reference import Bound, Skinned, to_triangles
+from variants.base import Fusion, register
+from variants.nearest import nearest_triangles
+from variants.parametric import driver_of, shaped, source_of
+
+
+@dataclass
+class Prepared:
+    head: Callable[[Tensor, Tensor], Skinned]  # with the source's shape
+    faces: Tensor  # [T,3]
+    triangles: Tensor  # [B,N]
+    local: Bound  # [B,N,…] in the triangles' frames
+    opacities: Tensor
+    colors: Tensor
+
+
+@register("flame_binding")
+class FlameBinding(Fusion):
+    family = "parametric"
+    needs = "flame"
+    neutral_is_canonical = True
+
+    def prepare(self, identity: Identity, source: MotionCode) -> Prepared:
+        head, code = source_of(self.name, identity, source)
+        own, canonical = shaped(head, code.shape), identity.canonical
+        mesh = own(code.expression, code.pose).vertices
+        faces = head.faces.int()
+        triangles = nearest_triangles(canonical.means.detach(), mesh[:, faces.long()])
+        person = torch.arange(len(mesh), device=mesh.device)[:, None, None]
+        local = to_triangles(
+            mesh[person, faces[triangles].long()], Bound(canonical.means, canonical.quats, canonical.scales)
+        )
+        return Prepared(own, faces, triangles.int(), local, canonical.opacities, canonical.colors)
+
+    def animate(self, prepared: Prepared, driving: MotionCode) -> Gaussians:
+        p, code = prepared, driver_of(self.name, driving)
+        bound = kernels.bind_gaussians(p.head(code.expression, code.pose).vertices, p.faces, p.triangles, p.local)
+        frames = len(code.pose) // len(p.triangles)
+        return Gaussians(*bound, p.opacities.repeat_interleave(frames, 0), p.colors.repeat_interleave(frames, 0))

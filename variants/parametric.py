@@ -1,0 +1,43 @@
+"""What the parametric designs share: a head with somebody's shape, and the sentences for what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from i4d_bench.types import FlameCode, Identity, MotionCode, ParametricHead, UserError
+from kernels.reference import Skinned
+
+WHERE = "rendered worlds and ingested video come with them, other data must bring them"
+
+
+def source_of(name: str, identity: Identity, source: MotionCode) -> tuple[ParametricHead, FlameCode]:
+    """The head and the source's coefficients. Raises UserError where `name` gets none."""
+    if identity.head is None or source.flame is None:
+        raise UserError(f"{name} needs a parametric head and the source's FLAME coefficients: {WHERE}")
+    return identity.head, source.flame
+
+
+def driver_of(name: str, driving: MotionCode) -> FlameCode:
+    """The driver's coefficients. Raises UserError where `name` gets none."""
+    if driving.flame is None:
+        raise UserError(f"{name} needs the driver's FLAME coefficients: {WHERE}")
+    return driving.flame
+
+
+def shaped(head: ParametricHead, shape: Tensor) -> Callable[[Tensor, Tensor], Skinned]:
+    """The head with the people's own shape [B,S]: (expression, pose) of their frames, identity-major → `Skinned`.
+
+    The driver's shape has no way in, so that the driver's identity does not leak. A head that can prepare for a shape
+    (`FlameModel.shaped`) does so once; any other is called with the shape in every frame.
+    """
+    if hasattr(head, "shaped"):
+        return head.shaped(shape)
+
+    def skinned(expression: Tensor, pose: Tensor) -> Skinned:
+        rows = shape.repeat_interleave(len(pose) // len(shape), 0)
+        unposed, transforms = head.unposed(rows, expression, pose), head.joint_transforms(rows, pose)
+        return Skinned(head(rows, expression, pose), unposed, transforms)
+
+    return skinned
