@@ -255,8 +255,8 @@ def quaternion(R: Float[Tensor, "*B 3 3"]) -> Float[Tensor, "*B 4"]:
 class Binding(NamedTuple):
     """Which of the head's vertices and joints a Gaussian follows: constants, no gradient."""
 
-    vertices: Int[Tensor, "B 4 N"]
-    weights: Float[Tensor, "B 4 N"]
+    vertices: Int[Tensor, "B k N"]
+    weights: Float[Tensor, "B k N"]
     joints: Float[Tensor, "B 5 N"]  # skinning weights
 
 
@@ -282,7 +282,7 @@ def blend_gaussians(
     delta = torch.bmm(_per_frame(hidden, frames), readout.to(hidden.dtype).mT).to(bias) + bias[:, None]
     position, scale, quaternion, opacity, color, _ = delta.split([*LAYOUT.values(), 16 - RAW], -1)
     near, weights, joints = (_per_frame(t.detach(), frames) for t in binding)
-    bound = unposed[torch.arange(frames, device=near.device)[:, None, None], near.long()]  # [F,4,N,3]
+    bound = unposed[torch.arange(frames, device=near.device)[:, None, None], near.long()]  # [F,k,N,3]
     means, quats, scales, opacities, colors = (_per_frame(t, frames) for t in base)
     means = means + (weights[..., None] * bound).sum(1) + position
     A = torch.einsum("fjn,fjkl->fnkl", joints, transforms[..., :3, :])

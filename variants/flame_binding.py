@@ -20,7 +20,7 @@ import kernels
 from i4d_bench.types import Gaussians, Identity, MotionCode
 from kernels.reference import Bound, Skinned, to_triangles
 from variants.base import Fusion, register
-from variants.nearest import nearest_triangles
+from variants.nearest import leaves_of, nearest_triangles
 from variants.parametric import driver_of, shaped, source_of
 
 
@@ -45,7 +45,11 @@ class FlameBinding(Fusion):
         own, canonical = shaped(head, code.shape), identity.canonical
         mesh = own(code.expression, code.pose).vertices
         faces = head.faces.int()
-        triangles = nearest_triangles(canonical.means.detach(), mesh[:, faces.long()])
+        still = head(*(torch.zeros_like(t[:1]) for t in (code.shape, code.expression, code.pose)))[
+            0
+        ]  # anybody's leaves
+        leaves = leaves_of(still[faces.long()].mean(1))
+        triangles = nearest_triangles(canonical.means.detach(), mesh[:, faces.long()], leaves)
         person = torch.arange(len(mesh), device=mesh.device)[:, None, None]
         local = to_triangles(
             mesh[person, faces[triangles].long()], Bound(canonical.means, canonical.quats, canonical.scales)
