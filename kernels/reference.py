@@ -110,7 +110,7 @@ class Flame(NamedTuple):
         """The people of that shape: template and joints with β in them, for `flame_skinning(…, shape=None)`."""
         step = torch.einsum("bk,kcv->bvc", shape, self.directions[: shape.shape[1], :, : self.template.shape[1]])
         moved = torch.einsum("bk,kjc->bjc", shape, self.joint_shapes[: shape.shape[1]])
-        return self._replace(template=(self.template + step).contiguous(), joints=self.joints + moved)
+        return self._replace(template=(self.template + step).contiguous(), joints=(self.joints + moved).contiguous())
 
 
 class Skinned(NamedTuple):

@@ -9,6 +9,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 import pytest
 import torch
 
+if not torch.cuda.is_available():  # kernels then run in Triton's interpreter (fp32 and fp16: its bf16 is wrong)
+    os.environ["TRITON_INTERPRET"] = "1"
+
 
 def pytest_collection_modifyitems(items):
     """GPU and asset tests skip with their reason where they cannot run."""

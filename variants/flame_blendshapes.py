@@ -35,7 +35,7 @@ class Prepared:
     head: Callable[[Tensor, Tensor], Skinned]  # with the source's shape
     base: Attributes  # the canonical avatar, its means less w_i Σ_v b_iv T_v(ψ_s)
     binding: Binding
-    hidden: Tensor  # h [B,N,H], in m's precision
+    hidden: Tensor  # h [B,N,H]
     blendshapes: Tensor  # [K,16·H+16]: W_k with its bias, flat
     psi: Tensor  # [B,K] ψ_s
     unpose: Tensor  # [B,1,5,4,4] A_j(θ_s)⁻¹
@@ -75,7 +75,7 @@ class FlameBlendshapes(Fusion):
         joints = (near * (weights / weights.sum(-1, keepdim=True))[..., None]).sum(2)
         person = torch.arange(len(vertices), device=vertices.device)[:, None, None]
         pulled = (weights[..., None] * rest.unposed[person, vertices]).sum(2)
-        hidden = F.silu(self.layer1(F.layer_norm(identity.m.float(), identity.m.shape[-1:])))
+        hidden = F.silu(self.layer1(F.layer_norm(identity.m, identity.m.shape[-1:])))
         idle = -hidden.shape[-1] % ROWS
         weight = F.pad(self.layer2.weight.unflatten(0, (self.coefficients, RAW)), (0, idle, 0, ROWS - RAW))
         bias = F.pad(self.layer2.bias.unflatten(0, (self.coefficients, RAW)), (0, ROWS - RAW))
@@ -85,7 +85,7 @@ class FlameBlendshapes(Fusion):
                 canonical.means - pulled, canonical.quats, canonical.scales, canonical.opacities, canonical.colors
             ),
             Binding(*(t.transpose(1, 2).contiguous() for t in (vertices.int(), weights, joints))),
-            F.pad(hidden, (0, idle)).to(identity.m.dtype),
+            F.pad(hidden, (0, idle)).to(self.storage),
             torch.cat([weight.flatten(1), bias], 1),
             self._psi(code),
             torch.linalg.inv(rest.transforms)[:, None],

@@ -58,7 +58,7 @@ class FlameModel(nn.Module):
         exact = self.J_regressor.double()
         joint_shapes = torch.einsum("jv,kcv->kjc", exact, directions[:n_shape].double()).float()
         self.register_buffer("joint_template", (exact @ self.v_template.double()).float()[None])
-        self.register_buffer("joint_shapes", joint_shapes)
+        self.register_buffer("joint_shapes", joint_shapes.contiguous())
         self.parents = tuple(int(p) for p in parents)
         self.n_shape = n_shape
         # [52,E] and [52,15], our exports' map from ARKit coefficients to the model's

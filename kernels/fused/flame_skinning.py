@@ -331,5 +331,6 @@ def flame_skinning(expression: Tensor, pose: Tensor, flame: Flame, shape: Tensor
         raise ValueError(
             "the kernel takes a head's directions and weights as constants; use kernels.reference to fit them"
         )
-    given = (t if t is None else t.contiguous() for t in (expression, pose, shape, flame.template, flame.joints))
-    return Skinned(*_Skinning.apply(*given, flame))
+    flame = flame._replace(**{k: getattr(flame, k).contiguous() for k in flame._fields if k != "parents"})
+    given = (t if t is None else t.contiguous() for t in (expression, pose, shape))
+    return Skinned(*_Skinning.apply(*given, flame.template, flame.joints, flame))
