@@ -15,7 +15,7 @@ from torch import Tensor
 from kernels.fused.segments import segment_sums
 from kernels.reference import Bound, triangle_frames
 
-TILE = 128
+TILE, WARPS = 128, 4
 FRAMES = 8
 """Frames that a program goes through, so that it reads the local geometry once for them."""
 
@@ -182,15 +182,20 @@ def _backward(
     put(own_scales, own, there, dsx, dsy, dsz, dsx, 3)
 
 
+def _bind(vertices, faces, triangles, means, quats, scales) -> tuple[Tensor, Tensor, Tensor]:
+    (F, V, _), (B, N, _) = vertices.shape, means.shape
+    out = tuple(torch.empty(F, N, width, device=means.device) for width in (3, 4, 3))
+    per = per_person(F, B)
+    grid = (triton.cdiv(N, TILE), B, triton.cdiv(per, FRAMES))
+    _forward[grid](vertices, faces, triangles, means, quats, scales, *out, N, V, per, TILE, FRAMES, num_warps=WARPS)
+    return out
+
+
 class _Binding(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, vertices, faces, triangles, means, quats, scales):
-        (F, V, _), (B, N, _) = vertices.shape, means.shape
-        out = [torch.empty(F, N, width, device=means.device) for width in (3, 4, 3)]
-        grid = (triton.cdiv(N, TILE), B, triton.cdiv(F // B, FRAMES))
-        _forward[grid](vertices, faces, triangles, means, quats, scales, *out, N, V, F // B, TILE, FRAMES, num_warps=4)
-        ctx.save_for_backward(vertices, faces, triangles, means, quats, scales)
-        return tuple(out)
+    def forward(ctx, *given):
+        ctx.save_for_backward(*given)
+        return _bind(*given)
 
     @staticmethod
     def backward(ctx, d_means, d_quats, d_scales):
@@ -202,7 +207,7 @@ class _Binding(torch.autograd.Function):
         pull = torch.empty(F, N, 4, device=means.device) if pulled else d_quats
         _backward[triton.cdiv(N, TILE), B](
             vertices, faces, triangles, means, quats, scales, d_means, d_quats, d_scales, *own, pull, N, V, F // B,
-            pulled, TILE, num_warps=4,
+            pulled, TILE, num_warps=WARPS,
         )  # fmt: skip
         d_vertices = (
             _to_vertices(vertices, faces, segment_sums(triangles, len(faces), d_means, pull)) if pulled else None
@@ -220,6 +225,22 @@ def _to_vertices(vertices: Tensor, faces: Tensor, pull: Tensor) -> Tensor:
         return torch.autograd.grad([T, R, k.log()], leaf, [centre, turned, log_k[..., 0]])[0]
 
 
+def in_fp32(*tensors: Tensor) -> None:
+    """Raises ValueError for other types: the head's kernels compute in fp32."""
+    for t in tensors:
+        if t.dtype != torch.float32:
+            raise ValueError(
+                f"the head's kernels compute in float32, not in {t.dtype}; kernels.reference takes any type"
+            )
+
+
+def per_person(frames: int, people: int) -> int:
+    """Frames of each person. Raises ValueError where they do not come out even."""
+    if frames % people:
+        raise ValueError(f"{frames} frames cannot be divided among {people} people")
+    return frames // people
+
+
 def in_fours(vertices: Tensor) -> Tensor:
     """The same vertices in rows of four floats: as `flame_skinning` gives them, or copied."""
     frames, count, _ = vertices.shape
@@ -231,5 +252,6 @@ def in_fours(vertices: Tensor) -> Tensor:
 
 def bind_gaussians(vertices: Tensor, faces: Tensor, triangles: Tensor, local: Bound) -> Bound:
     """`reference.bind_gaussians`, fused. Gradients reach the vertices and the local geometry."""
-    given = (t.contiguous() for t in (faces.int(), triangles.int(), *local))
-    return Bound(*_Binding.apply(in_fours(vertices), *given))
+    in_fp32(vertices, *local)
+    given = in_fours(vertices), *(t.contiguous() for t in (faces.int(), triangles.int(), *local))
+    return Bound(*(_Binding.apply(*given) if torch.is_grad_enabled() else _bind(*given)))

@@ -14,11 +14,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.fused.binding import in_fours, multiply, put, rows
+from kernels.fused.binding import in_fours, in_fp32, multiply, per_person, put, rows
 from kernels.fused.segments import segment_sums
 from kernels.reference import JOINTS, Attributes, Binding
 
-TILE = 128
+TILE, WARPS = 128, 4
 FRAMES = 8
 """Frames that a program goes through, so that it reads a Gaussian once for them."""
 
@@ -226,24 +226,29 @@ def _backward(
     put(own_colors, own, there, dr, dg, db, dr, 3)
 
 
+def _blend(hidden, readout, bias, unposed, transforms, near, weights, joints, *base) -> tuple[Tensor, ...]:
+    (B, N, H), F, V = hidden.shape, len(readout), unposed.shape[1]
+    out = tuple(torch.empty(F, *t.shape[1:], device=hidden.device) for t in base)
+    per = per_person(F, B)
+    grid = (triton.cdiv(N, TILE), B, triton.cdiv(per, FRAMES))
+    _forward[grid](
+        *base, near, weights, joints, hidden, readout, bias, unposed, transforms, *out,
+        N, V, F // B, readout.stride(0), bias.stride(0), near.shape[1], H, _piece(H), TILE, FRAMES,
+        num_warps=WARPS, num_stages=1,
+    )  # fmt: skip
+    return out
+
+
+def _piece(width: int) -> int:
+    """The largest power of two that divides the width, 64 at most."""
+    return min(width & -width, 64)
+
+
 class _Blendshapes(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, readout, bias, unposed, transforms, near, weights, joints, *base):
-        (B, N, H), F, V = hidden.shape, len(readout), unposed.shape[1]
-        piece = min(H & -H, 64)
-        if piece < 16 or readout.shape[1:] != (16, H):
-            raise ValueError(
-                f"hidden [B,N,{H}] and readout {list(readout.shape)}: H must be a multiple of 16, the readout [F,16,H]"
-            )
-        out = [torch.empty(F, *t.shape[1:], device=hidden.device) for t in base]
-        grid = (triton.cdiv(N, TILE), B, triton.cdiv(F // B, FRAMES))
-        _forward[grid](
-            *base, near, weights, joints, hidden, readout, bias, unposed, transforms, *out,
-            N, V, F // B, readout.stride(0), bias.stride(0), near.shape[1], H, piece, TILE, FRAMES, num_warps=4, num_stages=1,
-        )  # fmt: skip
-        ctx.save_for_backward(hidden, readout, bias, unposed, transforms, near, weights, joints, *base)
-        ctx.piece = piece
-        return tuple(out)
+    def forward(ctx, *given):
+        ctx.save_for_backward(*given)
+        return _blend(*given)
 
     @staticmethod
     def backward(ctx, *d_out):
@@ -258,8 +263,8 @@ class _Blendshapes(torch.autograd.Function):
         _backward[triton.cdiv(N, TILE), B](
             *base[:4], near, weights, joints, hidden, readout, bias, unposed, transforms,
             *(t.contiguous() for t in d_out), *own, d_delta, d_vertices, d_transforms,
-            N, V, F // B, readout.stride(0), bias.stride(0), vertices, moved, near.shape[1], H, ctx.piece, TILE,
-            num_warps=4, num_stages=1,
+            N, V, F // B, readout.stride(0), bias.stride(0), vertices, moved, near.shape[1], H, _piece(H), TILE,
+            num_warps=WARPS, num_stages=1,
         )  # fmt: skip
         by_frame = d_delta.flatten(2).to(hidden.dtype)  # [B,N,16k]: both products take all frames at once
         d_hidden = by_frame @ readout.to(hidden.dtype).reshape(B, -1, H)
@@ -287,10 +292,15 @@ def blend_gaussians(
 
     Gradients reach everything but the binding. Rows of `readout` and `bias` may be slices of one longer row per frame.
     """
+    width = hidden.shape[2]
+    if width % 16 or readout.shape[1:] != (16, width):
+        raise ValueError(f"H = {width} must be a multiple of 16 and the readout [F,16,H], not {list(readout.shape)}")
+    in_fp32(bias, unposed, transforms, *base)
     near, weights, joints = (t.detach().contiguous() for t in binding._replace(vertices=binding.vertices.int()))
-    readout = readout if readout.stride()[1:] == (readout.shape[2], 1) else readout.contiguous()
+    readout = readout if readout.stride()[1:] == (width, 1) else readout.contiguous()
     bias = bias if bias.stride(1) == 1 else bias.contiguous()
-    return Attributes(*_Blendshapes.apply(
+    given = (
         hidden.contiguous(), readout, bias, in_fours(unposed), transforms.contiguous(), near, weights, joints,
         *(t.contiguous() for t in base),
-    ))  # fmt: skip
+    )  # fmt: skip
+    return Attributes(*(_Blendshapes.apply(*given) if torch.is_grad_enabled() else _blend(*given)))

@@ -13,10 +13,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.reference import JOINTS, Flame, Skinned, check_coefficients, joint_transforms
+from kernels.fused.binding import in_fp32, per_person
+from kernels.fused.flame_skinning_backward import flame_gradients
+from kernels.reference import JOINTS, Flame, Skinned, check_coefficients
 
 CORRECTIVES = 9 * (JOINTS - 1)
-BLOCK = 16
+BLOCK, WARPS = 16, 4
 """Vertices of a program: 5,023 make two to three programs per multiprocessor."""
 CHUNK = 32
 """Components read at a time."""
@@ -229,95 +231,34 @@ def _forward(
     tl.store(posed + four, _four(px, py, pz, tl.zeros_like(px)), mask=where)
 
 
-@triton.jit
-def _backward(
-    d_posed, d_unposed, unposed, transforms, weights, d_rest, d_transforms, V, W, P, BLOCK: tl.constexpr
-):  # fmt: skip
-    """Per frame and vertex: gradient before skinning, [F,3,W], and this program's part of the transforms', [F,P,5,12]."""
-    v, frame = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), tl.program_id(1).to(tl.int64)
-    seen = v < V
-    at = 3 * (frame * V + v)
-    gx, gy, gz = (
-        tl.load(d_posed + at, mask=seen, other=0.0),
-        tl.load(d_posed + at + 1, mask=seen, other=0.0),
-        tl.load(d_posed + at + 2, mask=seen, other=0.0),
-    )
-    rx, ry, rz = (
-        tl.load(d_unposed + at, mask=seen, other=0.0),
-        tl.load(d_unposed + at + 1, mask=seen, other=0.0),
-        tl.load(d_unposed + at + 2, mask=seen, other=0.0),
-    )
-    own = 4 * (frame * V + v)
-    x, y, z = (
-        tl.load(unposed + own, mask=seen, other=0.0),
-        tl.load(unposed + own + 1, mask=seen, other=0.0),
-        tl.load(unposed + own + 2, mask=seen, other=0.0),
-    )
-    for j in tl.static_range(5):
-        w = tl.load(weights + v * 5 + j, mask=seen, other=0.0)
-        A, to = transforms + (frame * 5 + j) * 16, d_transforms + ((frame * P + tl.program_id(0)) * 5 + j) * 12
-        for c in tl.static_range(3):
-            g = w * (gx if c == 0 else gy if c == 1 else gz)
-            rx += tl.load(A + 4 * c) * g
-            ry += tl.load(A + 4 * c + 1) * g
-            rz += tl.load(A + 4 * c + 2) * g
-            tl.store(to + 4 * c, tl.sum(g * x, 0))
-            tl.store(to + 4 * c + 1, tl.sum(g * y, 0))
-            tl.store(to + 4 * c + 2, tl.sum(g * z, 0))
-            tl.store(to + 4 * c + 3, tl.sum(g, 0))
-    to, row = d_rest + 3 * frame * W + v, v < W  # what pads a row is zero
-    tl.store(to, rx, mask=row)
-    tl.store(to + W, ry, mask=row)
-    tl.store(to + 2 * W, rz, mask=row)
+def _skin(expression, pose, shape, flame: Flame) -> tuple[Tensor, Tensor, Tensor]:
+    template, joints, directions = flame.template, flame.joints, flame.directions
+    F, V = len(pose), template.shape[1]
+    people, S = max(len(template), len(joints)), 0 if shape is None else shape.shape[1]
+    posed, unposed = (torch.empty(F, V, 4, device=pose.device) for _ in range(2))
+    transforms = torch.empty(F, JOINTS, 4, 4, device=pose.device)
+    frames = 1 if F == 1 else 16 if F <= 16 else 32
+    _forward[triton.cdiv(V, BLOCK), triton.cdiv(F, frames)](
+        expression, pose, shape, template, directions, flame.weights, joints, flame.joint_shapes,
+        posed, unposed, transforms, F, per_person(F, people), V,
+        3 * V if len(template) > 1 else 0, 3 * JOINTS if len(joints) > 1 else 0, directions.shape[2],
+        flame.n_shape, len(directions) - CORRECTIVES, S, expression.shape[1], flame.parents,
+        frames, BLOCK, CHUNK, num_warps=WARPS, num_stages=3,
+    )  # fmt: skip
+    return posed, unposed, transforms
 
 
 class _Skinning(torch.autograd.Function):
     @staticmethod
     def forward(ctx, expression, pose, shape, template, joints, flame: Flame):
-        F, V = len(pose), template.shape[1]
-        people, S = max(len(template), len(joints)), 0 if shape is None else shape.shape[1]
-        posed, unposed = (torch.empty(F, V, 4, device=pose.device) for _ in range(2))
-        transforms = torch.empty(F, JOINTS, 4, 4, device=pose.device)
-        frames = 1 if F == 1 else 16 if F <= 16 else 32
-        _forward[triton.cdiv(V, BLOCK), triton.cdiv(F, frames)](
-            expression, pose, shape, template, flame.directions, flame.weights, joints, flame.joint_shapes,
-            posed, unposed, transforms, F, F // people, V,
-            template.stride(0) if len(template) > 1 else 0, joints.stride(0) if len(joints) > 1 else 0, flame.directions.shape[2],
-            flame.n_shape, len(flame.directions) - CORRECTIVES, S, expression.shape[1], flame.parents,
-            frames, BLOCK, CHUNK, num_warps=4, num_stages=3,
-        )  # fmt: skip
+        posed, unposed, transforms = _skin(expression, pose, shape, flame)
         ctx.save_for_backward(expression, pose, shape, template, joints, unposed, transforms)
         ctx.flame = flame
         return posed[..., :3], unposed[..., :3], transforms
 
     @staticmethod
     def backward(ctx, d_posed, d_unposed, d_transforms):
-        expression, pose, shape, template, joints, unposed, transforms = ctx.saved_tensors
-        flame, (F, V) = ctx.flame, unposed.shape[:2]
-        W, S, E = flame.directions.shape[2], 0 if shape is None else shape.shape[1], expression.shape[1]
-        block = 256
-        P = triton.cdiv(W, block)
-        d_rest = torch.empty(F, 3, W, device=pose.device)
-        parts = torch.empty(F, P, JOINTS, 3, 4, device=pose.device)
-        _backward[P, F](
-            d_posed.contiguous(), d_unposed.contiguous(), unposed, transforms, flame.weights, d_rest, parts,
-            V, W, P, block,
-        )  # fmt: skip
-        d_coefficients = d_rest.flatten(1) @ flame.directions.flatten(1).T.float()
-        d_template = d_rest[:, :, :V].unflatten(0, (len(template), -1)).sum(1).mT
-        d_transforms = torch.nn.functional.pad(parts.sum(1), (0, 0, 0, 1)) + d_transforms
-        with torch.enable_grad():  # the chain again: a few numbers per frame
-            small = [t if t is None else t.detach().requires_grad_() for t in (pose, joints, shape)]
-            at = small[1].repeat_interleave(F // len(joints), 0)
-            if shape is not None:
-                at = at + torch.einsum("fk,kjc->fjc", small[2], flame.joint_shapes[:S])
-            out = joint_transforms(small[0], at, flame.parents)
-            d_pose, d_joints, *d_shape = torch.autograd.grad(
-                out, [t for t in small if t is not None], (d_transforms, d_coefficients[:, -CORRECTIVES:])
-            )
-        d_expression = d_coefficients[:, flame.n_shape : flame.n_shape + E]
-        d_shape = d_shape[0] + d_coefficients[:, :S] if shape is not None else None
-        return d_expression, d_pose, d_shape, d_template, d_joints, None
+        return *flame_gradients(ctx.saved_tensors, ctx.flame, d_posed, d_unposed, d_transforms), None
 
 
 def flame_skinning(expression: Tensor, pose: Tensor, flame: Flame, shape: Tensor | None = None) -> Skinned:
@@ -327,10 +268,14 @@ def flame_skinning(expression: Tensor, pose: Tensor, flame: Flame, shape: Tensor
     wants a gradient.
     """
     check_coefficients(expression, flame, shape)
+    in_fp32(expression, pose, flame.template, flame.joints)
     if any(t.requires_grad for t in (flame.directions, flame.weights, flame.joint_shapes)):
         raise ValueError(
             "the kernel takes a head's directions and weights as constants; use kernels.reference to fit them"
         )
     flame = flame._replace(**{k: getattr(flame, k).contiguous() for k in flame._fields if k != "parents"})
-    given = (t if t is None else t.contiguous() for t in (expression, pose, shape))
-    return Skinned(*_Skinning.apply(*given, flame.template, flame.joints, flame))
+    given = [t if t is None else t.contiguous() for t in (expression, pose, shape)]
+    if torch.is_grad_enabled():
+        return Skinned(*_Skinning.apply(*given, flame.template, flame.joints, flame))
+    posed, unposed, transforms = _skin(*given, flame)
+    return Skinned(posed[..., :3], unposed[..., :3], transforms)
