@@ -233,7 +233,7 @@ def _blend(hidden, readout, bias, unposed, transforms, near, weights, joints, *b
     grid = (triton.cdiv(N, TILE), B, triton.cdiv(per, FRAMES))
     _forward[grid](
         *base, near, weights, joints, hidden, readout, bias, unposed, transforms, *out,
-        N, V, F // B, readout.stride(0), bias.stride(0), near.shape[1], H, _piece(H), TILE, FRAMES,
+        N, V, per, readout.stride(0), bias.stride(0), near.shape[1], H, _piece(H), TILE, FRAMES,
         num_warps=WARPS, num_stages=1,
     )  # fmt: skip
     return out
