@@ -138,12 +138,12 @@ def joint_transforms(
     """A_j along the kinematic chain, and R(θ) − I of all joints but the root, which drives the pose correctives."""
     R = rodrigues(pose.unflatten(-1, (JOINTS, 3)))
     shift = joints - (R @ joints[..., None])[..., 0]
-    last = torch.tensor([0.0, 0, 0, 1]).to(pose).expand(len(pose), JOINTS, 1, 4)
+    last = torch.eye(4, dtype=pose.dtype, device=pose.device)[3].expand(len(pose), JOINTS, 1, 4)
     local = torch.cat([torch.cat([R, shift[..., None]], -1), last], -2)
     chain: list[Tensor] = []
     for j, parent in enumerate(parents):
         chain.append(local[:, j] if parent < 0 else chain[parent] @ local[:, j])
-    return torch.stack(chain, 1), (R[:, 1:] - torch.eye(3).to(pose)).flatten(1)
+    return torch.stack(chain, 1), (R[:, 1:] - torch.eye(3, dtype=pose.dtype, device=pose.device)).flatten(1)
 
 
 def flame_skinning(
