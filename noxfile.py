@@ -62,7 +62,7 @@ def benchmarks(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def figures(session: nox.Session) -> None:
     """Rebuilds every table and figure under reports/ from the stored results alone."""
-    folders = [p.parent for p in sorted((ROOT / "reports").glob("*/runs.jsonl"))]
+    folders = sorted({p.parent for name in ("runs.jsonl", "speed.json") for p in (ROOT / "reports").glob(f"*/{name}")})
     for folder in folders:
         python(session, "-m", "i4d_bench.cli", "report", str(folder.relative_to(ROOT)))
     session.log(f"{len(folders)} report folders rebuilt")

@@ -87,6 +87,25 @@ def animate(
 
 
 @app.command
+def speed(
+    designs: Designs = (),
+    modes: Annotated[
+        tuple[str, ...], arg(help="eager, compiled, triton, triton+graph; default: all that run here")
+    ] = (),
+    gaussians: Annotated[int | None, arg(help="at the base point")] = None,
+    resolution: Annotated[int | None, arg(help="at the base point, pixels")] = None,
+    base_only: Annotated[bool, arg(help="the base point alone, no axes")] = False,
+    frames: Annotated[int | None, arg(help="calls per row")] = None,
+    reports: Annotated[Path, arg(help="where the report folder goes")] = Path("reports"),
+) -> None:
+    """Times kernels, stages and whole frames in every mode, and writes tables and figures. Goes on where it was stopped."""
+    from i4d_bench import speed as job
+
+    given = {"designs": designs, "modes": modes, "gaussians": gaussians, "resolution": resolution, "frames": frames}
+    job.main(reports, {k: v for k, v in given.items() if v}, base_only)
+
+
+@app.command
 def report(folder: Positional[Path]) -> None:
     """Rebuilds a report folder's tables, figures and page from its stored results alone."""
     from i4d_bench.report import build

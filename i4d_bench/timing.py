@@ -1,22 +1,25 @@
-"""Stage timings of one animated avatar (DESIGN §6, the part that every run reports): driver, fusion, raster, frame.
+"""How time is measured (DESIGN §6), and the stage timings that every run reports.
 
-Random, changing driving frames in turn, warm-up, median with p5/p95, batch 1. On a GPU CUDA events time the device and
-the host's wall clock is kept beside them; a frame is what the user waits for: driver code → image.
+Changing inputs in turn, warm-up, median with p5/p95 over many calls. `measure` is what a user waits for: one call at a time,
+CUDA events for the device and the wall clock for the host. `device_time` is the device alone: many calls in one CUDA graph.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from i4d_bench.data.loader import Loader
 from i4d_bench.data.splits import Triples
 from i4d_bench.model.avatar import Avatar
 from i4d_bench.render import render
+
+WARMUP = 10
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,20 @@ class Timing:
         """Calls per second as a user sees them: from the wall clock."""
         return 1000 / self.host_ms
 
+    def row(self, status: str = "ok", **more) -> dict[str, float | str]:
+        """As summary.json holds it (DESIGN §7)."""
+        return {
+            "ms": self.ms,
+            "p5": self.p5,
+            "p95": self.p95,
+            "host_ms": self.host_ms,
+            "fps": self.fps,
+            "status": status,
+        } | more
 
-def measure(call: Callable[[int], object], count: int, device: torch.device, warmup: int = 10) -> Timing:
-    """Times call(k) for k in 0..count-1 after `warmup` calls."""
+
+def measure(call: Callable[[int], object], count: int, device: torch.device, warmup: int = WARMUP) -> Timing:
+    """Times call(k) for k in 0..count-1 after `warmup` calls; each ends before the next begins."""
     cuda = device.type == "cuda"
     for k in range(min(warmup, count)):
         call(k)
@@ -54,13 +68,92 @@ def measure(call: Callable[[int], object], count: int, device: torch.device, war
             end.synchronize()
         host.append(1000 * (time.perf_counter() - t))
         dev.append(begin.elapsed_time(end) if cuda else host[-1])
+    return _timing(dev, host)
+
+
+def device_time(call: Callable[[int], object], device: torch.device, rounds: int = 20, calls: int = 12) -> Timing:
+    """Device time of call(k) without the host: `calls` of them, k = 0…, in a CUDA graph that is replayed `rounds` times.
+
+    On a CPU the same as `measure`. Raises RuntimeError when the calls cannot be captured.
+    """
+    if device.type != "cuda":
+        return measure(call, rounds * calls, device)
+    graph = capture(lambda: [call(k) for k in range(calls)])[0]
+    times = []
+    for _ in range(rounds):
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin.record()
+        graph.replay()
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end) / calls)
+    return _timing(times, times)
+
+
+def capture(run: Callable[[], object]) -> tuple[torch.cuda.CUDAGraph, object]:
+    """A CUDA graph of `run` and the tensors that its replays write."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):  # compilers, autotuners and library handles come alive outside of the graph
+        for _ in range(3):
+            run()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = run()
+    return graph, out
+
+
+def graphed(fn: Callable, example) -> Callable:
+    """`fn` of one tensor or dataclass of tensors as a CUDA graph: copies its argument in, replays, returns the same output
+    tensors every time."""
+    static = example.clone() if isinstance(example, Tensor) else example.map(Tensor.clone)
+    graph, out = capture(lambda: fn(static))
+    own = list(tensors(static))
+
+    def call(x):
+        torch._foreach_copy_(own, list(tensors(x)))
+        graph.replay()
+        return out
+
+    return call
+
+
+def tensors(x) -> Iterator[Tensor]:
+    """The tensors of a dataclass and of the dataclasses in it, in order."""
+    if isinstance(x, Tensor):
+        yield x
+    elif hasattr(x, "__dataclass_fields__"):
+        for name in x.__dataclass_fields__:
+            yield from tensors(getattr(x, name))
+
+
+def _timing(dev: list[float], host: list[float]) -> Timing:
     p5, ms, p95 = np.percentile(dev, [5, 50, 95])
     return Timing(float(ms), float(p5), float(p95), float(np.median(host)))
 
 
 @torch.no_grad()
+def roof(device: torch.device, size: int | None = None) -> dict[str, float]:
+    """The machine's limits, measured now: copy in TB/s (bytes read and written), matrix product in TFLOP/s (bf16, on a CPU
+    fp32), and an empty call in ms."""
+    cuda = device.type == "cuda"
+    size = size or (8192 if cuda else 1024)
+    dtype = torch.bfloat16 if cuda else torch.float32
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    x = torch.randn(2**28 if cuda else 2**24, device=device, dtype=torch.float32)
+    y = torch.empty_like(x)
+    copied = measure(lambda k: y.copy_(x), 20, device, 3).ms
+    product = measure(lambda k: a @ b, 20, device, 3).ms
+    one = torch.zeros(1, device=device)
+    empty = measure(lambda k: one.add_(1), 200, device)
+    return {"copy_tb_s": 2 * x.numel() * 4 / copied / 1e9, "matmul_tflop_s": 2 * size**3 / product / 1e9,
+            "empty_ms": empty.ms, "empty_host_ms": empty.host_ms}  # fmt: skip
+
+
+@torch.no_grad()
 def stages(avatar: Avatar, loader: Loader, rows: Triples, grid: int, head, count: int, name: str) -> dict[str, dict]:
-    """Timings of one identity driven by the rows' frames in turn, under the keys of DESIGN §7."""
+    """Timings of one identity driven by the rows' frames in turn, under the keys of DESIGN §7; on a GPU with its kernels."""
     device, size = loader.device, loader.frames.resolution
     image = loader.sources(rows.source[:1], avatar.backbone.config.size)
     identity = avatar.backbone.lift(image, grid, head)
@@ -70,7 +163,7 @@ def stages(avatar: Avatar, loader: Loader, rows: Triples, grid: int, head, count
     cameras = [loader.targets(np.array([i]), size).camera for i in index]
     gaussians = [avatar.fusion.animate(prepared, c) for c in codes[:8]]
     background = torch.zeros(1, 3, device=device)
-    n = gaussians[0].means.shape[1]
+    n, mode = gaussians[0].means.shape[1], "triton" if device.type == "cuda" else "eager"
 
     def frame(k: int):
         code = loader.driver.encode(loader.frames, np.array([index[k]]))
@@ -79,12 +172,8 @@ def stages(avatar: Avatar, loader: Loader, rows: Triples, grid: int, head, count
     calls = {
         f"encode/backbone/eager/b1/n{n}": lambda k: avatar.backbone.lift(image, grid, head),
         f"driver/{loader.driver.name}/eager/b1": lambda k: loader.driver.encode(loader.frames, np.array([index[k]])),
-        f"fusion/{name}/eager/b1/n{n}": lambda k: avatar.fusion.animate(prepared, codes[k]),
+        f"fusion/{name}/{mode}/b1/n{n}": lambda k: avatar.fusion.animate(prepared, codes[k]),
         f"raster/{name}/eager/b1/n{n}/r{size}": lambda k: render(gaussians[k % len(gaussians)], cameras[k], background),
-        f"frame/{name}/eager/b1/n{n}/r{size}": frame,
+        f"frame/{name}/{mode}/b1/n{n}/r{size}": frame,
     }
-    out = {}
-    for key, call in calls.items():
-        t = measure(call, count, device)
-        out[key] = {"ms": t.ms, "p5": t.p5, "p95": t.p95, "host_ms": t.host_ms, "fps": t.fps, "status": "ok"}
-    return out
+    return {key: measure(call, count, device).row() for key, call in calls.items()}

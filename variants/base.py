@@ -29,6 +29,7 @@ class Fusion(nn.Module, ABC):
 
     family: where the operator works. needs: what it reads of the driving `MotionCode`.
     neutral_is_canonical: driving with the source's own code gives the canonical avatar exactly.
+    tokens: the override that says how many motion tokens it attends to, where it has one.
     storage: the type in which `prepare` keeps what there is per Gaussian; 16 bits multiply in 16 bits too.
     Every constructor argument has a default and is an override that experiments may set.
     """
@@ -36,6 +37,7 @@ class Fusion(nn.Module, ABC):
     family: ClassVar[Family]
     needs: ClassVar[Needs]
     neutral_is_canonical: ClassVar[bool] = False
+    tokens: ClassVar[str | None] = None
     storage: torch.dtype = torch.float32
 
     @abstractmethod

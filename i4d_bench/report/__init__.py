@@ -13,8 +13,11 @@ from i4d_bench.types import UserError
 
 def build(folder: Path) -> None:
     """Raises UserError when the folder holds no results."""
-    from i4d_bench.report import figures, html, tables
+    from i4d_bench.report import figures, html, speed, tables
 
+    if (folder / "speed.json").exists():
+        speed.build(folder)
+        return
     store = Store(folder)
     if not store.records:
         raise UserError(f"{folder} holds no results (no runs.jsonl with runs of this benchmark version)")

@@ -22,7 +22,7 @@ SHAPES = {"local": "oH8ph*d", "global": "sDPXsDPX", "parametric": "^v<>^v", "con
 DASHES = ("-", "--", ":", "-.")
 
 
-def _save(figure, folder: Path, name: str) -> None:
+def save(figure, folder: Path, name: str) -> None:
     for suffix in ("pdf", "png"):
         figure.savefig(
             folder / f"{name}.{suffix}", dpi=200, metadata={"CreationDate": None} if suffix == "pdf" else None
@@ -86,7 +86,7 @@ def speed_quality(store: Store, set_: str = "cross") -> None:
         axis.set_xlabel("frames per second, batch 1 (higher is better)")
         axis.set_ylabel(f"{set_} {card.label} {card.arrow}")
         _legend(axis)
-        _save(figure, store.folder, "speed_quality")
+        save(figure, store.folder, "speed_quality")
 
 
 def curves(store: Store) -> None:
@@ -105,7 +105,7 @@ def curves(store: Store) -> None:
         axis.set_xlabel("training steps after the warm-up")
         axis.set_ylabel("driving gap, validation (dB)")
         _legend(axis)
-        _save(figure, store.folder, "curves")
+        save(figure, store.folder, "curves")
 
 
 def intervals(store: Store) -> None:
@@ -138,7 +138,7 @@ def intervals(store: Store) -> None:
             axis.locator_params(axis="x", nbins=4)
             axis.set_yticks(range(len(designs)), [_label(records[d]) for d in designs])
         axes[0][0].set_title("filled: self, open: cross", fontsize=7, loc="left")
-        _save(figure, store.folder, "intervals")
+        save(figure, store.folder, "intervals")
 
 
 def qualitative(store: Store, most: int = 6) -> None:
@@ -159,7 +159,7 @@ def qualitative(store: Store, most: int = 6) -> None:
             for r in range(rows):
                 axes[r][c].imshow(images[name][r], interpolation="nearest")
         figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
-        _save(figure, store.folder, "qualitative")
+        save(figure, store.folder, "qualitative")
 
 
 def build(store: Store) -> None:

@@ -1,0 +1,174 @@
+"""One frame of a prepared avatar in every mode: driving image → motion code → Gaussians → picture.
+
+eager         plain torch, fp32; the reference of all others
+compiled      torch.compile of driver and fusion, 16 bits
+triton        compiled driver, our kernels, 16 bits
+triton+graph  the same with splatting that needs no host, all in one CUDA graph
+
+The avatar is a lifted random image with N Gaussians on the mean head, its weights are untrained: time does not depend on
+them. The driver is a ResNet-18 at 224², the size of the field's motion encoders.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
+
+import kernels
+import variants
+from i4d_bench import presets
+from i4d_bench.data.synthetic import exported_head
+from i4d_bench.model.avatar import Backbone
+from i4d_bench.model.decoder import Decode
+from i4d_bench.render import render
+from i4d_bench.timing import graphed
+from i4d_bench.types import Camera, FlameCode, Gaussians, Identity, MotionCode, ParametricHead, UserError
+from variants import Fusion
+
+MODES = ("eager", "compiled", "triton", "triton+graph")
+DRIVER_SIZE = 224
+RADIUS, FOV = 2.7, 23.28
+"""Camera distance in canonical units and vertical field of view in degrees (PAPER §1, plane mode)."""
+
+
+class ImageDriver(nn.Module):
+    """A ResNet-18 from the driving image to a motion code and, for parametric heads, their coefficients."""
+
+    def __init__(self, head: ParametricHead | None, shape: Float[Tensor, "1 S"] | None):
+        super().__init__()
+        from torchvision.models import resnet18
+
+        self.expressions = head.n_expression if head is not None else 0
+        self.register_buffer("shape", shape)
+        self.network = resnet18(num_classes=512 + self.expressions + 15)
+
+    def forward(self, images: Float[Tensor, "B 3 224 224"]) -> MotionCode:
+        return self.code(self.network(images))
+
+    def code(self, numbers: Float[Tensor, "B K"]) -> MotionCode:
+        motion, rest = numbers[:, :512].float(), numbers[:, 512:].float().tanh()
+        flame = None
+        if self.expressions:
+            pose = F.pad(0.1 * rest[:, -9:], (6, 0))  # the head's own pose is the camera's
+            flame = FlameCode(self.shape.expand(len(rest), -1), rest[:, : self.expressions], pose)
+        return MotionCode(F.layer_norm(motion, (512,)), flame)
+
+
+@dataclass
+class Rig:
+    """One design with all that its modes share. Build it with `rig`."""
+
+    fusion: Fusion
+    identity: Identity
+    source: MotionCode
+    driver: ImageDriver
+    images: list[Float[Tensor, "B 3 224 224"]]
+    camera: Camera
+    background: Float[Tensor, "B 3"]
+    storage: torch.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.background.device
+
+
+def rig(
+    design: str, n: int, resolution: int, batch: int = 1, device: str | torch.device = "cpu", frames: int = 8,
+    storage: torch.dtype = torch.float16, overrides: dict[str, Any] | None = None, seed: int = 0,
+) -> Rig:  # fmt: skip
+    """`design` on N Gaussians, with `frames` driving images in turn. storage: of the fast modes."""
+    torch.manual_seed(seed)
+    device = torch.device(device)
+    base = presets.gpu() if device.type == "cuda" else presets.cpu()
+    head, shape = None, None
+    if variants.design(design).needs == "flame":
+        head = exported_head("procedural").to(device)
+        shape = torch.zeros(1, head.n_shape, device=device)
+    identity, driver = lifted(n, base, device, head), ImageDriver(head, shape).to(device).eval().requires_grad_(False)
+    draw = lambda rows: F.interpolate(torch.rand(rows, 3, 14, 14, device=device), (DRIVER_SIZE,) * 2, mode="bilinear")  # noqa: E731
+    focal = 0.5 * resolution / math.tan(math.radians(FOV) / 2)
+    view = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
+    view[2, 3] = RADIUS
+    K = torch.tensor([[focal, 0, resolution / 2], [0, focal, resolution / 2], [0, 0, 1.0]])
+    many = lambda t: t.to(device).expand(batch, *t.shape).contiguous()  # noqa: E731
+    camera = Camera(many(view), many(K), resolution, resolution)
+    with torch.no_grad():
+        source = driver(draw(1))
+    images = [draw(batch) for _ in range(frames)]
+    settings = base.overrides.get(design, {}) | (overrides or {})
+    fusion = variants.create(design, **settings).to(device).eval().requires_grad_(False)
+    return Rig(fusion, identity, source, driver, images, camera, torch.zeros(batch, 3, device=device), storage)
+
+
+@torch.no_grad()
+def lifted(n: int, base: presets.Experiment, device: torch.device, head=None) -> Identity:
+    """A random image lifted to exactly n Gaussians, the first n of a sheet that has as many or more."""
+    backbone = Backbone(dataclasses.replace(base.model, focus=1.0, bf16=False)).to(device)
+    size = base.model.size
+    image = F.interpolate(torch.rand(1, 3, 8, 8, device=device), (size, size), mode="bilinear")
+    full = backbone.lift(image, math.ceil(math.sqrt(n)), head)
+    first = lambda t: t[:, :n].contiguous()  # noqa: E731
+    decode, sample = Decode(full.decode.phi, first(full.decode.prior)), full.sample
+    return Identity(full.planes, first(full.f), first(full.m), first(full.anchors), full.canonical.map(first), decode,
+                    lambda planes: sample(planes)[:, :n], head)  # fmt: skip
+
+
+def driver(r: Rig, mode: str) -> Callable[[Tensor], MotionCode]:
+    """Driving image → motion code. The fast one has its batch norms folded into the convolutions."""
+    if mode == "eager":
+        return r.driver
+    dtype = r.storage if r.device.type == "cuda" else torch.float32
+    layout = {"dtype": dtype, "memory_format": torch.channels_last}
+    network = torch.compile(fuse(copy.deepcopy(r.driver.network)).to(**layout))
+    return lambda images: r.driver.code(network(images.to(**layout)))
+
+
+def fusion(r: Rig, mode: str) -> Callable[[MotionCode], Gaussians]:
+    """Motion code → Gaussians. Raises UserError for a mode that cannot run here."""
+    if mode not in MODES:
+        raise UserError(f"there is no mode {mode!r}; there are {', '.join(MODES)}")
+    if mode.startswith("triton") and r.device.type != "cuda":
+        raise UserError(f"the mode {mode} needs a CUDA GPU")
+    own = copy.deepcopy(r.fusion)
+    own.storage = torch.float32 if mode == "eager" else r.storage
+    ops = "triton" if mode.startswith("triton") else "eager"
+    with torch.no_grad(), kernels.using(ops):
+        prepared = own.prepare(r.identity, r.source)
+    animate = torch.compile(own.animate) if mode == "compiled" else own.animate
+
+    def call(code: MotionCode) -> Gaussians:
+        with kernels.using(ops):
+            return animate(prepared, code)
+
+    return call
+
+
+def raster(r: Rig, mode: str, example: Gaussians) -> Callable[[Gaussians], Tensor]:
+    """Gaussians → picture. `triton+graph`: without a word from the host; room for twice the pairs that `example` has."""
+    if mode != "triton+graph":
+        return lambda g: render(g, r.camera, r.background).rgb
+    from i4d_bench.render.resident import Splatter
+
+    size = (len(r.background), r.camera.width, r.camera.height)
+    first = Splatter(*size, 1, r.device)
+    first(example, r.camera, r.background)
+    splat = Splatter(*size, 2 * int(first.pairs), r.device)
+    return lambda g: splat(g, r.camera, r.background)
+
+
+def frame(r: Rig, mode: str) -> Callable[[Tensor], Tensor]:
+    """Driving image → picture."""
+    drive, animate = driver(r, mode), fusion(r, mode)
+    splat = raster(r, mode, animate(drive(r.images[0])))
+    whole = lambda image: splat(animate(drive(image)))  # noqa: E731
+    return graphed(whole, r.images[0]) if mode == "triton+graph" else whole
