@@ -35,8 +35,7 @@ def test_pairs_and_order_are_the_twins(images, n, width, height):
     true_begins = torch.searchsorted(tiles, torch.arange(images * high * wide, device=DEVICE))
     assert torch.equal(begins.long(), true_begins), "every tile's list begins where the twin's does"
     levels = (depths.max() - depths.min()) / 2**lists.bits
-    assert bool((got >= 0).all())
-    got = got[: len(owners)].long()
+    got = got[: len(owners)].long()  # what lies behind belongs to tiles below the image and is never read
     assert torch.equal(got.sort().values, owners.sort().values)
     depth = depths.flatten()
     assert ((depth[got] - depth[owners]).abs() <= 2 * levels).all(), "front to back"
