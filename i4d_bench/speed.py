@@ -28,6 +28,8 @@ PSNR = 45.0
 """dB to the fp32 eager picture that a fast row must reach."""
 FLOORS = {torch.float32: 2e-6, torch.float16: 2e-4, torch.bfloat16: 1e-3}
 """Relative errors that rounding of the outputs alone explains."""
+COMPILED = 50
+"""Times the floor by which torch.compile's outputs may differ from its own source's: it rounds in other places."""
 
 
 @dataclass(frozen=True)
@@ -146,32 +148,52 @@ def _kernel_jobs(what: Plan, device: torch.device) -> Iterator[tuple[str, Callab
 def kernel_row(
     case: Case, mode: str, n: int, frames: int, backward: bool, storage: torch.dtype, device: torch.device
 ) -> dict[str, Any]:
-    """Device time of one op on inputs in turn that the cache cannot hold. error: of the kernel over twice the twin's."""
+    """Device time of one op, its error, and what it moves and computes."""
+    call, error, least = kernel_call(case, mode, n, frames, backward, storage, device)
+    t = timing.device_time(call, device)
+    return t.row(
+        "ok" if error is None or error <= 1 else "wrong", **({} if error is None else {"error": error}), **least
+    )
+
+
+def kernel_call(
+    case: Case, mode: str, n: int, frames: int, backward: bool, storage: torch.dtype, device: torch.device
+) -> tuple[Callable[[int], object], float | None, dict[str, int]]:
+    """call(k) on inputs in turn that the cache cannot hold; the error over the allowed one (None: the twin itself); and, forward,
+    the bytes and flops that the op cannot do without."""
     storage = storage if device.type == "cuda" else torch.float32
+    ops = "triton" if mode == "triton" else "eager"
     first = case.inputs(n, 1, frames, storage, device)
     with torch.no_grad(), kernels.using("eager"):
         moved = bytes_moved(first, case.call(first))
+    error = max(case.check(first, ops, backward, FLOORS[storage]).values()) if mode == "triton" else None
     several = [
         first,
         *(case.inputs(n, 1, frames, storage, device, seed) for seed in range(1, min(6, 2 + 2**28 // moved))),
     ]
-    ops = "triton" if mode == "triton" else "eager"
-    call = torch.compile(case.call) if mode == "compiled" else case.call
     if backward:
         several = [{k: v.requires_grad_() if k in case.leaves else v for k, v in x.items()} for x in several[:3]]
 
-    def once(k: int):
-        x = several[k % len(several)]
-        out = call(x)
-        return torch.autograd.grad(out, [x[k] for k in case.leaves], [o.detach() for o in out]) if backward else out
+    fast = torch.compile(case.call) if mode == "compiled" else case.call
 
-    with torch.set_grad_enabled(backward), kernels.using(ops):
-        t = timing.device_time(once, device)
-    worst = max(case.check(first, ops, backward, FLOORS[storage]).values()) if mode == "triton" else None
-    more = ({} if worst is None else {"error": worst}) | (
-        {} if backward else {"bytes": moved, "flops": case.flops * n * frames}
-    )
-    return t.row("ok" if worst is None or worst <= 1 else "wrong", **more)
+    def call(k: int, run=fast):
+        x = several[k % len(several)]
+        with torch.set_grad_enabled(backward), kernels.using(ops):
+            out = run(x)
+            return torch.autograd.grad(out, [x[k] for k in case.leaves], [o.detach() for o in out]) if backward else out
+
+    if mode == "compiled":
+        pairs = zip(call(0), call(0, case.call), strict=True)
+        far = [float((y - true).double().norm() / true.double().norm()) for y, true in pairs]
+        error = max(far) / (COMPILED * FLOORS[storage])
+    return call, error, {} if backward else {"bytes": moved, "flops": case.flops * n * frames}
+
+
+def of_roof(row: dict[str, Any], roof: dict[str, float]) -> float | None:
+    """How near a row of a kernel is to what the machine could do: 1 is the roof. None where the row has no floor."""
+    if "bytes" not in row:
+        return None
+    return max(row["bytes"] / roof["copy_tb_s"], row["flops"] / roof["matmul_tflop_s"]) / 1e9 / row["ms"]
 
 
 def _stage_jobs(what: Plan, device: torch.device) -> Iterator[tuple[str, Callable]]:
@@ -210,6 +232,18 @@ def stage_row(
     """Time of a stage as a user meets it, its peak memory, and the PSNR of its picture against fp32 eager's."""
     torch._dynamo.reset()
     r = frame.rig(design, n, resolution, batch, device, storage=what.storage, overrides=overrides)
+    call, closest = stage_call(stage, r, mode)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    held = torch.cuda.memory_allocated() if device.type == "cuda" else 0
+    t = timing.measure(call, what.frames, device)
+    more = {"peak_mib": (torch.cuda.max_memory_allocated() - held) / 2**20} if device.type == "cuda" else {}
+    return t.row("ok" if closest >= PSNR else "wrong", psnr=closest, **more)
+
+
+@torch.no_grad()
+def stage_call(stage: str, r: frame.Rig, mode: str) -> tuple[Callable[[int], object], float]:
+    """call(k) of a stage on the rig's inputs in turn, and the PSNR of its first pictures against fp32 eager's."""
     drive, animate = frame.driver(r, "eager"), frame.fusion(r, "eager")
     codes = [drive(image) for image in r.images]
     splat = frame.raster(r, "eager", animate(codes[0]))
@@ -227,12 +261,7 @@ def stage_row(
     else:
         call, inputs, show = frame.frame(r, mode), r.images, lambda rgb: rgb
     closest = min(_psnr(show(call(inputs[k])), splat(g)) for k, g in enumerate(exact))
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    held = torch.cuda.memory_allocated() if device.type == "cuda" else 0
-    t = timing.measure(lambda k: call(inputs[k % len(inputs)]), what.frames, device)
-    more = {"peak_mib": (torch.cuda.max_memory_allocated() - held) / 2**20} if device.type == "cuda" else {}
-    return t.row("ok" if closest >= PSNR else "wrong", psnr=closest, **more)
+    return lambda k: call(inputs[k % len(inputs)]), closest
 
 
 def _psnr(a: torch.Tensor, b: torch.Tensor) -> float:
