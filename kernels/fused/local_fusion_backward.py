@@ -1,9 +1,10 @@
 """Gradients of local fusion: first back through Φ, then through Ψ, one launch each (and sums of what they leave).
 
-Hidden layers are computed again, tile by tile, and never stored. Inputs come with a column of ones, so that biases are rows of
-the weights and their gradients rows of the weights' gradients; programs sum these over their own tiles, and torch sums
-the programs, always in the same order: gradients are deterministic. A frame's sum C = Σ d_y ⊗ basis gives both
-d_w1 = C ⊙ gain and d_gain = Σ_h w1 ⊙ C.
+Hidden layers are computed again, tile by tile, and never stored, with the hidden units as rows: [H, TILE]. So the factors of
+the weights' gradients, h and d_y, come out of one product in the registers that the next reads them from, and the other factor
+is the tile as it was loaded. Programs sum the weights' gradients over their own tiles, and torch sums the programs, always in
+the same order: gradients are deterministic. A unit past the last is held at h = ONE, so that its row sums what h multiplies: the
+gradient of the second bias. A frame's sum C = Σ d_y ⊗ basis gives both d_w1 = C ⊙ gain and d_gain = Σ_h w1 ⊙ C.
 """
 
 from __future__ import annotations
@@ -13,204 +14,169 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.fused.local_fusion import per_identity, pieces, precision, programs, shared
-from kernels.fused.softplus_net import LN2, LOG2E, activation, softplus, vector, weight
-from kernels.reference import RAW, Phi
+from kernels.fused.local_fusion import per_identity, precision, programs
+from kernels.fused.softplus_net import LN2, LOG2E, activation, softplus, vector
+from kernels.reference import RAW, Attributes, Phi
 
-LAUNCH = {"num_warps": 4, "num_stages": 2}
-TILE = 64
-RESIDENT = 2
-
-
-@triton.jit
-def _input(x, rows, cols, there, WIDTH: tl.constexpr):
-    """A tile with a one after its last column, zeros behind; zeros in rows that are not there."""
-    x = tl.load(x + rows[:, None] * WIDTH + cols[None, :], mask=there[:, None] & (cols < WIDTH)[None, :], other=0.0)
-    return tl.where((cols == WIDTH)[None, :] & there[:, None], 1.0, x.to(tl.float32))
+LAUNCH = {torch.float32: {"num_warps": 8, "num_stages": 2}, torch.float16: {"num_warps": 8, "num_stages": 3}}
+TILE = {torch.float32: 32, torch.float16: 64}
+RESIDENT = {torch.float32: 1, torch.float16: 2}
+"""By what features are stored in; 16 bits are all the same."""
+ONE = tl.constexpr(64.0)
+"""log2(1 + 2^64), exact in every type here."""
 
 
 @triton.jit
-def _weight(w, bias, h, i, H: tl.constexpr, I: tl.constexpr, scale: tl.constexpr, DOT: tl.constexpr):  # noqa: E741
-    """Part [i, h] of w [H, I] and, as row I, of its bias."""
-    b = vector(bias, h, H, scale).to(DOT)
-    return tl.where((i == I)[:, None], b[None, :], weight(w, h, i, H, I, scale, DOT))
+def _weight(w, h, i, H: tl.constexpr, I: tl.constexpr, step_h: tl.constexpr, step_i: tl.constexpr):  # noqa: E741
+    """Weights as [len(h), len(i)], by their strides; zeros outside."""
+    there = (h < H)[:, None] & (i < I)[None, :]
+    return tl.load(w + h[:, None] * step_h + i[None, :] * step_i, mask=there, other=0.0).to(tl.float32)
 
 
 @triton.jit
-def _up(x, w, HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr):
-    """A piece of the hidden layer, log2(1 + 2^y), and its slope 1 − 2^−that."""
-    y = tl.dot(x, w, input_precision=P)
-    h = softplus(y, tl.zeros([y.shape[1]], tl.float32), HALF, ASM)
+def _up(w, x, bias, HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr):
+    """The hidden layer [H, TILE], log2(1 + 2^y), and its slope 1 − 2^−that."""
+    h = softplus(tl.dot(w, tl.trans(x), input_precision=P), bias, HALF, ASM, 1)
     return h.to(x.dtype), 1 - tl.exp2(-h.to(tl.float32))
 
 
 @triton.jit
-def _phi(
-    f, delta, u1, c1, u2, c2, prior, d_means, d_quats, d_scales, d_opacities, d_colors, d_z, d_prior, sums,
-    N, FRAMES, PER, PRIOR_STEP,
-    D: tl.constexpr, D0: tl.constexpr, G: tl.constexpr, G1: tl.constexpr, G2: tl.constexpr, PSI: tl.constexpr,
-    PRIOR: tl.constexpr, SUMS: tl.constexpr, TILE: tl.constexpr, HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr,
+def _sums(
+    sums, h, i, o, a, bias, b, H: tl.constexpr, I: tl.constexpr, O: tl.constexpr,  # noqa: E741
 ):  # fmt: skip
-    """sums per program: [D + 1, G] of u1 and c1, [14, G] of u2, [14] of c2. PSI: the features are f + delta."""
-    DOT: tl.constexpr = f.dtype.element_ty
+    """[H, I] of the first weights, [H] of their bias, [H + 1, O] of the second weights and, as row H, of their bias."""
+    tl.store(sums + h[:, None] * I + i[None, :], a * LOG2E, mask=(h < H)[:, None] & (i < I)[None, :])
+    tl.store(sums + H * I + h, bias * LOG2E, mask=h < H)
+    b *= tl.where(h == H, 1 / ONE, LN2)[:, None]
+    tl.store(sums + H * (I + 1) + h[:, None] * O + o[None, :], b, mask=(h <= H)[:, None] & (o < O)[None, :])
+
+
+@triton.jit
+def _phi(
+    z, u1, c1, u2, means, quats, scales, opacities, colors, d_means, d_quats, d_scales, d_opacities, d_colors,
+    d_z, d_prior, sums, N,
+    D: tl.constexpr, D0: tl.constexpr, G: tl.constexpr, G0: tl.constexpr, PRIOR: tl.constexpr, SUMS: tl.constexpr,
+    TILE: tl.constexpr, HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr,
+):  # fmt: skip
+    """The activations' slopes come from the attributes themselves."""
+    DOT: tl.constexpr = z.dtype.element_ty
     frame, part, parts = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
-    d0, g1, g2, col = tl.arange(0, D0), tl.arange(0, G1), G1 + tl.arange(0, G2), tl.arange(0, 16)
-    p1, p2 = _weight(u1, c1, g1, d0, G, D, LOG2E, DOT), _weight(u1, c1, g2, d0, G, D, LOG2E, DOT)
-    q1, q2 = weight(u2, col, g1, 14, G, LN2, DOT), weight(u2, col, g2, 14, G, LN2, DOT)
-    slope, height, _, shift, linear = activation(col)
-    shift += vector(c2, col, 14, 1.0)
+    d0, g0, col = tl.arange(0, D0), tl.arange(0, G0), tl.arange(0, 16)
+    p = (_weight(u1, g0, d0, G, D, D, 1) * LOG2E).to(DOT)
+    q = (_weight(u2, g0, col, G, 14, 1, G) * LN2).to(DOT)
+    c = tl.where(g0 == G, ONE, vector(c1, g0, G, LOG2E))
+    slope, height, offset, _, linear = activation(col)
+    known_out = tl.where(col < 3, means + col, tl.where(col < 6, scales + col - 3, tl.where(
+        col < 10, quats + col - 6, tl.where(col == 10, opacities + 0 * col, colors + col - 11))))  # fmt: skip
     d_out = tl.where(col < 3, d_means + col, tl.where(col < 6, d_scales + col - 3, tl.where(
         col < 10, d_quats + col - 6, tl.where(col == 10, d_opacities + 0 * col, d_colors + col - 11))))  # fmt: skip
     step = tl.where(col == 10, 1, tl.where((col >= 6) & (col < 10), 4, 3))
-    a1, a2 = tl.zeros([D0, G1], tl.float32), tl.zeros([D0, G2], tl.float32)
-    b1, b2 = tl.zeros([G1, 16], tl.float32), tl.zeros([G2, 16], tl.float32)
-    total = tl.zeros([16], tl.float32)
+    a, b, bias = tl.zeros([G0, D0], tl.float32), tl.zeros([G0, 16], tl.float32), tl.zeros([G0], tl.float32)
 
     for job in range(part, tl.cdiv(N, TILE), parts):
         rows = job * TILE + tl.arange(0, TILE)
         there = rows < N
         this = frame.to(tl.int64) * N + rows
-        z = _input(f, (frame // PER).to(tl.int64) * N + rows, d0, there, D)
-        if PSI:
-            z += tl.load(delta + this[:, None] * D + d0[None, :], mask=there[:, None] & (d0 < D)[None, :], other=0.0)
-        z = z.to(DOT)
-        h1, r1 = _up(z, p1, HALF, ASM, P)
-        h2, r2 = _up(z, p2, HALF, ASM, P)
+        inside = there[:, None] & (d0 < D)[None, :]
+        x = tl.load(z + this[:, None] * D + d0[None, :], mask=inside, other=0.0)
         known = there[:, None] & (col < 14)[None, :]
-        at = (frame // PER).to(tl.int64) * PRIOR_STEP + rows * 14
-        raw = tl.dot(h2, q2, tl.dot(h1, q1, input_precision=P), input_precision=P) + shift[None, :]
-        raw += tl.load(prior + at[:, None] + col[None, :], mask=known, other=0.0)
-        sigmoid = 1 / (1 + tl.exp2(-raw * (slope * LOG2E)[None, :]))
-        rise = tl.where(linear[None, :], 1.0, (height * slope)[None, :] * sigmoid * (1 - sigmoid))
+        s = (tl.load(known_out[None, :] + this[:, None] * step[None, :], mask=known, other=0.0) - offset[None, :]) / height[None, :]
+        rise = tl.where(linear[None, :], 1.0, (height * slope)[None, :] * s * (1 - s))
         d_raw = rise * tl.load(d_out[None, :] + this[:, None] * step[None, :], mask=known, other=0.0)
         if PRIOR:
             tl.store(d_prior + this[:, None] * 14 + col[None, :], d_raw, mask=known)
-        total += tl.sum(d_raw, 0)
         d_raw = d_raw.to(DOT)
-        b1 = tl.dot(tl.trans(h1), d_raw, b1, input_precision=P)
-        b2 = tl.dot(tl.trans(h2), d_raw, b2, input_precision=P)
-        y1 = (tl.dot(d_raw, tl.trans(q1), input_precision=P) * r1).to(DOT)
-        y2 = (tl.dot(d_raw, tl.trans(q2), input_precision=P) * r2).to(DOT)
-        a1 = tl.dot(tl.trans(z), y1, a1, input_precision=P)
-        a2 = tl.dot(tl.trans(z), y2, a2, input_precision=P)
-        d = tl.dot(y2, tl.trans(p2), tl.dot(y1, tl.trans(p1), input_precision=P), input_precision=P)
-        tl.store(d_z + this[:, None] * D + d0[None, :], d, mask=there[:, None] & (d0 < D)[None, :])
-
-    sums += (frame.to(tl.int64) * parts + part) * SUMS
-    tl.store(sums + d0[:, None] * G + g1[None, :], a1 * LOG2E, mask=(d0 <= D)[:, None] & (g1 < G)[None, :])
-    tl.store(sums + d0[:, None] * G + g2[None, :], a2 * LOG2E, mask=(d0 <= D)[:, None] & (g2 < G)[None, :])
-    sums += (D + 1) * G
-    tl.store(sums + col[None, :] * G + g1[:, None], b1 * LN2, mask=(col < 14)[None, :] & (g1 < G)[:, None])
-    tl.store(sums + col[None, :] * G + g2[:, None], b2 * LN2, mask=(col < 14)[None, :] & (g2 < G)[:, None])
-    tl.store(sums + 14 * G + col, total, mask=col < 14)
+        h, r = _up(p, x, c, HALF, ASM, P)
+        b = tl.dot(h, d_raw, b, input_precision=P)
+        d_y = tl.dot(q, tl.trans(d_raw), input_precision=P) * r
+        bias += tl.sum(d_y, 1)
+        d_y = d_y.to(DOT)
+        a = tl.dot(d_y, x, a, input_precision=P)
+        d = tl.dot(tl.trans(d_y), p, input_precision=P)
+        tl.store(d_z + this[:, None] * D + d0[None, :], d, mask=inside)
+    _sums(sums + (frame.to(tl.int64) * parts + part) * SUMS, g0, d0, col, a, bias, b, G, D, 14)
 
 
 @triton.jit
 def _psi(
     basis, gain, bias, w1, w2, d_delta, d_more, d_basis, sums, N, PER,
-    M: tl.constexpr, M0: tl.constexpr, H: tl.constexpr, H1: tl.constexpr, H2: tl.constexpr, D: tl.constexpr,
-    D0: tl.constexpr, MORE: tl.constexpr, SUMS: tl.constexpr, TILE: tl.constexpr, HALF: tl.constexpr, ASM: tl.constexpr,
-    P: tl.constexpr,
+    M: tl.constexpr, M0: tl.constexpr, H: tl.constexpr, H0: tl.constexpr, D: tl.constexpr, D0: tl.constexpr,
+    MORE: tl.constexpr, SUMS: tl.constexpr, TILE: tl.constexpr, HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
-    """sums per program: [M + 1, H] of C and bias, [D, H] of w2, [D] of b2. MORE: δ's gradient is d_delta + d_more."""
+    """MORE: δ's gradient is d_delta + d_more."""
     DOT: tl.constexpr = basis.dtype.element_ty
     frame, part, parts = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
-    m0, d0, h1, h2 = tl.arange(0, M0), tl.arange(0, D0), tl.arange(0, H1), H1 + tl.arange(0, H2)
-    p1, p2 = (
-        _weight(w1, bias + frame * H, h1, m0, H, M, LOG2E, DOT),
-        _weight(w1, bias + frame * H, h2, m0, H, M, LOG2E, DOT),
-    )
-    q1, q2 = weight(w2, d0, h1, D, H, LN2, DOT), weight(w2, d0, h2, D, H, LN2, DOT)
-    g = tl.where(m0 == M, 1.0, vector(gain + frame * M, m0, M, 1.0))
-    a1, a2 = tl.zeros([M0, H1], tl.float32), tl.zeros([M0, H2], tl.float32)
-    b1, b2 = tl.zeros([D0, H1], tl.float32), tl.zeros([D0, H2], tl.float32)
-    total = tl.zeros([D0], tl.float32)
+    m0, d0, h0 = tl.arange(0, M0), tl.arange(0, D0), tl.arange(0, H0)
+    p = (_weight(w1, h0, m0, H, M, M, 1) * vector(gain + frame * M, m0, M, LOG2E)[None, :]).to(DOT)
+    q = (_weight(w2, h0, d0, H, D, 1, H) * LN2).to(DOT)
+    c = tl.where(h0 == H, ONE, vector(bias + frame * H, h0, H, LOG2E))
+    a, b, total = tl.zeros([H0, M0], tl.float32), tl.zeros([H0, D0], tl.float32), tl.zeros([H0], tl.float32)
 
     for job in range(part, tl.cdiv(N, TILE), parts):
         rows = job * TILE + tl.arange(0, TILE)
         there = rows < N
         this = frame.to(tl.int64) * N + rows
-        x = _input(basis, (frame // PER).to(tl.int64) * N + rows, m0, there, M)
-        written = there[:, None] & (d0 < D)[None, :]
-        d = tl.load(d_delta + this[:, None] * D + d0[None, :], mask=written, other=0.0)
+        own = (frame // PER).to(tl.int64) * N + rows
+        x = tl.load(basis + own[:, None] * M + m0[None, :], mask=there[:, None] & (m0 < M)[None, :], other=0.0)
+        inside = there[:, None] & (d0 < D)[None, :]
+        d = tl.load(d_delta + this[:, None] * D + d0[None, :], mask=inside, other=0.0)
         if MORE:
-            d = (d.to(tl.float32) + tl.load(d_more + this[:, None] * D + d0[None, :], mask=written, other=0.0)).to(DOT)
-        total += tl.sum(d.to(tl.float32), 0)
-        scaled = (x * g[None, :]).to(DOT)
-        x = x.to(DOT)
-        s1, r1 = _up(scaled, p1, HALF, ASM, P)
-        s2, r2 = _up(scaled, p2, HALF, ASM, P)
-        b1 = tl.dot(tl.trans(d), s1, b1, input_precision=P)
-        b2 = tl.dot(tl.trans(d), s2, b2, input_precision=P)
-        y1 = (tl.dot(d, tl.trans(q1), input_precision=P) * r1).to(DOT)
-        y2 = (tl.dot(d, tl.trans(q2), input_precision=P) * r2).to(DOT)
-        a1 = tl.dot(tl.trans(x), y1, a1, input_precision=P)
-        a2 = tl.dot(tl.trans(x), y2, a2, input_precision=P)
-        d_x = tl.dot(y2, tl.trans(p2), tl.dot(y1, tl.trans(p1), input_precision=P), input_precision=P) * g[None, :]
+            d = (d.to(tl.float32) + tl.load(d_more + this[:, None] * D + d0[None, :], mask=inside, other=0.0)).to(DOT)
+        h, r = _up(p, x, c, HALF, ASM, P)
+        b = tl.dot(h, d, b, input_precision=P)
+        d_y = tl.dot(q, tl.trans(d), input_precision=P) * r
+        total += tl.sum(d_y, 1)
+        d_y = d_y.to(DOT)
+        a = tl.dot(d_y, x, a, input_precision=P)
+        d_x = tl.dot(tl.trans(d_y), p, input_precision=P)
         tl.store(d_basis + this[:, None] * M + m0[None, :], d_x, mask=there[:, None] & (m0 < M)[None, :])
-
-    sums += (frame.to(tl.int64) * parts + part) * SUMS
-    tl.store(sums + m0[:, None] * H + h1[None, :], a1 * LOG2E, mask=(m0 <= M)[:, None] & (h1 < H)[None, :])
-    tl.store(sums + m0[:, None] * H + h2[None, :], a2 * LOG2E, mask=(m0 <= M)[:, None] & (h2 < H)[None, :])
-    sums += (M + 1) * H
-    tl.store(sums + d0[:, None] * H + h1[None, :], b1 * LN2, mask=(d0 < D)[:, None] & (h1 < H)[None, :])
-    tl.store(sums + d0[:, None] * H + h2[None, :], b2 * LN2, mask=(d0 < D)[:, None] & (h2 < H)[None, :])
-    tl.store(sums + D * H + d0, total, mask=d0 < D)
+    _sums(sums + (frame.to(tl.int64) * parts + part) * SUMS, h0, m0, d0, a, total, b, H, M, D)
 
 
-def _parts(n: int, frames: int, device: torch.device) -> int:
-    return max(1, min(triton.cdiv(n, TILE), programs(device, RESIDENT) // frames))
+def _launch(kernel, n: int, frames: int, like: Tensor, sizes: list[int], *args, **widths) -> list[Tensor]:
+    """Runs `kernel` over tiles and frames; → its sums per frame, in parts of `sizes`."""
+    stored = torch.float32 if like.dtype == torch.float32 else torch.float16
+    parts = max(1, min(triton.cdiv(n, TILE[stored]), programs(like.device, RESIDENT[stored]) // frames))
+    sums = torch.empty(frames, parts, sum(sizes), device=like.device)
+    kernel[(frames, parts)](
+        *args, sums, n, **widths, SUMS=sum(sizes), TILE=TILE[stored], **precision(like.dtype, like.device), **LAUNCH[stored]
+    )
+    return sums.sum(1).split(sizes, 1)
 
 
-def _wide(width: int) -> int:
-    """A power of two with room for a column of ones."""
-    return max(16, triton.next_power_of_2(width + 1))
+def _wide(width: int, room: int = 0) -> int:
+    return max(16, triton.next_power_of_2(width + room))
 
 
-def back_through_phi(f: Tensor, delta: Tensor | None, phi: Phi, prior: Tensor, d_out, want_prior: bool):
-    """→ gradients of the features per frame, of the prior (or None), and of Φ's four weights."""
-    frames, (people, n, D), G = len(f if delta is None else delta), f.shape, len(phi.b1)
-    own, parts = shared(prior), _parts(n, frames, f.device)
-    shapes = ((n, 3), (n, 4), (n, 3), (n,), (n, 3))
-    d_out = [
-        f.new_zeros(frames, *s, dtype=torch.float32) if d is None else d.contiguous()
-        for d, s in zip(d_out, shapes, strict=True)
-    ]
-    sizes = [D * G, G, RAW * G, RAW]
-    sums = torch.empty(frames, parts, sum(sizes), device=f.device)
-    d_z = torch.empty(frames, n, D, device=f.device, dtype=f.dtype)
-    d_prior = torch.empty(frames, n, RAW, device=f.device) if want_prior else None
-    _phi[(frames, parts)](
-        f.contiguous(), delta, *(t.contiguous() for t in phi), own, *d_out, d_z, d_prior, sums, n, frames, frames // people,
-        0 if len(own) == 1 else n * RAW, D=D, D0=_wide(D), G=G, G1=pieces(G)[0], G2=pieces(G)[1], PSI=delta is not None,
-        PRIOR=want_prior, SUMS=sum(sizes), TILE=TILE, **precision(f.dtype, f.device), **LAUNCH,
+def back_through_phi(z: Tensor, phi: Phi, attributes, d_out, want_prior: bool):
+    """z: Φ's input per frame. → gradients of z, of the prior per frame (or None), and of Φ's four weights."""
+    frames, n, D = z.shape
+    G = len(phi.b1)
+    d_out = [torch.zeros_like(t) if d is None else d.contiguous() for d, t in zip(d_out, Attributes(*attributes), strict=True)]
+    d_z, d_prior = torch.empty_like(z), torch.empty(frames, n, RAW, device=z.device) if want_prior else None
+    sums = _launch(
+        _phi, n, frames, z, [G * D, G, G * RAW, RAW], z, phi.w1.contiguous(), phi.b1.contiguous(), phi.w2.contiguous(),
+        *attributes, *d_out, d_z, d_prior, D=D, D0=_wide(D), G=G, G0=_wide(G, 1), PRIOR=want_prior,
     )  # fmt: skip
-    u1, c1, u2, c2 = sums.sum((0, 1)).split(sizes)
-    if want_prior:
-        d_prior = per_identity(d_prior, len(own)).expand(len(prior), -1, -1) / (len(prior) // len(own))
-    weights = (u1.view(D, G).T, c1, u2.view(RAW, G), c2)
+    u1, c1, u2, c2 = (t.sum(0) for t in sums)
+    weights = (u1.view(G, D), c1, u2.view(G, RAW).T, c2)
     return d_z, d_prior, *(d.to(w.dtype) for d, w in zip(weights, phi, strict=True))
 
 
 def back_through_psi(basis, gain, bias, w1, w2, d_delta, d_more):
     """→ gradients of basis, gain, bias, w1, w2 and b2. d_delta + d_more (or None): gradient of δf per frame."""
     frames, (people, n, M), (D, H) = len(gain), basis.shape, w2.shape
-    parts = _parts(n, frames, basis.device)
-    sizes = [M * H, H, D * H, D]
-    sums = torch.empty(frames, parts, sum(sizes), device=basis.device)
     d_basis = torch.empty(frames, n, M, device=basis.device, dtype=basis.dtype)
     inputs = (t if t is None else t.contiguous() for t in (basis, gain, bias, w1, w2, d_delta, d_more))
-    _psi[(frames, parts)](
-        *inputs, d_basis, sums, n, frames // people, M=M, M0=_wide(M), H=H, H1=pieces(H)[0], H2=pieces(H)[1], D=D,
-        D0=max(16, triton.next_power_of_2(D)), MORE=d_more is not None, SUMS=sum(sizes), TILE=TILE,
-        **precision(basis.dtype, basis.device), **LAUNCH,
+    C, d_bias, d_w2, d_b2 = _launch(
+        _psi, n, frames, basis, [H * M, H, H * D, D], *inputs, d_basis, PER=frames // people, M=M, M0=_wide(M), H=H,
+        H0=_wide(H, 1), D=D, D0=_wide(D), MORE=d_more is not None,
     )  # fmt: skip
-    C, d_bias, d_w2, d_b2 = sums.sum(1).split(sizes, 1)
-    C = C.view(frames, M, H)
-    d_w1 = torch.einsum("fmh,fm->hm", C, gain.float())
-    d_gain = torch.einsum("fmh,hm->fm", C, w1.float())
+    C = C.view(frames, H, M)
+    d_w1 = (C * gain[:, None]).sum(0)
+    d_gain = (C * w1).sum(1)
     like = lambda d, t: d.to(t.dtype)  # noqa: E731
     return (
         per_identity(d_basis, people), like(d_gain, gain), like(d_bias, bias), like(d_w1, w1),
-        like(d_w2.sum(0).view(D, H), w2), like(d_b2.sum(0), w2),
+        like(d_w2.sum(0).view(H, D).T, w2), like(d_b2.sum(0), w2),
     )  # fmt: skip
