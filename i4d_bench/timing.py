@@ -116,6 +116,7 @@ def graphed(fn: Callable, example) -> Callable:
         graph.replay()
         return out
 
+    call.holds = fn  # and with it the tensors that the graph reads
     return call
 
 

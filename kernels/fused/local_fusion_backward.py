@@ -18,9 +18,9 @@ from kernels.fused.local_fusion import per_identity, precision, programs
 from kernels.fused.softplus_net import LN2, LOG2E, activation, softplus, vector
 from kernels.reference import RAW, Attributes, Phi
 
-LAUNCH = {torch.float32: {"num_warps": 8, "num_stages": 2}, torch.float16: {"num_warps": 8, "num_stages": 3}}
+LAUNCH = {torch.float32: {"num_warps": 8, "num_stages": 1}, torch.float16: {"num_warps": 8, "num_stages": 3}}
 TILE = {torch.float32: 32, torch.float16: 64}
-RESIDENT = {torch.float32: 1, torch.float16: 2}
+RESIDENT = {torch.float32: 1, torch.float16: 1}
 """By what features are stored in; 16 bits are all the same."""
 ONE = tl.constexpr(64.0)
 """log2(1 + 2^64), exact in every type here."""
@@ -133,15 +133,15 @@ def _psi(
     _sums(sums + (frame.to(tl.int64) * parts + part) * SUMS, h0, m0, d0, a, total, b, H, M, D)
 
 
-def _launch(kernel, n: int, frames: int, like: Tensor, sizes: list[int], *args, **widths) -> list[Tensor]:
-    """Runs `kernel` over tiles and frames; → its sums per frame, in parts of `sizes`."""
+def _launch(kernel, n: int, frames: int, like: Tensor, size: int, *args, **widths) -> Tensor:
+    """Runs `kernel` over tiles and frames; → its sums [frames, parts, size]."""
     stored = torch.float32 if like.dtype == torch.float32 else torch.float16
     parts = max(1, min(triton.cdiv(n, TILE[stored]), programs(like.device, RESIDENT[stored]) // frames))
-    sums = torch.empty(frames, parts, sum(sizes), device=like.device)
+    sums = torch.empty(frames, parts, size, device=like.device)
     kernel[(frames, parts)](
-        *args, sums, n, **widths, SUMS=sum(sizes), TILE=TILE[stored], **precision(like.dtype, like.device), **LAUNCH[stored]
+        *args, sums, n, **widths, SUMS=size, TILE=TILE[stored], **precision(like.dtype, like.device), **LAUNCH[stored]
     )
-    return sums.sum(1).split(sizes, 1)
+    return sums
 
 
 def _wide(width: int, room: int = 0) -> int:
@@ -154,11 +154,12 @@ def back_through_phi(z: Tensor, phi: Phi, attributes, d_out, want_prior: bool):
     G = len(phi.b1)
     d_out = [torch.zeros_like(t) if d is None else d.contiguous() for d, t in zip(d_out, Attributes(*attributes), strict=True)]
     d_z, d_prior = torch.empty_like(z), torch.empty(frames, n, RAW, device=z.device) if want_prior else None
+    sizes = [G * D, G, G * RAW, RAW]
     sums = _launch(
-        _phi, n, frames, z, [G * D, G, G * RAW, RAW], z, phi.w1.contiguous(), phi.b1.contiguous(), phi.w2.contiguous(),
+        _phi, n, frames, z, sum(sizes), z, phi.w1.contiguous(), phi.b1.contiguous(), phi.w2.contiguous(),
         *attributes, *d_out, d_z, d_prior, D=D, D0=_wide(D), G=G, G0=_wide(G, 1), PRIOR=want_prior,
     )  # fmt: skip
-    u1, c1, u2, c2 = (t.sum(0) for t in sums)
+    u1, c1, u2, c2 = sums.sum((0, 1)).split(sizes)
     weights = (u1.view(G, D), c1, u2.view(G, RAW).T, c2)
     return d_z, d_prior, *(d.to(w.dtype) for d, w in zip(weights, phi, strict=True))
 
@@ -168,15 +169,17 @@ def back_through_psi(basis, gain, bias, w1, w2, d_delta, d_more):
     frames, (people, n, M), (D, H) = len(gain), basis.shape, w2.shape
     d_basis = torch.empty(frames, n, M, device=basis.device, dtype=basis.dtype)
     inputs = (t if t is None else t.contiguous() for t in (basis, gain, bias, w1, w2, d_delta, d_more))
-    C, d_bias, d_w2, d_b2 = _launch(
-        _psi, n, frames, basis, [H * M, H, H * D, D], *inputs, d_basis, PER=frames // people, M=M, M0=_wide(M), H=H,
+    frame, shared = [H * M, H], [H * D, D]
+    sums = _launch(
+        _psi, n, frames, basis, sum(frame + shared), *inputs, d_basis, PER=frames // people, M=M, M0=_wide(M), H=H,
         H0=_wide(H, 1), D=D, D0=_wide(D), MORE=d_more is not None,
     )  # fmt: skip
+    C, d_bias = sums[..., : sum(frame)].sum(1).split(frame, 1)
+    d_w2, d_b2 = sums[..., sum(frame) :].sum((0, 1)).split(shared)
     C = C.view(frames, H, M)
-    d_w1 = (C * gain[:, None]).sum(0)
-    d_gain = (C * w1).sum(1)
+    d_w1, d_gain = torch.einsum("fhm,fm->hm", C, gain.float()), torch.einsum("fhm,hm->fm", C, w1.float())
     like = lambda d, t: d.to(t.dtype)  # noqa: E731
     return (
         per_identity(d_basis, people), like(d_gain, gain), like(d_bias, bias), like(d_w1, w1),
-        like(d_w2.sum(0).view(H, D).T, w2), like(d_b2.sum(0), w2),
+        like(d_w2.view(H, D).T, w2), like(d_b2, w2),
     )  # fmt: skip
