@@ -55,8 +55,8 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def benchmarks(session: nox.Session) -> None:
-    """The speed suite."""
-    python(session, "-m", "pytest", "--benchmark-only", *(session.posargs or ["tests"]))
+    """The speed suite; options go to pytest (nox -s benchmarks -- --benchmark-json new.json)."""
+    python(session, "-m", "pytest", "--benchmark-only", *session.posargs)
 
 
 @nox.session(venv_backend="none")

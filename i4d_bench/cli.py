@@ -106,6 +106,18 @@ def speed(
 
 
 @app.command
+def compare(
+    base: Positional[Path],
+    new: Positional[Path],
+    threshold: Annotated[float, arg(help="a row may take so many times as long as before")] = 1.10,
+) -> None:
+    """Compares two stored speed runs of one machine by ratio: --benchmark-json files or speed.json. Exit code 1: slower."""
+    from i4d_bench.compare import main as job
+
+    sys.exit(job(base, new, threshold))
+
+
+@app.command
 def report(folder: Positional[Path]) -> None:
     """Rebuilds a report folder's tables, figures and page from its stored results alone."""
     from i4d_bench.report import build

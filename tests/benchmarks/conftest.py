@@ -1,0 +1,76 @@
+"""What the benchmarks share: one way to time a call, and the machine that a stored run says it was measured on."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from i4d_bench import results, speed, timing
+
+ROOF = pytest.StashKey[dict[str, float]]()
+
+
+def pytest_benchmark_update_machine_info(config, machine_info):
+    """Commit, hardware, versions, and the roof measured in this session."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    roof = config.stash.get(ROOF, None)
+    machine_info |= results.environment() | {"schema": speed.SCHEMA, "gpu": gpu, "roof": roof}
+
+
+@pytest.fixture(scope="session")
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.fixture(scope="session")
+def roof(pytestconfig, device) -> dict[str, float]:
+    pytestconfig.stash[ROOF] = timing.roof(device)
+    return pytestconfig.stash[ROOF]
+
+
+@pytest.fixture
+def timed(benchmark, device, roof):
+    """timed(key, call, calls=1, **more): times call(k), k in turn, and stores it as a row of speed.json is (DESIGN §7).
+
+    calls: on a GPU, so many of them make one round, replayed from a CUDA graph, so that neither launches nor the synchronisation
+    are what is measured; 1 is a call as its user meets it. A round ends when the device has.
+    """
+    cuda = device.type == "cuda"
+    rounds, warmup = (50, 10) if cuda else (10, 2)
+
+    def run(key: str, call, calls: int = 1, **more) -> None:
+        calls = calls if cuda else 1
+        turn = itertools.count()
+        once = lambda: call(next(turn))  # noqa: E731
+        if calls > 1:
+            once = timing.capture(lambda: [call(k) for k in range(calls)])[0].replay
+        on_device: list[float] = []
+        if cuda:
+            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+
+        def target():
+            if cuda:
+                begin.record()
+            once()
+            if cuda:
+                end.record()
+                torch.cuda.synchronize()
+
+        benchmark.group = "/".join(key.split("/")[:2])
+        note = (lambda: on_device.append(begin.elapsed_time(end))) if cuda else None
+        benchmark.pedantic(target, teardown=note, rounds=rounds, warmup_rounds=warmup, iterations=1)
+        if benchmark.disabled:
+            return
+        host = 1000 * np.array(benchmark.stats.stats.data) / calls
+        p5, ms, p95 = np.percentile(np.array(on_device[warmup:]) / calls if cuda else host, [5, 50, 95])
+        row = timing.Timing(float(ms), float(p5), float(p95), float(np.median(host))).row(calls=calls, **more)
+        benchmark.extra_info |= {"key": key, **row, "of_roof": speed.of_roof(row, roof)}
+
+    yield run
+    gc.collect()
+    if cuda:
+        torch.cuda.empty_cache()
