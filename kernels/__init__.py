@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kernels import reference
-from kernels.reference import Attributes, Binding, Bound, Flame, Phi, Psi, Skinned
+from kernels.reference import Attributes, Binding, Bound, Flame, Layers, Phi, Psi, Skinned
 
 Mode = Literal["auto", "eager", "triton"]
 _mode: Mode = "auto"
@@ -65,6 +65,24 @@ def local_fusion(
 
         return local_fusion(basis, gain, bias, f, psi, phi, prior)
     return reference.local_fusion(basis, gain, bias, f, psi, phi, prior)
+
+
+def cross_attention(
+    x0: Float[Tensor, "B N D"],
+    keys: Float[Tensor, "F L A T D"],
+    score: Float[Tensor, "F L A T"],
+    values: Float[Tensor, "F L A T D"],
+    f: Float[Tensor, "B N D"],
+    layers: Layers,
+    phi: Phi,
+    prior: Float[Tensor, "*B N 14"],
+) -> tuple[Attributes, Float[Tensor, "F N D"] | None]:
+    """Attention to few tokens, then Φ (`reference.cross_attention`). The kernel returns δf only where gradients are recorded."""
+    if triton_wanted(f):
+        from kernels.fused.cross_attention import cross_attention
+
+        return cross_attention(x0, keys, score, values, f, layers, phi, prior)
+    return reference.cross_attention(x0, keys, score, values, f, layers, phi, prior)
 
 
 def flame_skinning(

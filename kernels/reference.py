@@ -83,6 +83,51 @@ def local_fusion(
     return decode(_per_frame(f, frames) + delta, phi, prior), delta
 
 
+class Layers(NamedTuple):
+    """Weights of L cross-attention layers that belong to nobody's tokens, and of the projection after the last."""
+
+    o: Float[Tensor, "L D"]  # bias of the attention
+    w1: Float[Tensor, "L H D"]
+    b1: Float[Tensor, "L H"]
+    w2: Float[Tensor, "L D H"]
+    b2: Float[Tensor, "L D"]
+    out: Float[Tensor, "D D"]
+    c: Float[Tensor, "D"]
+
+
+def cross_attention(
+    x0: Float[Tensor, "B N D"],
+    keys: Float[Tensor, "F L A T D"],
+    score: Float[Tensor, "F L A T"],
+    values: Float[Tensor, "F L A T D"],
+    f: Float[Tensor, "B N D"],
+    layers: Layers,
+    phi: Phi,
+    prior: Float[Tensor, "*B N 14"],
+) -> tuple[Attributes, Float[Tensor, "F N D"]]:
+    """Each Gaussian attends to T tokens in L pre-norm layers of A heads, then Φ (PAPER §4), over F = B·k frames, identity-major:
+
+        x ← x + Σ_a softmax_t(LN(x)·keys_at + score_at) values_at + o     LN without affine, here and below
+        x ← x + w2 softplus(w1 LN(x) + b1) + b2                           in each layer, from x = x0_i
+        δf_i = out x + c,   attributes of i = Φ(f_i + δf_i).
+
+    What is linear is folded: keys hold LN's gain, W_q W_k and 1/√d, score what is left of LN's and W_q's bias, values W_o W_v
+    (W_k's bias is the same for all tokens, which a softmax does not see). x0 and f belong to the identity and say in which type
+    all is computed, keys, score and values belong to the frame. Returns the Gaussians and δf.
+    """
+    frames, D, (heads, tokens) = len(keys), x0.shape[-1], keys.shape[2:4]
+    keys, score, values = (t.to(f.dtype) for t in (keys, score, values))
+    o, w1, b1, w2, b2, out, c = (t.to(f.dtype) for t in layers)
+    x = _per_frame(x0, frames)
+    for l in range(len(o)):  # noqa: E741
+        logits = torch.baddbmm(score[:, l].reshape(frames, 1, -1), F.layer_norm(x, (D,)), keys[:, l].flatten(1, 2).mT)
+        weights = logits.unflatten(-1, (heads, tokens)).softmax(-1).flatten(-2)
+        x = x + torch.baddbmm(o[l], weights, values[:, l].flatten(1, 2))
+        x = x + F.linear(F.softplus(F.linear(F.layer_norm(x, (D,)), w1[l], b1[l])), w2[l], b2[l])
+    delta = F.linear(x, out, c)
+    return decode(_per_frame(f, frames) + delta, phi, prior), delta
+
+
 def _per_frame(x: Tensor, frames: int) -> Tensor:
     """[B,…] → [F,…], each identity's rows repeated for its frames."""
     return x.repeat_interleave(frames // len(x), 0) if 1 < len(x) < frames else x.expand(frames, *x.shape[1:])

@@ -1,0 +1,244 @@
+"""Gaussians attend to few tokens, then Φ, in one launch for all layers (twin: `reference.cross_attention`; PAPER §4).
+
+A tile of Gaussians stays in registers from x0 to its attributes: a Gaussian costs its bytes (x0 and feature in, attributes
+out) whatever the layers, heads and tokens; nothing of size N·T or N·H is ever in memory. Types, pieces of widths and
+persistent programs are those of local fusion. Keys, values and the layers' weights are small and come from the cache for every
+tile; Φ and the last projection stay. LN(x) is made log2 e larger, so that softmax and softplus are powers of two; what
+softplus then lacks, ln 2, comes after its product. More tokens than CHUNK pass in chunks (online softmax).
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from kernels.fused.local_fusion import per_identity, precision, programs, shared, widths
+from kernels.fused.softplus_net import LN2, LOG2E, activation, place, softplus, tile, vector, weight
+from kernels.reference import RAW, Attributes, Layers, Phi
+
+LAUNCH = {"num_warps": 4, "num_stages": 1, "maxnreg": 168}
+TILE = 64
+CHUNK = 64
+RESIDENT = 3
+"""Programs per processor that these settings leave registers for."""
+EPS = tl.constexpr(1e-5)
+
+
+@triton.jit
+def _normalised(xa, xb, D: tl.constexpr, DOT: tl.constexpr):
+    """LN(x) · log2 e of both pieces."""
+    mean = (tl.sum(xa, 1) + tl.sum(xb, 1)) / D
+    xa, xb = xa - mean[:, None], xb - mean[:, None]
+    scale = LOG2E * tl.rsqrt((tl.sum(xa * xa, 1) + tl.sum(xb * xb, 1)) / D + EPS)
+    return (xa * scale[:, None]).to(DOT), (xb * scale[:, None]).to(DOT)
+
+
+@triton.jit
+def _logits(na, nb, keys, score, t, d1, d2, KT, ST, T: tl.constexpr, P: tl.constexpr):
+    """Tokens `t` of a head: scores in units of log2, −∞ behind the last token."""
+    there = (t < T)[None, :]
+    at = keys + t[None, :] * KT
+    s = tl.dot(na, tl.load(at + d1[:, None], mask=there, other=0.0), input_precision=P)
+    s = tl.dot(nb, tl.load(at + d2[:, None], mask=there, other=0.0), s, input_precision=P)
+    return s + (tl.load(score + t * ST, mask=t < T, other=float("-inf")) * LOG2E)[None, :]
+
+
+@triton.jit
+def _values(p, a, b, values, t, d1, d2, KT, T: tl.constexpr, P: tl.constexpr):
+    """a, b + p · values of tokens `t`, in both pieces."""
+    there = (t < T)[:, None]
+    at = values + t[:, None] * KT
+    a = tl.dot(p, tl.load(at + d1[None, :], mask=there, other=0.0), a, input_precision=P)
+    return a, tl.dot(p, tl.load(at + d2[None, :], mask=there, other=0.0), b, input_precision=P)
+
+
+@triton.jit
+def _head(
+    na, nb, xa, xb, keys, score, values, d1, d2, KT, ST, T: tl.constexpr, CHUNK: tl.constexpr, DOT: tl.constexpr,
+    P: tl.constexpr,
+):  # fmt: skip
+    """x + softmax(n · keys + score) values."""
+    t = tl.arange(0, CHUNK)
+    if T <= CHUNK:
+        s = _logits(na, nb, keys, score, t, d1, d2, KT, ST, T, P)
+        p = tl.exp2(s - tl.max(s, 1)[:, None])
+        p *= (1 / tl.sum(p, 1))[:, None]
+        xa, xb = _values(p.to(DOT), xa, xb, values, t, d1, d2, KT, T, P)
+    else:
+        top = tl.full([xa.shape[0]], float("-inf"), tl.float32)
+        total = tl.zeros([xa.shape[0]], tl.float32)
+        a, b = tl.zeros_like(xa), tl.zeros_like(xb)
+        for first in range(0, T, CHUNK):
+            s = _logits(na, nb, keys, score, first + t, d1, d2, KT, ST, T, P)
+            higher = tl.maximum(top, tl.max(s, 1))
+            fade, top = tl.exp2(top - higher), higher
+            p = tl.exp2(s - top[:, None])
+            total = total * fade + tl.sum(p, 1)
+            a, b = _values(
+                p.to(DOT), a * fade[:, None], b * fade[:, None], values, first + t, d1, d2, KT, T, P
+            )
+        xa += a / total[:, None]
+        xb += b / total[:, None]
+    return xa, xb
+
+
+@triton.jit
+def _keep(states, index, xa, xb, frame, rows, there, d1, d2, N, FRAMES, D: tl.constexpr):
+    to = states + ((index * FRAMES + frame).to(tl.int64) * N + rows)[:, None] * D
+    tl.store(to + d1[None, :], xa, mask=there[:, None])
+    tl.store(to + d2[None, :], xb, mask=there[:, None])
+
+
+@triton.jit
+def _forward(
+    x0, keys, score, values, f, o, w1, b1, w2, b2, out_w, out_c, u1, c1, u2, c2, prior, out, states, delta,
+    N, FRAMES, PER, PRIOR_STEP, L, KF, KL, KA, KT, SF, SL, SA, ST,
+    A: tl.constexpr, T: tl.constexpr, CHUNK: tl.constexpr,
+    H: tl.constexpr, H1: tl.constexpr, H2: tl.constexpr, D: tl.constexpr, D1: tl.constexpr, D2: tl.constexpr,
+    G: tl.constexpr, G1: tl.constexpr, G2: tl.constexpr,
+    EMIT: tl.constexpr, TILE: tl.constexpr, HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr,
+):  # fmt: skip
+    """EMIT: x after every half of a layer and δf are written. K…, S…: strides of keys and values, and of score."""
+    DOT: tl.constexpr = tl.float16 if HALF else tl.float32
+    d1, d2, g1, g2, col = tl.arange(0, D1), D1 + tl.arange(0, D2), tl.arange(0, G1), G1 + tl.arange(0, G2), tl.arange(0, 16)
+    h1, h2 = tl.arange(0, H1), H1 + tl.arange(0, H2)
+    o11, o12 = weight(out_w, d1, d1, D, D, 1.0, DOT), weight(out_w, d2, d1, D, D, 1.0, DOT)
+    o21, o22 = weight(out_w, d1, d2, D, D, 1.0, DOT), weight(out_w, d2, d2, D, D, 1.0, DOT)
+    p11, p12 = weight(u1, g1, d1, G, D, LOG2E, DOT), weight(u1, g2, d1, G, D, LOG2E, DOT)
+    p21, p22 = weight(u1, g1, d2, G, D, LOG2E, DOT), weight(u1, g2, d2, G, D, LOG2E, DOT)
+    q1, q2 = weight(u2, col, g1, 14, G, LN2, DOT), weight(u2, col, g2, 14, G, LN2, DOT)
+    slope, height, offset, shift, linear = activation(col)
+    shift += vector(c2, col, 14, 1.0)
+    first, step = place(col, FRAMES * N)
+
+    for job in range(tl.program_id(0), tl.cdiv(N, TILE) * FRAMES, tl.num_programs(0)):
+        frame = job % FRAMES  # frames of an identity follow each other: its tile stays in the cache
+        rows = job // FRAMES * TILE + tl.arange(0, TILE)
+        there = rows < N
+        known = tl.minimum(rows, N - 1)
+        own = (frame // PER).to(tl.int64) * N + known
+        xa, xb = tile(x0, own, d1, there, D, True).to(tl.float32), tile(x0, own, d2, there, D, True).to(tl.float32)
+        for l in range(L):  # noqa: E741
+            na, nb = _normalised(xa, xb, D, DOT)
+            xa += vector(o + l * D, d1, D, 1.0)[None, :]
+            xb += vector(o + l * D, d2, D, 1.0)[None, :]
+            k, s = frame.to(tl.int64) * KF + l * KL, score + frame.to(tl.int64) * SF + l * SL
+            for a in tl.static_range(A):
+                xa, xb = _head(
+                    na, nb, xa, xb, keys + k + a * KA, s + a * SA, values + k + a * KA, d1, d2, KT, ST, T, CHUNK, DOT, P
+                )
+            if EMIT:
+                _keep(states, 2 * l, xa, xb, frame, rows, there, d1, d2, N, FRAMES, D)
+            na, nb = _normalised(xa, xb, D, DOT)
+            w, v = w1 + l * H * D, w2 + l * H * D
+            sa = tl.dot(na, weight(w, h1, d1, H, D, 1.0, DOT), input_precision=P)
+            sa = tl.dot(nb, weight(w, h1, d2, H, D, 1.0, DOT), sa, input_precision=P)
+            sa = softplus(sa, vector(b1 + l * H, h1, H, LOG2E), HALF, ASM)
+            sb = tl.dot(na, weight(w, h2, d1, H, D, 1.0, DOT), input_precision=P)
+            sb = tl.dot(nb, weight(w, h2, d2, H, D, 1.0, DOT), sb, input_precision=P)
+            sb = softplus(sb, vector(b1 + l * H, h2, H, LOG2E), HALF, ASM)
+            ya = tl.dot(sa, weight(v, d1, h1, D, H, 1.0, DOT), input_precision=P)
+            ya = tl.dot(sb, weight(v, d1, h2, D, H, 1.0, DOT), ya, input_precision=P)
+            yb = tl.dot(sa, weight(v, d2, h1, D, H, 1.0, DOT), input_precision=P)
+            yb = tl.dot(sb, weight(v, d2, h2, D, H, 1.0, DOT), yb, input_precision=P)
+            xa += ya * LN2 + vector(b2 + l * D, d1, D, 1.0)[None, :]
+            xb += yb * LN2 + vector(b2 + l * D, d2, D, 1.0)[None, :]
+            if EMIT:
+                _keep(states, 2 * l + 1, xa, xb, frame, rows, there, d1, d2, N, FRAMES, D)
+
+        xa, xb = xa.to(DOT), xb.to(DOT)
+        za = tl.dot(xb, o21, tl.dot(xa, o11, input_precision=P), input_precision=P) + vector(out_c, d1, D, 1.0)[None, :]
+        zb = tl.dot(xb, o22, tl.dot(xa, o12, input_precision=P), input_precision=P) + vector(out_c, d2, D, 1.0)[None, :]
+        if EMIT:
+            _keep(delta, 0, za, zb, frame, rows, there, d1, d2, N, FRAMES, D)
+        za = (za + tile(f, own, d1, there, D, True).to(tl.float32)).to(DOT)
+        zb = (zb + tile(f, own, d2, there, D, True).to(tl.float32)).to(DOT)
+        sa = tl.dot(zb, p21, tl.dot(za, p11, input_precision=P), input_precision=P)
+        sb = tl.dot(zb, p22, tl.dot(za, p12, input_precision=P), input_precision=P)
+        sa = softplus(sa, vector(c1, g1, G, LOG2E), HALF, ASM)
+        sb = softplus(sb, vector(c1, g2, G, LOG2E), HALF, ASM)
+        at = (frame // PER).to(tl.int64) * PRIOR_STEP + known * 14
+        start = tl.load(prior + at[:, None] + tl.minimum(col, 13)[None, :])
+        raw = tl.dot(sb, q2, tl.dot(sa, q1, input_precision=P), input_precision=P) + shift[None, :] + start
+        done = offset[None, :] + height[None, :] / (1 + tl.exp2(-raw * (slope * LOG2E)[None, :]))
+        done = tl.where(linear[None, :], raw, done)
+        to = first[None, :] + (frame.to(tl.int64) * N + rows)[:, None] * step[None, :]
+        tl.store(out + to, done, mask=there[:, None] & (col < 14)[None, :])
+
+
+def chunk(tokens: int) -> int:
+    """Tokens that pass at a time."""
+    return min(CHUNK, max(16, triton.next_power_of_2(tokens)))
+
+
+def operands(stored: torch.dtype, *tensors: Tensor) -> list[Tensor]:
+    """In the type they are multiplied in, which is theirs already where whoever prepared them knew."""
+    return [t.to(torch.float32 if stored == torch.float32 else torch.float16) for t in tensors]
+
+
+def aligned(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Both with the same strides and whole rows."""
+    same = keys.stride() == values.stride() and keys.stride(-1) == 1
+    return (keys, values) if same else (keys.contiguous(), values.contiguous())
+
+
+def run(x0, keys, score, values, f, layers: Layers, phi: Phi, prior, emit: bool):
+    """→ attributes, δf and the states [2L,F,N,D] after every attention and every network (both None unless `emit`)."""
+    (people, n, D), (frames, L, A, T, _) = x0.shape, keys.shape
+    sizes = widths(H=layers.w1.shape[1], D=D, G=len(phi.b1))
+    if sizes["D1"] + sizes["D2"] != D:
+        raise ValueError(f"cross-attention takes states of a width that is the sum of two powers of two from 16 on, not {D}")
+    if f.dtype != x0.dtype:
+        raise ValueError(f"x0 is stored in {x0.dtype}, f in {f.dtype}")
+    prior = shared(prior)
+    out = torch.empty(frames * n * RAW, device=f.device)
+    states = torch.empty(2 * L, frames, n, D, device=f.device, dtype=f.dtype) if emit else None
+    delta = torch.empty(frames, n, D, device=f.device, dtype=f.dtype) if emit else None
+    keys, values = aligned(*operands(f.dtype, keys, values))
+    w1, w2 = operands(f.dtype, layers.w1, layers.w2)
+    weights = (t.contiguous() for t in (*layers._replace(w1=w1, w2=w2), *phi))
+    grid = (min(triton.cdiv(n, TILE) * frames, programs(f.device, RESIDENT)),)
+    _forward[grid](
+        x0.contiguous(), keys, score, values, f.contiguous(), *weights, prior, out, states, delta,
+        n, frames, frames // people, 0 if len(prior) == 1 else n * RAW, L, *keys.stride()[:4], *score.stride(),
+        A=A, T=T, CHUNK=chunk(T), **sizes, EMIT=emit, TILE=TILE, **precision(f.dtype, f.device), **LAUNCH,
+    )  # fmt: skip
+    quats, means, scales, colors, opacities = out.split([frames * n * k for k in (4, 3, 3, 3, 1)])
+    rows = lambda t: t.view(frames, n, -1)  # noqa: E731
+    attributes = Attributes(rows(means), rows(quats), rows(scales), opacities.view(frames, n), rows(colors))
+    return attributes, delta, states
+
+
+class _CrossAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x0, keys, score, values, f, *weights):
+        layers, phi, prior = Layers(*weights[:7]), Phi(*weights[7:11]), weights[11]
+        attributes, delta, states = run(x0, keys, score, values, f, layers, phi, prior, emit=True)
+        ctx.save_for_backward(x0, keys, score, values, f, *weights, delta, states, *attributes)
+        return *attributes, delta
+
+    @staticmethod
+    def backward(ctx, *d_out):
+        from kernels.fused.cross_attention_backward import back_through_layers
+        from kernels.fused.local_fusion_backward import back_through_phi
+
+        x0, keys, score, values, f, *weights = ctx.saved_tensors[:17]
+        delta, states, *attributes = ctx.saved_tensors[17:]
+        layers, phi, prior = Layers(*weights[:7]), Phi(*weights[7:11]), weights[11]
+        z = (delta.unflatten(0, (len(f), -1)) + f[:, None]).flatten(0, 1)
+        d_z, d_prior, *d_phi = back_through_phi(z, phi, attributes, d_out[:5], ctx.needs_input_grad[16])
+        d_delta = d_z if d_out[5] is None else d_z + d_out[5]
+        d_x0, *d_tokens, d_layers = back_through_layers(x0, keys, score, values, layers, states, d_delta)
+        if d_prior is not None:
+            d_prior = per_identity(d_prior, len(prior))
+        return d_x0, *d_tokens, per_identity(d_z, len(f)), *d_layers, *d_phi, d_prior
+
+
+def cross_attention(x0, keys, score, values, f, layers: Layers, phi: Phi, prior) -> tuple[Attributes, Tensor | None]:
+    """`reference.cross_attention` in one launch. δf is None unless gradients are recorded: inference does not write it."""
+    if torch.is_grad_enabled():
+        *attributes, delta = _CrossAttention.apply(x0, keys, score, values, f, *layers, *phi, prior)
+        return Attributes(*attributes), delta
+    return run(x0, keys, score, values, f, layers, phi, prior, emit=False)[:2]
