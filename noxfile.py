@@ -55,7 +55,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def benchmarks(session: nox.Session) -> None:
-    """The speed suite; options go to pytest (nox -s benchmarks -- --benchmark-json new.json)."""
+    """The speed suite; options go to pytest (nox -s benchmarks -- --benchmark-json=new.json)."""
     python(session, "-m", "pytest", "--benchmark-only", *session.posargs)
 
 

@@ -1,6 +1,6 @@
 """`i4d-bench compare`: two stored speed runs of one machine, row by row.
 
-Reads what `pytest --benchmark-only --benchmark-json FILE` wrote, or the speed.json of `i4d-bench speed`. A kernel's time is its
+Reads what `pytest --benchmark-only --benchmark-json=FILE` wrote, or the speed.json of `i4d-bench speed`. A kernel's time is its
 median on the device; a stage's or a frame's is the median wall clock, which its user waits for. The ratio is new over base. Where
 a row knows how near it is to the roof, which was measured in its own run, there is a second ratio, free of the clock rate that the
 machine happened to have. A row is slower when both are over the threshold: neither a low clock nor a high roof alarms alone.

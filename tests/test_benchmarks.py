@@ -23,7 +23,7 @@ def stored(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("benchmarks") / "base.json"
     command = [sys.executable, "-m", "pytest", "tests/benchmarks", "--benchmark-only", "-k", SUBSET]
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
-    done = subprocess.run([*command, "--benchmark-json", path], cwd=ROOT, env=env, capture_output=True, text=True)
+    done = subprocess.run([*command, f"--benchmark-json={path}"], cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return path
 
