@@ -21,13 +21,11 @@ from i4d_bench import frame, results, timing
 from i4d_bench.cache import atomic_file
 from i4d_bench.progress import track
 from i4d_bench.types import UserError
-from kernels.cases import CASES, Case, bytes_moved
+from kernels.cases import CASES, FLOORS, Case
 
 SCHEMA = 1
 PSNR = 45.0
 """dB to the fp32 eager picture that a fast row must reach."""
-FLOORS = {torch.float32: 2e-6, torch.float16: 2e-4, torch.bfloat16: 1e-3}
-"""Relative errors that rounding of the outputs alone explains."""
 COMPILED = 50
 """Times the floor by which torch.compile's outputs may differ from its own source's: it rounds in other places."""
 
@@ -133,10 +131,12 @@ def run(folder: Path, device: torch.device, what: Plan) -> Speed:
 def _kernel_jobs(what: Plan, device: torch.device) -> Iterator[tuple[str, Callable]]:
     modes = [m for m in ("eager", "compiled", "triton") if m in what.modes]
     for case in CASES:
+        counts = what.counts if case.per_gaussian else ()
+        batches = sorted({*what.batches, *case.batches}) if what.batches else ()
         for n, frames in (
             (what.gaussians, 1),
-            *((n, 1) for n in what.counts),
-            *((what.gaussians, b) for b in what.batches),
+            *((n, 1) for n in counts),
+            *((what.gaussians, b) for b in batches),
         ):
             for backward in (False, True) if (n, frames) == (what.gaussians, 1) else (False,):
                 for mode in modes:
@@ -164,12 +164,11 @@ def kernel_call(
     storage = storage if device.type == "cuda" else torch.float32
     ops = "triton" if mode == "triton" else "eager"
     first = case.inputs(n, 1, frames, storage, device)
-    with torch.no_grad(), kernels.using("eager"):
-        moved = bytes_moved(first, case.call(first))
-    error = max(case.check(first, ops, backward, FLOORS[storage]).values()) if mode == "triton" else None
+    least = case.cost(first)
+    error = max(case.check(first, ops, backward).values()) if mode == "triton" else None
     several = [
         first,
-        *(case.inputs(n, 1, frames, storage, device, seed) for seed in range(1, min(6, 2 + 2**28 // moved))),
+        *(case.inputs(n, 1, frames, storage, device, seed) for seed in range(1, min(6, 2 + 2**28 // least["bytes"]))),
     ]
     if backward:
         several = [{k: v.requires_grad_() if k in case.leaves else v for k, v in x.items()} for x in several[:3]]
@@ -186,7 +185,7 @@ def kernel_call(
         pairs = zip(call(0), call(0, case.call), strict=True)
         far = [float((y - true).double().norm() / true.double().norm().clamp_min(1e-30)) for y, true in pairs]
         error = max(far) / (COMPILED * FLOORS[storage])
-    return call, error, {} if backward else {"bytes": moved, "flops": case.flops * n * frames}
+    return call, error, {} if backward else least
 
 
 def of_roof(row: dict[str, Any], roof: dict[str, float]) -> float | None:
