@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.fused.local_fusion import per_identity, precision, programs, shared, widths
+from kernels.fused.local_fusion import per_identity, precision, shared, widths
 from kernels.fused.softplus_net import LN2, LOG2E, activation, place, softplus, tile, vector, weight
 from kernels.reference import RAW, Attributes, Layers, Phi
 
@@ -171,6 +171,12 @@ def _forward(
 def chunk(tokens: int) -> int:
     """Tokens that pass at a time."""
     return min(CHUNK, max(16, triton.next_power_of_2(tokens)))
+
+
+def programs(device: torch.device, per_processor: int) -> int:
+    """As many as the processors hold at once."""
+    cuda = device.type == "cuda"
+    return per_processor * torch.cuda.get_device_properties(device).multi_processor_count if cuda else 3
 
 
 def operands(stored: torch.dtype, *tensors: Tensor) -> list[Tensor]:

@@ -17,8 +17,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.fused.cross_attention import aligned, chunk
-from kernels.fused.local_fusion import per_identity, precision, programs
+from kernels.fused.cross_attention import aligned, chunk, programs
+from kernels.fused.local_fusion import per_identity, precision
 from kernels.fused.local_fusion_backward import back_through_psi
 from kernels.fused.softplus_net import LOG2E
 from kernels.reference import Layers
@@ -157,7 +157,7 @@ def back_through_attention(n, d_x, keys, score, values):
 
 def back_through_layers(x0, keys, score, values, layers: Layers, states, d_delta):
     """→ gradients of x0, keys, score, values and, as a list, of the layers' weights. d_delta: of δf per frame."""
-    o, w1, b1, w2, b2, out, _ = layers
+    o, w1, b1, w2, _, out, _ = layers
     frames, ones = len(keys), torch.ones(len(keys), x0.shape[-1], device=x0.device)
     flat = d_delta.flatten(0, 1)
     d_out, d_c = flat.T @ states[-1].flatten(0, 1), _total(flat)
