@@ -3,7 +3,7 @@
 Two softplus networks of 48 → 96 → 48 and 48 → 96 → 14 with everything between them on chip: a Gaussian costs its bytes
 (basis and feature in, attributes out) and 192 softplus. Storage in 16 bits multiplies in fp16 (the rate of bf16, 8 times
 finer), fp32 in three tf32 products. Widths that are no powers of two go in two pieces (48 = 32 + 16, 96 = 64 + 32): nothing
-is masked or wasted. Programs stay on their processor with the weights and take tile after tile.
+is masked or wasted. Programs stay on their processor with the weights of one frame, γ in them, and take tile after tile.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RESIDENT = 3
 
 @triton.jit
 def _forward(
-    basis, gain, bias, f, w1, w2, b2, u1, c1, u2, c2, prior, out, delta, z, N, FRAMES, PER, PRIOR_STEP,
+    basis, gain, bias, f, w1, w2, b2, u1, c1, u2, c2, prior, out, delta, z, N, PER, PRIOR_STEP,
     M: tl.constexpr, M1: tl.constexpr, M2: tl.constexpr, H: tl.constexpr, H1: tl.constexpr, H2: tl.constexpr,
     D: tl.constexpr, D1: tl.constexpr, D2: tl.constexpr, G: tl.constexpr, G1: tl.constexpr, G2: tl.constexpr,
     PSI: tl.constexpr, EMIT: tl.constexpr, TILE: tl.constexpr, HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr,
@@ -41,33 +41,35 @@ def _forward(
     p11, p12 = weight(u1, g1, d1, G, D, LOG2E, DOT), weight(u1, g2, d1, G, D, LOG2E, DOT)
     p21, p22 = weight(u1, g1, d2, G, D, LOG2E, DOT), weight(u1, g2, d2, G, D, LOG2E, DOT)
     q1, q2 = weight(u2, col, g1, 14, G, LN2, DOT), weight(u2, col, g2, 14, G, LN2, DOT)
-    ca, cb = vector(c1, g1, G, LOG2E), vector(c1, g2, G, LOG2E)
+    ca, cb = vector(c1, g1, G, LOG2E).to(DOT), vector(c1, g2, G, LOG2E).to(DOT)
     slope, height, offset, shift, linear = activation(col)
     shift += vector(c2, col, 14, 1.0)
-    first, step = place(col, FRAMES * N)
+    frame, part, parts = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
+    first, step = place(col, tl.num_programs(0) * N)
     if PSI:
         m1, m2, h1, h2 = tl.arange(0, M1), M1 + tl.arange(0, M2), tl.arange(0, H1), H1 + tl.arange(0, H2)
-        w11, w12 = weight(w1, h1, m1, H, M, LOG2E, DOT), weight(w1, h2, m1, H, M, LOG2E, DOT)
-        w21, w22 = weight(w1, h1, m2, H, M, LOG2E, DOT), weight(w1, h2, m2, H, M, LOG2E, DOT)
+        ga, gb = vector(gain + frame * M, m1, M, LOG2E)[:, None], vector(gain + frame * M, m2, M, LOG2E)[:, None]
+        w11 = (weight(w1, h1, m1, H, M, 1.0, tl.float32) * ga).to(DOT)
+        w12 = (weight(w1, h2, m1, H, M, 1.0, tl.float32) * ga).to(DOT)
+        w21 = (weight(w1, h1, m2, H, M, 1.0, tl.float32) * gb).to(DOT)
+        w22 = (weight(w1, h2, m2, H, M, 1.0, tl.float32) * gb).to(DOT)
+        ba, bb = vector(bias + frame * H, h1, H, LOG2E).to(DOT), vector(bias + frame * H, h2, H, LOG2E).to(DOT)
         v11, v12 = weight(w2, d1, h1, D, H, LN2, DOT), weight(w2, d2, h1, D, H, LN2, DOT)
         v21, v22 = weight(w2, d1, h2, D, H, LN2, DOT), weight(w2, d2, h2, D, H, LN2, DOT)
         ea, eb = vector(b2, d1, D, 1.0), vector(b2, d2, D, 1.0)
 
-    for job in range(tl.program_id(0), tl.cdiv(N, TILE) * FRAMES, tl.num_programs(0)):
-        frame = job % FRAMES  # frames of an identity follow each other: its tile stays in the cache
-        rows = job // FRAMES * TILE + tl.arange(0, TILE)
+    for job in range(part, tl.cdiv(N, TILE), parts):
+        rows = job * TILE + tl.arange(0, TILE)
         there = rows < N
         known = tl.minimum(rows, N - 1)
         own = (frame // PER).to(tl.int64) * N + known
         za = tile(f, own, d1, there, D, D1 + D2 == D).to(tl.float32)
         zb = tile(f, own, d2, there, D, D1 + D2 == D).to(tl.float32)
         at = (frame // PER).to(tl.int64) * PRIOR_STEP + known * 14
-        start = tl.load(prior + at[:, None] + tl.minimum(col, 13)[None, :])
+        start = tl.load(prior + at[:, None] + col[None, :], mask=(col < 14)[None, :], other=0.0)
         if PSI:
-            ga, gb = vector(gain + frame * M, m1, M, 1.0), vector(gain + frame * M, m2, M, 1.0)
-            ba, bb = vector(bias + frame * H, h1, H, LOG2E), vector(bias + frame * H, h2, H, LOG2E)
-            xa = (tile(basis, own, m1, there, M, M1 + M2 == M).to(tl.float32) * ga[None, :]).to(DOT)
-            xb = (tile(basis, own, m2, there, M, M1 + M2 == M).to(tl.float32) * gb[None, :]).to(DOT)
+            xa = tile(basis, own, m1, there, M, M1 + M2 == M).to(DOT)
+            xb = tile(basis, own, m2, there, M, M1 + M2 == M).to(DOT)
             sa = softplus(tl.dot(xb, w21, tl.dot(xa, w11, input_precision=P), input_precision=P), ba, HALF, ASM)
             sb = softplus(tl.dot(xb, w22, tl.dot(xa, w12, input_precision=P), input_precision=P), bb, HALF, ASM)
             da = tl.dot(sb, v21, tl.dot(sa, v11, input_precision=P), input_precision=P) + ea[None, :]
@@ -111,9 +113,11 @@ def precision(stored: torch.dtype, device: torch.device) -> dict:
     return {"HALF": half, "ASM": cuda, "P": "tf32x3" if cuda and not half else "ieee"}
 
 
-def programs(device: torch.device, per_processor: int) -> int:
+def parts(n: int, frames: int, tile: int, resident: int, device: torch.device) -> int:
+    """Programs per frame: as many as the processors hold at once, if there are tiles for them."""
     cuda = device.type == "cuda"
-    return per_processor * torch.cuda.get_device_properties(device).multi_processor_count if cuda else 3
+    every = resident * torch.cuda.get_device_properties(device).multi_processor_count if cuda else 3
+    return max(1, min(triton.cdiv(n, tile), -(-every // frames)))
 
 
 def shared(prior: Tensor) -> Tensor:
@@ -129,9 +133,8 @@ def run(basis, gain, bias, f, psi: Psi | None, phi: Phi, prior, emit: bool) -> t
     delta, z = (torch.empty(frames, n, D, device=f.device, dtype=f.dtype) if emit else None for _ in range(2))
     H, M = (96, 48) if psi is None else psi.w1.shape
     inputs = (t if t is None else t.contiguous() for t in (basis, gain, bias, f, *(psi or (None,) * 3), *phi))
-    grid = (min(triton.cdiv(n, TILE) * frames, programs(f.device, RESIDENT)),)
-    _forward[grid](
-        *inputs, prior, out, delta, z, n, frames, frames // people, 0 if len(prior) == 1 else n * RAW,
+    _forward[frames, parts(n, frames, TILE, RESIDENT, f.device)](
+        *inputs, prior, out, delta, z, n, frames // people, 0 if len(prior) == 1 else n * RAW,
         **widths(M=M, H=H, D=D, G=len(phi.b1)), PSI=psi is not None, EMIT=emit, TILE=TILE,
         **precision(f.dtype, f.device), **LAUNCH,
     )  # fmt: skip

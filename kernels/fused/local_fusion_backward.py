@@ -2,7 +2,7 @@
 
 Hidden layers are computed again, tile by tile, and never stored, with the hidden units as rows: [H, TILE]. So the factors of
 the weights' gradients, h and d_y, come out of one product in the registers that the next reads them from, and the other factor
-is the tile as it was loaded. Programs sum the weights' gradients over their own tiles, and torch sums the programs, always in
+is the tile as it was loaded. The next tile is read, into registers, while one is worked on. Programs sum the weights' gradients over their own tiles, and torch sums the programs, always in
 the same order: gradients are deterministic. A unit past the last is held at h = ONE, so that its row sums what h multiplies: the
 gradient of the second bias. A frame's sum C = Σ d_y ⊗ basis gives both d_w1 = C ⊙ gain and d_gain = Σ_h w1 ⊙ C.
 """
@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.fused.local_fusion import per_identity, precision, programs
+from kernels.fused.local_fusion import parts, per_identity, precision
 from kernels.fused.softplus_net import LN2, LOG2E, activation, softplus, vector
 from kernels.reference import RAW, Attributes, Phi
 
@@ -52,6 +52,30 @@ def _sums(
 
 
 @triton.jit
+def _rows(x, first, rows, cols, N, WIDTH: tl.constexpr):
+    """Rows of a matrix [·, WIDTH] from `first` on; zeros outside."""
+    return tl.load(x + (first + rows)[:, None] * WIDTH + cols[None, :], mask=(rows < N)[:, None] & (cols < WIDTH)[None, :], other=0.0)
+
+
+@triton.jit
+def _read_phi(z, known_out, from_out, frame, rows, d0, col, step, N, D: tl.constexpr):
+    first = frame.to(tl.int64) * N
+    at, there = (first + rows)[:, None] * step[None, :], (rows < N)[:, None] & (col < 14)[None, :]
+    done, d_out = tl.load(known_out[None, :] + at, mask=there, other=0.0), tl.load(from_out[None, :] + at, mask=there, other=0.0)
+    return _rows(z, first, rows, d0, N, D), done, d_out
+
+
+@triton.jit
+def _read_psi(basis, d_delta, d_more, frame, PER, rows, m0, d0, N, M: tl.constexpr, D: tl.constexpr, MORE: tl.constexpr):
+    first = frame.to(tl.int64) * N
+    x = _rows(basis, (frame // PER).to(tl.int64) * N, rows, m0, N, M)
+    d = _rows(d_delta, first, rows, d0, N, D)
+    if MORE:
+        d = (d.to(tl.float32) + _rows(d_more, first, rows, d0, N, D)).to(d.dtype)
+    return x, d
+
+
+@triton.jit
 def _phi(
     z, u1, c1, u2, means, quats, scales, opacities, colors, d_means, d_quats, d_scales, d_opacities, d_colors,
     d_z, d_prior, sums, N,
@@ -68,23 +92,22 @@ def _phi(
     slope, height, offset, _, linear = activation(col)
     known_out = tl.where(col < 3, means + col, tl.where(col < 6, scales + col - 3, tl.where(
         col < 10, quats + col - 6, tl.where(col == 10, opacities + 0 * col, colors + col - 11))))  # fmt: skip
-    d_out = tl.where(col < 3, d_means + col, tl.where(col < 6, d_scales + col - 3, tl.where(
+    from_out = tl.where(col < 3, d_means + col, tl.where(col < 6, d_scales + col - 3, tl.where(
         col < 10, d_quats + col - 6, tl.where(col == 10, d_opacities + 0 * col, d_colors + col - 11))))  # fmt: skip
+    scale = 1 / height
     step = tl.where(col == 10, 1, tl.where((col >= 6) & (col < 10), 4, 3))
     a, b, bias = tl.zeros([G0, D0], tl.float32), tl.zeros([G0, 16], tl.float32), tl.zeros([G0], tl.float32)
 
-    for job in range(part, tl.cdiv(N, TILE), parts):
-        rows = job * TILE + tl.arange(0, TILE)
-        there = rows < N
-        this = frame.to(tl.int64) * N + rows
-        inside = there[:, None] & (d0 < D)[None, :]
-        x = tl.load(z + this[:, None] * D + d0[None, :], mask=inside, other=0.0)
-        known = there[:, None] & (col < 14)[None, :]
-        s = (tl.load(known_out[None, :] + this[:, None] * step[None, :], mask=known, other=0.0) - offset[None, :]) / height[None, :]
-        rise = tl.where(linear[None, :], 1.0, (height * slope)[None, :] * s * (1 - s))
-        d_raw = rise * tl.load(d_out[None, :] + this[:, None] * step[None, :], mask=known, other=0.0)
+    rows = part * TILE + tl.arange(0, TILE)
+    x, done, d_out = _read_phi(z, known_out, from_out, frame, rows, d0, col, step, N, D)
+    for _ in range(part, tl.cdiv(N, TILE), parts):
+        there, this = rows < N, frame.to(tl.int64) * N + rows
+        rows += parts * TILE
+        next_x, next_done, next_out = _read_phi(z, known_out, from_out, frame, rows, d0, col, step, N, D)
+        s = (done - offset[None, :]) * scale[None, :]
+        d_raw = tl.where(linear[None, :], 1.0, (height * slope)[None, :] * s * (1 - s)) * d_out
         if PRIOR:
-            tl.store(d_prior + this[:, None] * 14 + col[None, :], d_raw, mask=known)
+            tl.store(d_prior + this[:, None] * 14 + col[None, :], d_raw, mask=there[:, None] & (col < 14)[None, :])
         d_raw = d_raw.to(DOT)
         h, r = _up(p, x, c, HALF, ASM, P)
         b = tl.dot(h, d_raw, b, input_precision=P)
@@ -93,7 +116,8 @@ def _phi(
         d_y = d_y.to(DOT)
         a = tl.dot(d_y, x, a, input_precision=P)
         d = tl.dot(tl.trans(d_y), p, input_precision=P)
-        tl.store(d_z + this[:, None] * D + d0[None, :], d, mask=inside)
+        tl.store(d_z + this[:, None] * D + d0[None, :], d, mask=there[:, None] & (d0 < D)[None, :])
+        x, done, d_out = next_x, next_done, next_out
     _sums(sums + (frame.to(tl.int64) * parts + part) * SUMS, g0, d0, col, a, bias, b, G, D, 14)
 
 
@@ -112,16 +136,12 @@ def _psi(
     c = tl.where(h0 == H, ONE, vector(bias + frame * H, h0, H, LOG2E))
     a, b, total = tl.zeros([H0, M0], tl.float32), tl.zeros([H0, D0], tl.float32), tl.zeros([H0], tl.float32)
 
-    for job in range(part, tl.cdiv(N, TILE), parts):
-        rows = job * TILE + tl.arange(0, TILE)
-        there = rows < N
-        this = frame.to(tl.int64) * N + rows
-        own = (frame // PER).to(tl.int64) * N + rows
-        x = tl.load(basis + own[:, None] * M + m0[None, :], mask=there[:, None] & (m0 < M)[None, :], other=0.0)
-        inside = there[:, None] & (d0 < D)[None, :]
-        d = tl.load(d_delta + this[:, None] * D + d0[None, :], mask=inside, other=0.0)
-        if MORE:
-            d = (d.to(tl.float32) + tl.load(d_more + this[:, None] * D + d0[None, :], mask=inside, other=0.0)).to(DOT)
+    rows = part * TILE + tl.arange(0, TILE)
+    x, d = _read_psi(basis, d_delta, d_more, frame, PER, rows, m0, d0, N, M, D, MORE)
+    for _ in range(part, tl.cdiv(N, TILE), parts):
+        there, this = rows < N, frame.to(tl.int64) * N + rows
+        rows += parts * TILE
+        next_x, next_d = _read_psi(basis, d_delta, d_more, frame, PER, rows, m0, d0, N, M, D, MORE)
         h, r = _up(p, x, c, HALF, ASM, P)
         b = tl.dot(h, d, b, input_precision=P)
         d_y = tl.dot(q, tl.trans(d), input_precision=P) * r
@@ -130,15 +150,16 @@ def _psi(
         a = tl.dot(d_y, x, a, input_precision=P)
         d_x = tl.dot(tl.trans(d_y), p, input_precision=P)
         tl.store(d_basis + this[:, None] * M + m0[None, :], d_x, mask=there[:, None] & (m0 < M)[None, :])
+        x, d = next_x, next_d
     _sums(sums + (frame.to(tl.int64) * parts + part) * SUMS, h0, m0, d0, a, total, b, H, M, D)
 
 
 def _launch(kernel, n: int, frames: int, like: Tensor, size: int, *args, **widths) -> Tensor:
     """Runs `kernel` over tiles and frames; → its sums [frames, parts, size]."""
     stored = torch.float32 if like.dtype == torch.float32 else torch.float16
-    parts = max(1, min(triton.cdiv(n, TILE[stored]), programs(like.device, RESIDENT[stored]) // frames))
-    sums = torch.empty(frames, parts, size, device=like.device)
-    kernel[(frames, parts)](
+    grid = frames, parts(n, frames, TILE[stored], RESIDENT[stored], like.device)
+    sums = torch.empty(*grid, size, device=like.device)
+    kernel[grid](
         *args, sums, n, **widths, SUMS=size, TILE=TILE[stored], **precision(like.dtype, like.device), **LAUNCH[stored]
     )
     return sums
