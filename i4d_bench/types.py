@@ -141,6 +141,9 @@ class Decode(Protocol):
     def after(self, f: Float[Tensor, "B N 48"], basis: Float[Tensor, "B N M"], psi) -> Callable[..., Gaussians]:
         """A function of gain [F,M] and bias [F,H]: local fusion and Φ in one pass (`kernels.local_fusion`)."""
 
+    def attended(self, x0: Float[Tensor, "B N 48"], f: Float[Tensor, "B N 48"], layers) -> Callable[..., Gaussians]:
+        """A function of keys, score and values per frame: attention of all layers and Φ in one pass (`kernels.cross_attention`)."""
+
 
 @dataclass
 class Identity:

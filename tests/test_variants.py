@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import variants
 from i4d_bench.types import UserError
@@ -16,14 +17,14 @@ ALL = variants.names()
 FIELDS = ("means", "quats", "scales", "opacities", "colors")
 
 
-def make(name: str, seed: int = 0) -> Fusion:
+def make(name: str, seed: int = 0, **settings) -> Fusion:
     torch.manual_seed(seed)
-    return variants.create(name)
+    return variants.create(name, **settings)
 
 
-def awake(name: str) -> Fusion:
+def awake(name: str, **settings) -> Fusion:
     """A design whose zero-initialised parts have left zero, so that every path carries signal."""
-    fusion = make(name)
+    fusion = make(name, **settings)
     with torch.no_grad():
         for p in fusion.parameters():
             p.add_(0.05 * torch.randn_like(p))
@@ -172,9 +173,37 @@ def test_local_adaln_is_the_papers_psi(tiny):
     close(fusion.animate(fusion.prepare(identity, source), driving), identity.decode(identity.f + delta))
 
 
-def test_local_adaln_is_local(tiny):
-    """Changing m of one Gaussian changes that Gaussian alone."""
-    fusion, identity = awake("local_adaln"), tiny.identity(1)
+@pytest.mark.parametrize("settings", [{}, {"tokens": 5, "layers": 1}, {"source": False}, {"tokens": 5, "source": False}], ids=str)
+def test_global_cross_attention_is_attention(settings, tiny):
+    """Its docstring's equations written out, with tokens, queries, keys and values as such."""
+    fusion = awake("global_cross_attention", **settings)
+    identity, source, driving = tiny.identity(2), tiny.code(2), tiny.code(2, seed=2)
+    parts = [source, driving] if settings.get("source", True) else [driving]
+    if "tokens" in settings:
+        tokens = fusion.embed(torch.cat([c.motion for c in parts], -1)).unflatten(-1, (5, 48))
+    else:
+        tokens = fusion.embed(torch.cat([c.tokens for c in parts], -1))
+    tokens = tokens + fusion.position
+    heads = lambda t: t.unflatten(-1, (3, 16)).transpose(1, 2)  # noqa: E731
+    x = fusion.motion(F.layer_norm(identity.m, (48,))) + fusion.place(identity.anchors)
+    for layer in fusion.layers:
+        q, k, v = heads(layer.q(layer.norm1(x))), heads(layer.k(tokens)), heads(layer.v(tokens))
+        x = x + layer.o(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        x = x + layer.W2(F.softplus(layer.W1(layer.norm2(x))))
+    expected = identity.decode(identity.f + fusion.out(x))
+    close(fusion.animate(fusion.prepare(identity, source), driving), expected, 2e-5)
+
+
+@pytest.mark.parametrize("tokens", [0, 5])
+def test_global_cross_attention_can_start_at_the_canonical_avatar(tokens, tiny):
+    fusion, identity = variants.create("global_cross_attention", tokens=tokens, init_scale=0.0), tiny.identity(2)
+    close(fusion.animate(fusion.prepare(identity, tiny.code(2)), tiny.code(2, seed=2)), identity.canonical)
+
+
+@pytest.mark.parametrize("name", ["local_adaln", "global_cross_attention"])
+def test_changing_one_gaussian_changes_it_alone(name, tiny):
+    """Both look at m of the Gaussian itself, whatever the family is called after."""
+    fusion, identity = awake(name), tiny.identity(1)
     m = identity.m.clone()
     m[:, 5] += torch.randn(m.shape[-1])
     source, driving = tiny.code(1), tiny.code(1, seed=2)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import kernels
 from i4d_bench.types import FEATURE_DIM, Gaussians
-from kernels.reference import RAW, Phi, Psi
+from kernels.reference import RAW, Layers, Phi, Psi
 
 HIDDEN = 96
 
@@ -64,6 +64,20 @@ class Decode:
 
         def fused(gain: Float[Tensor, "F M"], bias: Float[Tensor, "F H"]) -> Gaussians:
             attributes, delta = kernels.local_fusion(basis, gain, bias, f, psi, self.phi, self.prior)
+            if self.against is not None:
+                self.change = delta
+            return Gaussians(*attributes)
+
+        return fused
+
+    def attended(
+        self, x0: Float[Tensor, "B N 48"], f: Float[Tensor, "B N 48"], layers: Layers
+    ) -> Callable[[Tensor, Tensor, Tensor], Gaussians]:
+        """Attention from these states to a frame's tokens, then Φ, in one pass: a function of keys [F,L,A,T,48], score [F,L,A,T]
+        and values [F,L,A,T,48] (`kernels.cross_attention`)."""
+
+        def fused(keys: Float[Tensor, "F L A T 48"], score: Float[Tensor, "F L A T"], values: Tensor) -> Gaussians:
+            attributes, delta = kernels.cross_attention(x0, keys, score, values, f, layers, self.phi, self.prior)
             if self.against is not None:
                 self.change = delta
             return Gaussians(*attributes)

@@ -1,0 +1,130 @@
+"""Each Gaussian attends to motion tokens (CAG-Avatar: queried by canonical position; Avat3r, FlexAvatar: few tokens; PAPER §4).
+
+    x_i  = W_m LN(m_i) + W_p position_i + b                           the query: who the Gaussian is and where
+    x_i ← x_i + W_o [softmax_t(q_ih·k_th / √16) v_th]_h + b_o         q = W_q LN(x),  k = W_k e,  v = W_v e, in each of L layers
+    x_i ← x_i + W2 softplus(W1 LN(x_i) + b1) + b2
+    δf_i = s (W x_i + b),   avatar = Φ(f_i + δf_i)
+
+Tokens e_t: by default the code's own 32, E [source_t; driving_t] + position_t; otherwise `tokens` learned ones, A_t c + position_t
+from the whole code c = [M(source); M(driving)]. Changed to fit the shared pipeline: the width is the feature's, 48, in 3 heads
+of 16, the network between is as wide as Ψ's and has its softplus, and δf goes through the shared Φ.
+`init_scale=0` starts at the canonical avatar; `source=False` hides M(source).
+
+Keys meet queries and values meet W_o by products of two weights, so that a token's keys, scores and values for all layers
+and heads are one linear map of e_t, and the source's part of it is computed once per identity.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from i4d_bench.types import FEATURE_DIM, MOTION_DIM, MOTION_TOKENS, Gaussians, Identity, MotionCode
+from kernels.reference import Layers
+from variants.base import Fusion, register
+
+
+class Layer(nn.Module):
+    """One layer's weights. Keys and values have no bias: a softmax does not see the first, b_o holds the second."""
+
+    def __init__(self, dim: int, hidden: int):
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
+        self.q, self.k, self.v = (nn.Linear(dim, dim, bias=False) for _ in range(3))
+        self.o = nn.Linear(dim, dim)
+        self.W1, self.W2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+
+    def folded(self, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Maps of a token to keys [A,D,D], score [A,1,D] and values [A,D,D] per head, with the norm's affine part and 1/√d."""
+        q, k, v = (w.weight.unflatten(0, (heads, -1)) for w in (self.q, self.k, self.v))  # [A,d,D]
+        o = self.o.weight.unflatten(1, (heads, -1)).movedim(1, 0)  # [A,D,d]
+        meet = q.mT @ k / k.shape[1] ** 0.5
+        return self.norm1.weight[:, None] * meet, self.norm1.bias[None] @ meet, o @ v
+
+    def network(self) -> tuple[Tensor, Tensor]:
+        """W1 and b1 with the second norm's affine part."""
+        return self.W1.weight * self.norm2.weight, F.linear(self.norm2.bias, self.W1.weight, self.W1.bias)
+
+
+@dataclass
+class Prepared:
+    fused: Callable[[Tensor, Tensor, Tensor], Gaussians]  # all layers, and Φ
+    embed: Tensor | None  # [T·D,512]: M(driving) → learned tokens
+    rows: Tensor  # [R,·]: a token → its keys, values and scores for all layers and heads
+    source: Tensor  # [B,T,R]: what M(source) and the positions add to them
+    multiplied: torch.dtype  # what the kernels multiply in: given so, nothing is converted per frame
+
+
+@register("global_cross_attention")
+class GlobalCrossAttention(Fusion):
+    family = "global"
+    needs = "motion"
+    tokens = "tokens"
+
+    def __init__(
+        self,
+        layers: int = 2,
+        heads: int = 3,
+        tokens: int = 0,
+        hidden: int = 96,
+        motion_basis: int = 48,
+        delta_scale: float = 1.0,
+        init_scale: float = 1.0,
+        source: bool = True,
+    ):
+        super().__init__()
+        dim = FEATURE_DIM
+        self.heads, self.learned, self.delta_scale, self.sees_source = heads, tokens > 0, delta_scale, source
+        self.count = tokens or MOTION_TOKENS
+        self.motion = nn.Linear(motion_basis, dim)
+        self.place = nn.Linear(3, dim, bias=False)
+        code = MOTION_DIM * (MOTION_TOKENS if self.learned else 1)
+        self.embed = nn.Linear(code * (1 + source), dim * (tokens or 1), bias=False)
+        self.position = nn.Parameter(0.5 * torch.randn(self.count, dim))
+        self.layers = nn.ModuleList(Layer(dim, hidden) for _ in range(layers))
+        self.out = nn.Linear(dim, FEATURE_DIM)
+        with torch.no_grad():
+            self.out.weight.mul_(init_scale)
+            self.out.bias.mul_(init_scale)
+
+    def prepare(self, identity: Identity, source: MotionCode) -> Prepared:
+        keys, score, values = (torch.stack(w) for w in zip(*(y.folded(self.heads) for y in self.layers), strict=True))
+        rows = torch.cat([w.flatten(0, 2) for w in (keys, values, score)])  # [L·A·(D + D + 1), D]
+        rows = F.pad(rows, (0, 0, 0, -len(rows) % 8))  # whole 16 bytes for the kernel to read
+        w1, b1 = (torch.stack(w) for w in zip(*(y.network() for y in self.layers), strict=True))
+        of = lambda name: torch.stack([y.get_parameter(name) for y in self.layers])  # noqa: E731
+        s = self.delta_scale
+        layers = Layers(of("o.bias"), w1, b1, of("W2.weight"), of("W2.bias"), s * self.out.weight, s * self.out.bias)
+        half = self.storage != torch.float32 and not torch.is_grad_enabled()  # gradients of weights keep their range
+        multiplied = torch.float16 if half else torch.float32
+        layers = Layers(*(w.to(multiplied) for w in layers))
+
+        x0 = self.motion(F.layer_norm(identity.m, identity.m.shape[-1:])) + self.place(identity.anchors)
+        fused = identity.decode.attended(x0.to(self.storage), identity.f.to(self.storage), layers)
+        from_source, from_driving = self.embed.weight.tensor_split([self.embed.in_features // 2 * self.sees_source], 1)
+        tokens = self.position.expand(len(source.motion), -1, -1)
+        if self.sees_source:
+            tokens = tokens + self._tokens(source, from_source)
+        if self.learned:
+            return Prepared(fused, from_driving, rows, tokens @ rows.T, multiplied)
+        return Prepared(fused, None, rows @ from_driving, tokens @ rows.T, multiplied)
+
+    def animate(self, prepared: Prepared, driving: MotionCode) -> Gaussians:
+        embedded = driving.tokens if prepared.embed is None else self._tokens(driving, prepared.embed)
+        change = F.linear(embedded, prepared.rows)  # [F,T,R]
+        code = (change.unflatten(0, (len(prepared.source), -1)) + prepared.source[:, None]).flatten(0, 1).to(prepared.multiplied)
+        shape = (len(self.layers), self.heads)
+        size = shape[0] * shape[1] * FEATURE_DIM
+        keys, values = (code[..., k * size : (k + 1) * size].unflatten(-1, (*shape, -1)).movedim(1, 3) for k in range(2))
+        score = code[..., 2 * size : 2 * size + shape[0] * shape[1]].unflatten(-1, shape).movedim(1, 3)
+        return prepared.fused(keys, score, values)
+
+    def _tokens(self, code: MotionCode, weight: Tensor) -> Tensor:
+        """This half's part of the tokens [·,T,D]."""
+        if self.learned:
+            return F.linear(code.motion, weight).unflatten(-1, (self.count, -1))
+        return F.linear(code.tokens, weight)
