@@ -88,18 +88,19 @@ class Case:
         floor of the coarsest of them; errors are to the twin in fp64, as norms relative to the truth. Above 1 it is wrong. call: in
         this case's place (compiled, say). What a kernel leaves unwritten is NaN here, and wrong.
 
-        Gradients with few numbers are of several random weightings of the outputs together: from k numbers of even size an
-        error is known to a part 1/√(2k) of it, and the 14 of d c2 are ruled by three or four. From one weighting in fp16 a
-        kernel as exact as its twin (0.4 of the limit in the mean) is found wrong one time in 30 to 60, where the twin's error
-        is small by luck; from eight never in 1,500.
+        In 16 bits gradients with few numbers are of several random weightings of the outputs together: from k numbers of even
+        size an error is known to a part 1/√(2k) of it, and the 14 of d c2 are ruled by three or four. From one weighting in
+        fp16 a kernel as exact as its twin (0.4 of the limit in the mean) is found wrong one time in 30 to 60, where the twin's
+        error is small by luck; from eight never in 1,500. In fp32 the floor is above the usual errors.
         """
-        several = min(WEIGHTINGS, -(-ENOUGH // min(x[k].numel() for k in self.leaves)))
+        stored = {t.dtype for t in tensors(x) if t.is_floating_point()}
+        floor = max(self.floor if dtype == torch.float32 else FLOORS[dtype] for dtype in stored)
+        fewest = min(x[k].numel() for k in self.leaves)
+        several = min(WEIGHTINGS, -(-ENOUGH // fewest)) if stored != {torch.float32} else 1
         exact = self.run(cast(x, torch.float64), "eager", backward, several)
         plain = self.run(x, "eager", backward, several)
         with poisoned() if mode == "triton" else nullcontext():
             fast = self.run(x, mode, backward, several, call)
-        stored = {t.dtype for t in tensors(x) if t.is_floating_point()}
-        floor = max(self.floor if dtype == torch.float32 else FLOORS[dtype] for dtype in stored)
         out = {}
         for key, true in exact.items():
             if fast[key].shape != true.shape:

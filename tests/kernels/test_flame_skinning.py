@@ -6,102 +6,87 @@ import functools
 
 import pytest
 import torch
-from heads import Rand, check, flame, in_type, outputs_and_gradients
+from contract import DEVICE, agree
 
 pytest.importorskip("triton")
 import kernels
 from kernels import reference
+from kernels.cases import Draw, case, flame
 from kernels.fused import flame_skinning as module
 
-
-@pytest.fixture(autouse=True)
-def poisoned(monkeypatch):
-    """What a kernel leaves unwritten is NaN."""
-    empty = torch.empty
-    monkeypatch.setattr(module.torch, "empty", lambda *a, **k: empty(*a, **k).fill_(float("nan")))
+SHAPED, WITH_SHAPE = case("flame_skinning"), case("flame_skinning_shape")
+BOTH = pytest.mark.parametrize("of", [WITH_SHAPE, SHAPED], ids=["with shape", "shaped"])
 
 
-def compare(vertices, n_shape, n_expression, frames, people, with_shape, aligned=True, given=None):
-    head, rand = flame(vertices, n_shape, n_expression, people, aligned), Rand(1)
-    leaves = {"expression": rand(frames, given or n_expression), "pose": rand(frames, 15, std=0.6)}
-    leaves |= {"template": head.template, "joints": head.joints}
-    leaves["pose"][0, :6] = torch.tensor([0, 0, 0, 4.0, -3, 5])  # no turn at all, and more than one
-    if with_shape:
-        leaves["shape"] = rand(frames, n_shape)
+def inputs(of, vertices, n_shape, n_expression, people=1, frames=1, **sizes):
+    sizes |= {"vertices": vertices, "n_shape": n_shape, "n_expression": n_expression}
+    return of.inputs(0, people, frames, device=DEVICE, **sizes)
 
-    def op(function, x):
-        own = in_type(head, x["pose"].dtype)._replace(template=x["template"], joints=x["joints"])
-        return function(x["expression"], x["pose"], own, x.get("shape"))
 
-    run = lambda f, dtype: outputs_and_gradients(functools.partial(op, f), leaves, dtype)  # noqa: E731
-    twin = reference.flame_skinning
-    check(run(twin, torch.float64), run(twin, torch.float32), run(module.flame_skinning, torch.float32))
+small = functools.partial(inputs, SHAPED)
 
 
 @pytest.mark.parametrize("vertices", [1, 63, 65])
-@pytest.mark.parametrize("with_shape", [True, False])
-def test_one_frame(vertices, with_shape):
-    compare(vertices, 4, 35, 1, 1, with_shape)
+@BOTH
+def test_one_frame(vertices, of):
+    agree(of, inputs(of, vertices, 4, 35))
 
 
-@pytest.mark.parametrize(("frames", "people"), [(6, 2), (34, 1)])
-def test_frames_of_people(frames, people):
-    compare(65, 40, 33, frames, people, frames == 6)
+@pytest.mark.parametrize(("of", "people", "frames"), [(WITH_SHAPE, 2, 3), (SHAPED, 1, 34)], ids=["2 by 3", "1 by 34"])
+def test_frames_of_people(of, people, frames):
+    agree(of, inputs(of, 65, 40, 33, people, frames))
 
 
 def test_rows_that_are_not_aligned():
-    compare(63, 3, 5, 2, 1, True, aligned=False)
+    agree(WITH_SHAPE, inputs(WITH_SHAPE, 63, 3, 5, frames=2, aligned=False))
 
 
 def test_fewer_coefficients_than_the_head_has():
-    compare(33, 6, 9, 1, 1, False, given=4)
+    agree(SHAPED, small(33, 6, 9, given=4))
 
 
 def test_more_coefficients_than_the_head_has_are_refused():
-    head = in_type(flame(33, 6, 9), torch.float32)
+    x = small(33, 6, 9, given=10)
     for function in (reference.flame_skinning, module.flame_skinning):
         with pytest.raises(ValueError, match="10 expression coefficients"):
-            function(torch.zeros(1, 10), torch.zeros(1, 15), head)
+            function(x["expression"], x["pose"], flame(x))
 
 
 def test_directions_in_16_bits():
     """Read in 16 bits, computed in fp32: as exact as the twin on the same stored numbers."""
-    head, rand = in_type(flame(65, 2, 9), torch.float32), Rand(1)
-    stored = head._replace(directions=head.directions.half())
-    args = [rand(3, 9).float(), rand(3, 15, std=0.6).float()]
-    got, want = module.flame_skinning(*args, stored), reference.flame_skinning(*args, stored)
-    for a, b in zip(got, want, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    x = small(65, 2, 9, frames=3)
+    x["directions"] = x["directions"].half()
+    got, want = SHAPED.run(x, "triton"), SHAPED.run(x, "eager")
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
 
 
 def test_a_shaped_head_needs_no_shape():
     """`Flame.shaped` once, or the shape in every frame: the same."""
-    head, rand = in_type(flame(65, 4, 6), torch.float32), Rand(1)
-    shape, expression, pose = rand(2, 4).float(), rand(6, 6).float(), rand(6, 15, std=0.5).float()
-    once = module.flame_skinning(expression, pose, head.shaped(shape))
-    always = module.flame_skinning(expression, pose, head, shape.repeat_interleave(3, 0))
+    x = inputs(SHAPED, 65, 4, 6, frames=6)
+    head, shape = flame(x), Draw.seeded(1, DEVICE)(2, 4)
+    once = module.flame_skinning(x["expression"], x["pose"], head.shaped(shape))
+    always = module.flame_skinning(x["expression"], x["pose"], head, shape.repeat_interleave(3, 0))
     for a, b in zip(once, always, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_the_models_own_tensors_are_constants():
-    head = in_type(flame(33, 2, 3), torch.float32)
+    x = small(33, 2, 3)
+    x["weights"].requires_grad_()
     with pytest.raises(ValueError, match="constants"):
-        module.flame_skinning(
-            torch.zeros(1, 3), torch.zeros(1, 15), head._replace(weights=head.weights.clone().requires_grad_())
-        )
+        module.flame_skinning(x["expression"], x["pose"], flame(x))
 
 
-def test_the_model_class_goes_through_the_kernel(tmp_path):
+def test_the_model_class_goes_through_the_kernel():
     from i4d_bench.heads.flame import FlameModel
 
-    head, rand = flame(63, 4, 6), Rand(2)
-    dirs = head.directions[..., :63].permute(2, 1, 0).cpu()
+    x = inputs(WITH_SHAPE, 63, 4, 6, frames=2)
+    dirs = x["directions"][..., :63].permute(2, 1, 0).double().cpu()
     model = FlameModel(
-        head.template[0].cpu(), dirs[..., :10], dirs[..., 10:], rand(5, 63).softmax(-1).cpu(), head.weights.cpu(),
-        head.parents, torch.zeros(1, 3), 4,
-    ).to(head.template.device)  # fmt: skip
-    args = [rand(2, 4).float(), rand(2, 6).float(), rand(2, 15, std=0.4).float()]
+        x["template"][0].double().cpu(), dirs[..., :10], dirs[..., 10:],
+        Draw.seeded(2)(5, 63).softmax(-1).double(), x["weights"].double().cpu(), flame(x).parents, torch.zeros(1, 3), 4,
+    ).to(DEVICE)  # fmt: skip
+    args = [x["shape"], x["expression"], x["pose"]]
     with kernels.using("eager"):
         want, unposed, joints = model(*args), model.unposed(*args), model.joint_transforms(args[0], args[2])
     with kernels.using("triton"):
@@ -114,6 +99,6 @@ def test_the_model_class_goes_through_the_kernel(tmp_path):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("frames", [1, 8, 32, 100])
-@pytest.mark.parametrize("with_shape", [True, False])
-def test_flames_own_size(frames, with_shape):
-    compare(5023, 300, 100, frames, 1, with_shape)
+@BOTH
+def test_flames_own_size(frames, of):
+    agree(of, of.inputs(0, frames=frames, device=DEVICE))
