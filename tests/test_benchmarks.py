@@ -22,7 +22,7 @@ def stored(tmp_path_factory) -> Path:
     """What `pytest --benchmark-only --benchmark-json` stores of a few benchmarks."""
     path = tmp_path_factory.mktemp("benchmarks") / "base.json"
     command = [sys.executable, "-m", "pytest", "tests/benchmarks", "--benchmark-only", "-k", SUBSET]
-    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")} | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run([*command, f"--benchmark-json={path}"], cwd=ROOT, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return path
