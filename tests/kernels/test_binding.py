@@ -16,8 +16,8 @@ from kernels.reference import Bound
 BIND, BLEND = case("bind_gaussians"), case("blend_gaussians")
 SIZES = [(1, 1, 1), (63, 1, 2), (65, 2, 3), (129, 1, 9)]
 """Gaussians, people, frames of each: more than a tile, and more frames than a program goes through."""
-small_bind = functools.partial(BIND.inputs, device=DEVICE, vertices=30, triangles=20)
-small_blend = functools.partial(BLEND.inputs, device=DEVICE, vertices=30)
+small_bind = functools.partial(BIND.inputs, device=DEVICE, vertices=16, triangles=10)
+small_blend = functools.partial(BLEND.inputs, device=DEVICE, vertices=16)
 
 
 @pytest.mark.parametrize(("n", "people", "frames"), SIZES)
