@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from unittest.mock import patch
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import kernels
-from kernels.reference import JOINTS, RAW, Attributes, Binding, Bound, Flame, Phi, Psi
+from kernels.reference import JOINTS, RAW, Attributes, Binding, Bound, Flame, Layers, Phi, Psi
 
 FEATURES, HIDDEN = 48, 96
 CORRECTIVES = 9 * (JOINTS - 1)
@@ -55,7 +57,8 @@ class Case:
 
     leaves: inputs that gradients reach. flops: floating-point operations per Gaussian or vertex and frame, two per multiply-add,
     at the sizes that `make` has by default. bytes: what (inputs, outputs) cost, at least. floor: of fp32, in FLOORS' place.
-    per_gaussian: whether n matters. batches: numbers of frames that the speed report times besides its own.
+    per_gaussian: whether n matters. batches: numbers of frames that the speed report times besides its own. others: calls that
+    compute the same by other libraries' kernels, by name.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Case:
     floor: float = FLOORS[torch.float32]
     per_gaussian: bool = True
     batches: tuple[int, ...] = ()
+    others: dict[str, Callable[[dict[str, Any]], tuple[Tensor, ...]]] = field(default_factory=dict)
 
     def inputs(
         self, n: int, people: int = 1, frames: int = 1, storage=torch.float32, device="cpu", seed: int = 0, **sizes
@@ -268,6 +272,77 @@ def _call_blend_gaussians(x) -> tuple[Tensor, ...]:
     return kernels.blend_gaussians(base, binding, *(x[k] for k in ("hidden", "readout", "bias", "unposed", "transforms")))
 
 
+UNFOLDED = ("tokens", "wq", "wk", "wv", "wo", "norm_gain", "norm_bias")
+"""Inputs of `cross_attention` that only the others read: attention as it is usually written."""
+
+
+def _cross_attention(
+    n, people, frames, storage, draw, own_prior=False, tokens=32, layers=2, heads=3, hidden=HIDDEN, std=0.15
+):
+    rows, D = people * frames, FEATURES
+    x = {k: draw(layers, D, D, std=std) for k in ("wq", "wk", "wv", "wo")}
+    x |= {"tokens": draw(rows, tokens, D), "norm_gain": 1 + draw(layers, D, std=0.1), "norm_bias": draw(layers, D, std=0.1)}
+    q, k, v = (x[w].unflatten(1, (heads, -1)) for w in ("wq", "wk", "wv"))  # [L,A,d,D]
+    meet = q.mT @ k / q.shape[2] ** 0.5
+    o = x["wo"].unflatten(2, (heads, -1)).movedim(2, 1)  # [L,A,D,d]
+    of_tokens = lambda w: torch.einsum("laij,ftj->flati", w, x["tokens"])  # noqa: E731
+    return _decode(n, people, 1, storage, draw, own_prior) | x | {
+        "x0": draw(people, n, D).to(storage), "keys": of_tokens(x["norm_gain"][:, None, :, None] * meet),
+        "score": of_tokens(x["norm_bias"][:, None, None] @ meet)[..., 0], "values": of_tokens(o @ v),
+        "o": draw(layers, D, std=0.3), "w1": draw(layers, hidden, D, std=0.2), "b1": draw(layers, hidden, std=0.3),
+        "w2": draw(layers, D, hidden, std=0.1), "b2": draw(layers, D, std=0.3), "out": draw(D, D, std=0.1), "c": draw(D),
+    }  # fmt: skip
+
+
+def layers(x: dict[str, Any]) -> Layers:
+    return Layers(*(x[k] for k in Layers._fields))
+
+
+def _call_cross_attention(x) -> tuple[Tensor, ...]:
+    tokens = (x[k] for k in ("keys", "score", "values"))
+    attributes, delta = kernels.cross_attention(x["x0"], *tokens, x["f"], layers(x), _phi(x), x["prior"])
+    return (*attributes, delta) if torch.is_grad_enabled() else attributes
+
+
+def _cross_attention_bytes(x, out) -> int:
+    return bytes_moved({k: v for k, v in x.items() if k not in UNFOLDED}, out)
+
+
+def _unfolded(x, attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> tuple[Tensor, ...]:
+    """`cross_attention` from queries [F,A,N,d], keys and values [F,A,T,d]."""
+    of = x["f"].dtype
+    rows, heads = x["keys"].shape[0], x["keys"].shape[2]
+    split = lambda t, w: F.linear(t, w.to(of)).unflatten(-1, (heads, -1)).transpose(1, 2)  # noqa: E731
+    own = lambda t: t.repeat_interleave(rows // len(t), 0)  # noqa: E731
+    state, tokens = own(x["x0"]), x["tokens"].to(of)
+    for l in range(len(x["o"])):  # noqa: E741
+        o, w1, b1, w2, b2, gain, bias = (x[k][l].to(of) for k in ("o", "w1", "b1", "w2", "b2", "norm_gain", "norm_bias"))
+        n = F.layer_norm(state, state.shape[-1:], gain, bias)
+        mixed = attend(split(n, x["wq"][l]), split(tokens, x["wk"][l]), split(tokens, x["wv"][l]))
+        state = state + F.linear(mixed.transpose(1, 2).flatten(2), x["wo"][l].to(of), o)
+        n = F.layer_norm(state, state.shape[-1:])
+        state = state + F.linear(F.softplus(F.linear(n, w1, b1)), w2, b2)
+    delta = F.linear(state, x["out"].to(of), x["c"].to(of))
+    attributes = kernels.reference.decode(own(x["f"]) + delta, _phi(x), x["prior"])
+    return (*attributes, delta) if torch.is_grad_enabled() else attributes
+
+
+def _sdpa(x) -> tuple[Tensor, ...]:
+    return _unfolded(x, F.scaled_dot_product_attention)
+
+
+@functools.cache
+def _compiled_flex() -> Callable:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(functools.partial(_unfolded, attend=flex_attention), dynamic=False)
+
+
+def _flex(x) -> tuple[Tensor, ...]:
+    """FlexAttention writes the product out in memory unless it is compiled."""
+    return _compiled_flex()(x)
+
+
 def case(name: str) -> Case:
     return next(c for c in CASES if c.name == name)
 
@@ -281,6 +356,10 @@ CASES = [
     Case("local_fusion", _local_fusion, _call_local_fusion,
          ("basis", "gain", "bias", "f", "w1", "w2", "b2", "u1", "c1", "u2", "c2", "prior"),
          _PHI_FLOPS + 4 * FEATURES * HIDDEN),
+    Case("cross_attention", _cross_attention, _call_cross_attention,
+         ("x0", "keys", "score", "values", "f", *Layers._fields, "u1", "c1", "u2", "c2", "prior"),
+         _PHI_FLOPS + 2 * (4 * 3 * 32 * FEATURES + 4 * FEATURES * HIDDEN) + 2 * FEATURES**2, _cross_attention_bytes,
+         others={"sdpa": _sdpa, "flex": _flex}),
     Case("flame_skinning", _flame_skinning, _call_flame_skinning, ("expression", "pose", "template", "joints"),
          2 * 3 * (100 + CORRECTIVES) + _SKIN_FLOPS, _flame_skinning_bytes, per_gaussian=False, **_FLAME),
     Case("flame_skinning_shape", _flame_skinning_shape, _call_flame_skinning,

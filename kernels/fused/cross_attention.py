@@ -4,7 +4,7 @@ A tile of Gaussians stays in registers from x0 to its attributes: a Gaussian cos
 out) whatever the layers, heads and tokens; nothing of size N·T or N·H is ever in memory. Types, pieces of widths and
 persistent programs are those of local fusion. Keys, values and the layers' weights are small and come from the cache for every
 tile; Φ and the last projection stay. LN(x) is made log2 e larger, so that softmax and softplus are powers of two; what
-softplus then lacks, ln 2, comes after its product. More tokens than CHUNK pass in chunks (online softmax).
+softplus then lacks, ln 2, comes after its product. More tokens than ALONE pass in chunks (online softmax).
 """
 
 from __future__ import annotations
@@ -14,15 +14,19 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.fused.local_fusion import per_identity, precision, shared, widths
+from kernels.fused.local_fusion import parts, per_identity, precision, shared, widths
 from kernels.fused.softplus_net import LN2, LOG2E, activation, place, softplus, tile, vector, weight
 from kernels.reference import RAW, Attributes, Layers, Phi
 
-LAUNCH = {"num_warps": 4, "num_stages": 1, "maxnreg": 168}
+LAUNCH = {
+    torch.float32: {"num_warps": 4, "num_stages": 1},
+    torch.float16: {"num_warps": 4, "num_stages": 1, "maxnreg": 168},
+}
+RESIDENT = {torch.float32: 2, torch.float16: 3}
+"""Programs per processor that these settings leave registers for; by storage, 16 bits are all the same."""
 TILE = 64
-CHUNK = 64
-RESIDENT = 3
-"""Programs per processor that these settings leave registers for."""
+ALONE, CHUNK = 64, 32
+"""Tokens that pass at once, and at a time where there are more."""
 EPS = tl.constexpr(1e-5)
 
 
@@ -36,57 +40,92 @@ def _normalised(xa, xb, D: tl.constexpr, DOT: tl.constexpr):
 
 
 @triton.jit
-def _logits(na, nb, keys, score, t, d1, d2, KT, ST, T: tl.constexpr, P: tl.constexpr):
-    """Tokens `t` of a head: scores in units of log2, −∞ behind the last token."""
-    there = (t < T)[None, :]
-    at = keys + t[None, :] * KT
-    s = tl.dot(na, tl.load(at + d1[:, None], mask=there, other=0.0), input_precision=P)
-    s = tl.dot(nb, tl.load(at + d2[:, None], mask=there, other=0.0), s, input_precision=P)
-    return s + (tl.load(score + t * ST, mask=t < T, other=float("-inf")) * LOG2E)[None, :]
+def _operand(x, rows, cols, step_r, step_c, there):
+    return tl.load(x + rows[:, None] * step_r + cols[None, :] * step_c, mask=there, other=0.0)
 
 
 @triton.jit
-def _values(p, a, b, values, t, d1, d2, KT, T: tl.constexpr, P: tl.constexpr):
-    """a, b + p · values of tokens `t`, in both pieces."""
-    there = (t < T)[:, None]
-    at = values + t[:, None] * KT
-    a = tl.dot(p, tl.load(at + d1[None, :], mask=there, other=0.0), a, input_precision=P)
-    return a, tl.dot(p, tl.load(at + d2[None, :], mask=there, other=0.0), b, input_precision=P)
+def _tokens(keys, values, t, d1, d2, KT, T: tl.constexpr):
+    """Keys [D, tokens] and values [tokens, D] of a head, each in two pieces; zeros behind the last token."""
+    row, column = (t < T)[None, :], (t < T)[:, None]
+    return (
+        _operand(keys, d1, t, 1, KT, row), _operand(keys, d2, t, 1, KT, row),
+        _operand(values, t, d1, KT, 1, column), _operand(values, t, d2, KT, 1, column),
+    )  # fmt: skip
 
 
 @triton.jit
-def _head(
-    na, nb, xa, xb, keys, score, values, d1, d2, KT, ST, T: tl.constexpr, CHUNK: tl.constexpr, DOT: tl.constexpr,
+def _network(w, v, d1, d2, h1, h2, D: tl.constexpr, H: tl.constexpr):
+    """W1 as [D, H] and W2 as [H, D], each in four pieces."""
+    a, b = (h1 < H)[None, :], (h2 < H)[None, :]
+    return (
+        _operand(w, d1, h1, 1, D, a), _operand(w, d1, h2, 1, D, b), _operand(w, d2, h1, 1, D, a), _operand(w, d2, h2, 1, D, b),
+        _operand(v, h1, d1, 1, H, (h1 < H)[:, None]), _operand(v, h1, d2, 1, H, (h1 < H)[:, None]),
+        _operand(v, h2, d1, 1, H, (h2 < H)[:, None]), _operand(v, h2, d2, 1, H, (h2 < H)[:, None]),
+    )  # fmt: skip
+
+
+@triton.jit
+def _two(xa, xb, wa, wb, P: tl.constexpr):
+    """Both pieces of x times those of w."""
+    return tl.dot(xb, wb, tl.dot(xa, wa, input_precision=P), input_precision=P)
+
+
+@triton.jit
+def _logits(na, nb, pieces, score, t, ST, T: tl.constexpr, P: tl.constexpr):
+    """In units of log2, −∞ behind the last token."""
+    return _two(na, nb, pieces[0], pieces[1], P) + (tl.load(score + t * ST, mask=t < T, other=float("-inf")) * LOG2E)[None, :]
+
+
+@triton.jit
+def _head(na, nb, xa, xb, pieces, score, ST, T: tl.constexpr, CHUNK: tl.constexpr, DOT: tl.constexpr, P: tl.constexpr):
+    """x + softmax(n · keys + score) values, where all tokens are one chunk."""
+    s = _logits(na, nb, pieces, score, tl.arange(0, CHUNK), ST, T, P)
+    p = tl.exp2(s - tl.max(s, 1)[:, None])
+    p = (p * (1 / tl.sum(p, 1))[:, None]).to(DOT)
+    return tl.dot(p, pieces[2], xa, input_precision=P), tl.dot(p, pieces[3], xb, input_precision=P)
+
+
+@triton.jit
+def _long_head(
+    na, nb, xa, xb, keys, values, score, d1, d2, KT, ST, T: tl.constexpr, CHUNK: tl.constexpr, DOT: tl.constexpr,
     P: tl.constexpr,
 ):  # fmt: skip
-    """x + softmax(n · keys + score) values."""
-    t = tl.arange(0, CHUNK)
-    if T <= CHUNK:
-        s = _logits(na, nb, keys, score, t, d1, d2, KT, ST, T, P)
-        p = tl.exp2(s - tl.max(s, 1)[:, None])
-        p *= (1 / tl.sum(p, 1))[:, None]
-        xa, xb = _values(p.to(DOT), xa, xb, values, t, d1, d2, KT, T, P)
-    else:
-        top = tl.full([xa.shape[0]], float("-inf"), tl.float32)
-        total = tl.zeros([xa.shape[0]], tl.float32)
-        a, b = tl.zeros_like(xa), tl.zeros_like(xb)
-        for first in range(0, T, CHUNK):
-            s = _logits(na, nb, keys, score, first + t, d1, d2, KT, ST, T, P)
-            higher = tl.maximum(top, tl.max(s, 1))
-            fade, top = tl.exp2(top - higher), higher
-            p = tl.exp2(s - top[:, None])
-            total = total * fade + tl.sum(p, 1)
-            a, b = _values(
-                p.to(DOT), a * fade[:, None], b * fade[:, None], values, first + t, d1, d2, KT, T, P
-            )
-        xa += a / total[:, None]
-        xb += b / total[:, None]
+    """The same, chunk by chunk."""
+    top = tl.full([xa.shape[0]], float("-inf"), tl.float32)
+    total = tl.zeros([xa.shape[0]], tl.float32)
+    a, b = tl.zeros_like(xa), tl.zeros_like(xb)
+    for first in range(0, T, CHUNK):
+        t = first + tl.arange(0, CHUNK)
+        pieces = _tokens(keys, values, t, d1, d2, KT, T)
+        s = _logits(na, nb, pieces, score, t, ST, T, P)
+        higher = tl.maximum(top, tl.max(s, 1))
+        fade, top = tl.exp2(top - higher), higher
+        p = tl.exp2(s - top[:, None])
+        total = total * fade + tl.sum(p, 1)
+        p = p.to(DOT)
+        a = tl.dot(p, pieces[2], a * fade[:, None], input_precision=P)
+        b = tl.dot(p, pieces[3], b * fade[:, None], input_precision=P)
+    return xa + a / total[:, None], xb + b / total[:, None]
+
+
+@triton.jit
+def _layer_network(
+    xa, xb, pieces, b1, b2, d1, d2, h1, h2, D: tl.constexpr, H: tl.constexpr, DOT: tl.constexpr, HALF: tl.constexpr,
+    ASM: tl.constexpr, P: tl.constexpr,
+):  # fmt: skip
+    """x + w2 softplus(w1 LN(x) + b1) + b2."""
+    na, nb = _normalised(xa, xb, D, DOT)
+    sa = softplus(_two(na, nb, pieces[0], pieces[2], P), vector(b1, h1, H, LOG2E), HALF, ASM)
+    sb = softplus(_two(na, nb, pieces[1], pieces[3], P), vector(b1, h2, H, LOG2E), HALF, ASM)
+    xa += _two(sa, sb, pieces[4], pieces[6], P) * LN2 + vector(b2, d1, D, 1.0)[None, :]
+    xb += _two(sa, sb, pieces[5], pieces[7], P) * LN2 + vector(b2, d2, D, 1.0)[None, :]
     return xa, xb
 
 
 @triton.jit
-def _keep(states, index, xa, xb, frame, rows, there, d1, d2, N, FRAMES, D: tl.constexpr):
-    to = states + ((index * FRAMES + frame).to(tl.int64) * N + rows)[:, None] * D
+def _keep(states, index, xa, xb, frame, rows, there, d1, d2, N, D: tl.constexpr):
+    to = states + ((index * tl.num_programs(0) + frame).to(tl.int64) * N + rows)[:, None] * D
     tl.store(to + d1[None, :], xa, mask=there[:, None])
     tl.store(to + d2[None, :], xb, mask=there[:, None])
 
@@ -94,7 +133,7 @@ def _keep(states, index, xa, xb, frame, rows, there, d1, d2, N, FRAMES, D: tl.co
 @triton.jit
 def _forward(
     x0, keys, score, values, f, o, w1, b1, w2, b2, out_w, out_c, u1, c1, u2, c2, prior, out, states, delta,
-    N, FRAMES, PER, PRIOR_STEP, L, KF, KL, KA, KT, SF, SL, SA, ST,
+    N, PER, PRIOR_STEP, KF, KL, KA, KT, SF, SL, SA, ST, L,
     A: tl.constexpr, T: tl.constexpr, CHUNK: tl.constexpr,
     H: tl.constexpr, H1: tl.constexpr, H2: tl.constexpr, D: tl.constexpr, D1: tl.constexpr, D2: tl.constexpr,
     G: tl.constexpr, G1: tl.constexpr, G2: tl.constexpr,
@@ -111,48 +150,40 @@ def _forward(
     q1, q2 = weight(u2, col, g1, 14, G, LN2, DOT), weight(u2, col, g2, 14, G, LN2, DOT)
     slope, height, offset, shift, linear = activation(col)
     shift += vector(c2, col, 14, 1.0)
-    first, step = place(col, FRAMES * N)
+    first, step = place(col, tl.num_programs(0) * N)
+    frame, part, parts = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
+    keys += frame.to(tl.int64) * KF
+    values += frame.to(tl.int64) * KF
+    score += frame.to(tl.int64) * SF
 
-    for job in range(tl.program_id(0), tl.cdiv(N, TILE) * FRAMES, tl.num_programs(0)):
-        frame = job % FRAMES  # frames of an identity follow each other: its tile stays in the cache
-        rows = job // FRAMES * TILE + tl.arange(0, TILE)
+    for job in range(part, tl.cdiv(N, TILE), parts):
+        rows = job * TILE + tl.arange(0, TILE)
         there = rows < N
         known = tl.minimum(rows, N - 1)
         own = (frame // PER).to(tl.int64) * N + known
         xa, xb = tile(x0, own, d1, there, D, True).to(tl.float32), tile(x0, own, d2, there, D, True).to(tl.float32)
         for l in range(L):  # noqa: E741
             na, nb = _normalised(xa, xb, D, DOT)
-            xa += vector(o + l * D, d1, D, 1.0)[None, :]
-            xb += vector(o + l * D, d2, D, 1.0)[None, :]
-            k, s = frame.to(tl.int64) * KF + l * KL, score + frame.to(tl.int64) * SF + l * SL
+            xa, xb = xa + vector(o + l * D, d1, D, 1.0)[None, :], xb + vector(o + l * D, d2, D, 1.0)[None, :]
             for a in tl.static_range(A):
-                xa, xb = _head(
-                    na, nb, xa, xb, keys + k + a * KA, s + a * SA, values + k + a * KA, d1, d2, KT, ST, T, CHUNK, DOT, P
-                )
+                k, v, s = keys + l * KL + a * KA, values + l * KL + a * KA, score + l * SL + a * SA
+                if T <= CHUNK:
+                    pieces = _tokens(k, v, tl.arange(0, CHUNK), d1, d2, KT, T)
+                    xa, xb = _head(na, nb, xa, xb, pieces, s, ST, T, CHUNK, DOT, P)
+                else:
+                    xa, xb = _long_head(na, nb, xa, xb, k, v, s, d1, d2, KT, ST, T, CHUNK, DOT, P)
             if EMIT:
-                _keep(states, 2 * l, xa, xb, frame, rows, there, d1, d2, N, FRAMES, D)
-            na, nb = _normalised(xa, xb, D, DOT)
-            w, v = w1 + l * H * D, w2 + l * H * D
-            sa = tl.dot(na, weight(w, h1, d1, H, D, 1.0, DOT), input_precision=P)
-            sa = tl.dot(nb, weight(w, h1, d2, H, D, 1.0, DOT), sa, input_precision=P)
-            sa = softplus(sa, vector(b1 + l * H, h1, H, LOG2E), HALF, ASM)
-            sb = tl.dot(na, weight(w, h2, d1, H, D, 1.0, DOT), input_precision=P)
-            sb = tl.dot(nb, weight(w, h2, d2, H, D, 1.0, DOT), sb, input_precision=P)
-            sb = softplus(sb, vector(b1 + l * H, h2, H, LOG2E), HALF, ASM)
-            ya = tl.dot(sa, weight(v, d1, h1, D, H, 1.0, DOT), input_precision=P)
-            ya = tl.dot(sb, weight(v, d1, h2, D, H, 1.0, DOT), ya, input_precision=P)
-            yb = tl.dot(sa, weight(v, d2, h1, D, H, 1.0, DOT), input_precision=P)
-            yb = tl.dot(sb, weight(v, d2, h2, D, H, 1.0, DOT), yb, input_precision=P)
-            xa += ya * LN2 + vector(b2 + l * D, d1, D, 1.0)[None, :]
-            xb += yb * LN2 + vector(b2 + l * D, d2, D, 1.0)[None, :]
+                _keep(states, 2 * l, xa, xb, frame, rows, there, d1, d2, N, D)
+            pieces = _network(w1 + l * H * D, w2 + l * H * D, d1, d2, h1, h2, D, H)
+            xa, xb = _layer_network(xa, xb, pieces, b1 + l * H, b2 + l * D, d1, d2, h1, h2, D, H, DOT, HALF, ASM, P)
             if EMIT:
-                _keep(states, 2 * l + 1, xa, xb, frame, rows, there, d1, d2, N, FRAMES, D)
+                _keep(states, 2 * l + 1, xa, xb, frame, rows, there, d1, d2, N, D)
 
         xa, xb = xa.to(DOT), xb.to(DOT)
         za = tl.dot(xb, o21, tl.dot(xa, o11, input_precision=P), input_precision=P) + vector(out_c, d1, D, 1.0)[None, :]
         zb = tl.dot(xb, o22, tl.dot(xa, o12, input_precision=P), input_precision=P) + vector(out_c, d2, D, 1.0)[None, :]
         if EMIT:
-            _keep(delta, 0, za, zb, frame, rows, there, d1, d2, N, FRAMES, D)
+            _keep(delta, 0, za, zb, frame, rows, there, d1, d2, N, D)
         za = (za + tile(f, own, d1, there, D, True).to(tl.float32)).to(DOT)
         zb = (zb + tile(f, own, d2, there, D, True).to(tl.float32)).to(DOT)
         sa = tl.dot(zb, p21, tl.dot(za, p11, input_precision=P), input_precision=P)
@@ -169,14 +200,7 @@ def _forward(
 
 
 def chunk(tokens: int) -> int:
-    """Tokens that pass at a time."""
-    return min(CHUNK, max(16, triton.next_power_of_2(tokens)))
-
-
-def programs(device: torch.device, per_processor: int) -> int:
-    """As many as the processors hold at once."""
-    cuda = device.type == "cuda"
-    return per_processor * torch.cuda.get_device_properties(device).multi_processor_count if cuda else 3
+    return max(16, triton.next_power_of_2(tokens)) if tokens <= ALONE else CHUNK
 
 
 def operands(stored: torch.dtype, *tensors: Tensor) -> list[Tensor]:
@@ -205,11 +229,11 @@ def run(x0, keys, score, values, f, layers: Layers, phi: Phi, prior, emit: bool)
     keys, values = aligned(*operands(f.dtype, keys, values))
     w1, w2 = operands(f.dtype, layers.w1, layers.w2)
     weights = (t.contiguous() for t in (*layers._replace(w1=w1, w2=w2), *phi))
-    grid = (min(triton.cdiv(n, TILE) * frames, programs(f.device, RESIDENT)),)
-    _forward[grid](
+    stored = torch.float32 if f.dtype == torch.float32 else torch.float16
+    _forward[frames, parts(n, frames, TILE, RESIDENT[stored], f.device)](
         x0.contiguous(), keys, score, values, f.contiguous(), *weights, prior, out, states, delta,
-        n, frames, frames // people, 0 if len(prior) == 1 else n * RAW, L, *keys.stride()[:4], *score.stride(),
-        A=A, T=T, CHUNK=chunk(T), **sizes, EMIT=emit, TILE=TILE, **precision(f.dtype, f.device), **LAUNCH,
+        n, frames // people, 0 if len(prior) == 1 else n * RAW, *keys.stride()[:4], *score.stride(), L,
+        A=A, T=T, CHUNK=chunk(T), **sizes, EMIT=emit, TILE=TILE, **precision(f.dtype, f.device), **LAUNCH[stored],
     )  # fmt: skip
     quats, means, scales, colors, opacities = out.split([frames * n * k for k in (4, 3, 3, 3, 1)])
     rows = lambda t: t.view(frames, n, -1)  # noqa: E731

@@ -17,14 +17,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.fused.cross_attention import aligned, chunk, programs
-from kernels.fused.local_fusion import per_identity, precision
+from kernels.fused.cross_attention import aligned
+from kernels.fused.local_fusion import parts, per_identity, precision
 from kernels.fused.local_fusion_backward import back_through_psi
 from kernels.fused.softplus_net import LOG2E
 from kernels.reference import Layers
 
 LAUNCH = {"num_warps": 4, "num_stages": 2}
 TILE = 64
+CHUNK = {torch.float32: 32, torch.float16: 64}
+"""Tokens at a time, by storage; 16 bits are all the same."""
 RESIDENT = 4
 EPS = 1e-5
 
@@ -135,20 +137,20 @@ def _columns(
 def back_through_attention(n, d_x, keys, score, values):
     """One layer. n [B,N,D], d_x [F,N,D], keys [F,A,T,D] … → gradients of n per frame, keys, score and values."""
     (frames, A, T, D), (people, count, _) = keys.shape, n.shape
-    cuts, device = triton.cdiv(T, chunk(T)), n.device
+    chunk = min(CHUNK[torch.float32 if n.dtype == torch.float32 else torch.float16], max(16, triton.next_power_of_2(T)))
+    cuts, device = triton.cdiv(T, chunk), n.device
     keys, values = aligned(keys.to(n.dtype), values.to(n.dtype))
     d_n = torch.empty(frames, count, D, device=device, dtype=n.dtype)
     ends, means = torch.empty(frames, A, count, device=device), torch.empty(frames, A, count, device=device)
-    tiles = triton.cdiv(count, TILE)
-    parts = max(1, min(tiles, programs(device, RESIDENT) // (frames * A * cuts)))
-    sums = torch.empty(frames, parts, A, T, 2 * D + 1, device=device)
+    pieces = parts(count, frames * A * cuts, TILE, RESIDENT, device)
+    sums = torch.empty(frames, pieces, A, T, 2 * D + 1, device=device)
     strides = (*keys.stride()[:3], *score.stride())
-    how = {"A": A, "T": T, "CHUNK": chunk(T), "D": D, "D0": max(16, triton.next_power_of_2(D)), "TILE": TILE,
+    how = {"A": A, "T": T, "CHUNK": chunk, "D": D, "D0": max(16, triton.next_power_of_2(D)), "TILE": TILE,
            "P": precision(n.dtype, device)["P"], **LAUNCH}  # fmt: skip
-    _rows[(tiles, frames)](
+    _rows[(triton.cdiv(count, TILE), frames)](
         n, d_x, keys, values, score, d_n, ends, means, count, frames // people, *strides, **how
     )
-    _columns[(cuts, parts, frames * A)](
+    _columns[(cuts, pieces, frames * A)](
         n, d_x, keys, values, score, ends, means, sums, count, frames // people, *strides, **how
     )
     d_keys, d_values, d_score = sums.sum(1).split([D, D, 1], -1)
