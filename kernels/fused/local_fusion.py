@@ -154,14 +154,18 @@ class _LocalFusion(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *d_out):
-        from kernels.fused.local_fusion_backward import back_through_phi, back_through_psi
+        from kernels.fused.local_fusion_backward import back_through_both, back_through_phi
 
         basis, gain, bias, w1, w2, u1, c1, u2, c2, z, *attributes = ctx.saved_tensors
         people, priors = ctx.people
-        d_z, d_prior, *d_phi = back_through_phi(z, Phi(u1, c1, u2, c2), attributes, d_out[:5], ctx.needs_input_grad[11])
-        d_psi = (None,) * 6
-        if basis is not None:
-            d_psi = back_through_psi(basis, gain, bias, w1, w2, d_z, d_out[5])
+        given = z, Phi(u1, c1, u2, c2), attributes, d_out[:5]
+        if basis is None:
+            d_z, d_prior, *d_phi = back_through_phi(*given, ctx.needs_input_grad[11])
+            d_psi = (None,) * 6
+        else:
+            d_z, d_prior, d_phi, d_psi = back_through_both(
+                basis, gain, bias, w1, w2, *given, d_out[5], ctx.needs_input_grad[11]
+            )
         d_basis, d_gain, d_bias, *d_weights = d_psi
         if d_prior is not None:
             d_prior = per_identity(d_prior, priors)

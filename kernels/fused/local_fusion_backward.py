@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.fused.local_fusion import parts, per_identity, precision
-from kernels.fused.softplus_net import LN2, LOG2E, activation, softplus, vector
+from kernels.fused.softplus_net import LN2, LOG2E, activation, softplus_slope, vector
 from kernels.reference import RAW, Attributes, Phi
 
 LAUNCH = {torch.float32: {"num_warps": 8, "num_stages": 1}, torch.float16: {"num_warps": 8, "num_stages": 3}}
@@ -35,9 +35,9 @@ def _weight(w, h, i, H: tl.constexpr, I: tl.constexpr, step_h: tl.constexpr, ste
 
 @triton.jit
 def _up(w, x, bias, HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr):
-    """The hidden layer [H, TILE], log2(1 + 2^y), and its slope 1 − 2^−that."""
-    h = softplus(tl.dot(w, tl.trans(x), input_precision=P), bias, HALF, ASM, 1)
-    return h.to(x.dtype), 1 - tl.exp2(-h.to(tl.float32))
+    """The hidden layer [H, TILE], log2(1 + 2^y), and its slope."""
+    h, r = softplus_slope(tl.dot(w, tl.trans(x), input_precision=P), bias, HALF, ASM, 1)
+    return h.to(x.dtype), r
 
 
 @triton.jit
@@ -154,53 +154,107 @@ def _psi(
     _sums(sums + (frame.to(tl.int64) * parts + part) * SUMS, h0, m0, d0, a, total, b, H, M, D)
 
 
-def _launch(kernel, n: int, frames: int, like: Tensor, size: int, *args, **widths) -> Tensor:
-    """Runs `kernel` over tiles and frames; → its sums [frames, parts, size]."""
-    stored = torch.float32 if like.dtype == torch.float32 else torch.float16
-    grid = frames, parts(n, frames, TILE[stored], RESIDENT[stored], like.device)
-    sums = torch.empty(*grid, size, device=like.device)
-    kernel[grid](
-        *args, sums, n, **widths, SUMS=size, TILE=TILE[stored], **precision(like.dtype, like.device), **LAUNCH[stored]
-    )
-    return sums
+class Sums:
+    """Buffers in which programs leave their sums, [frames, parts, size] for each of `sizes`: one for all launches."""
+
+    def __init__(self, like: Tensor, frames: int, n: int, *sizes: int):
+        self.stored = torch.float32 if like.dtype == torch.float32 else torch.float16
+        self.like, self.n, self.grid = like, n, (frames, parts(n, frames, TILE[self.stored], RESIDENT[self.stored], like.device))
+        self.sizes = [-(-size // 4) * 4 for size in sizes]
+        self.buffers = torch.empty(*self.grid, sum(self.sizes), device=like.device)
+
+    def run(self, kernel, k: int, *args, **widths) -> None:
+        kernel[self.grid](
+            *args, self.buffers.split(self.sizes, 2)[k], self.n, **widths, SUMS=sum(self.sizes), TILE=TILE[self.stored],
+            **precision(self.like.dtype, self.like.device), **LAUNCH[self.stored],
+        )  # fmt: skip
+
+    def totals(self) -> list[Tensor]:
+        """Per frame, [frames, size] each."""
+        return list(self.buffers.sum(1).split(self.sizes, 1))
+
+
+def _split(total: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
+    return total[..., : sum(sizes)].split(sizes, -1)
+
+
+def _over_frames(total: Tensor) -> Tensor:
+    return total[0] if len(total) == 1 else total.sum(0)
 
 
 def _wide(width: int, room: int = 0) -> int:
     return max(16, triton.next_power_of_2(width + room))
 
 
-def back_through_phi(z: Tensor, phi: Phi, attributes, d_out, want_prior: bool):
-    """z: Φ's input per frame. → gradients of z, of the prior per frame (or None), and of Φ's four weights."""
+def _phi_sizes(phi: Phi) -> list[int]:
+    G, D = phi.w1.shape
+    return [G * D, G, G * RAW, RAW]
+
+
+def _psi_sizes(w1: Tensor, w2: Tensor) -> list[int]:
+    (H, M), D = w1.shape, len(w2)
+    return [H * M, H, H * D, D]
+
+
+def _run_phi(sums: Sums, k: int, z, phi: Phi, attributes, d_out, want_prior: bool) -> tuple[Tensor, Tensor | None]:
+    """→ gradients of z and of the prior per frame."""
     frames, n, D = z.shape
-    G = len(phi.b1)
     d_out = [torch.zeros_like(t) if d is None else d.contiguous() for d, t in zip(d_out, Attributes(*attributes), strict=True)]
     d_z, d_prior = torch.empty_like(z), torch.empty(frames, n, RAW, device=z.device) if want_prior else None
-    sizes = [G * D, G, G * RAW, RAW]
-    sums = _launch(
-        _phi, n, frames, z, sum(sizes), z, phi.w1.contiguous(), phi.b1.contiguous(), phi.w2.contiguous(),
-        *attributes, *d_out, d_z, d_prior, D=D, D0=_wide(D), G=G, G0=_wide(G, 1), PRIOR=want_prior,
+    sums.run(
+        _phi, k, z, phi.w1.contiguous(), phi.b1.contiguous(), phi.w2.contiguous(), *attributes, *d_out, d_z, d_prior,
+        D=D, D0=_wide(D), G=len(phi.b1), G0=_wide(len(phi.b1), 1), PRIOR=want_prior,
     )  # fmt: skip
-    u1, c1, u2, c2 = sums.sum((0, 1)).split(sizes)
-    weights = (u1.view(G, D), c1, u2.view(G, RAW).T, c2)
-    return d_z, d_prior, *(d.to(w.dtype) for d, w in zip(weights, phi, strict=True))
+    return d_z, d_prior
+
+
+def _of_phi(total: Tensor, phi: Phi) -> tuple[Tensor, ...]:
+    G, D = phi.w1.shape
+    u1, c1, u2, c2 = _split(_over_frames(total), _phi_sizes(phi))
+    return tuple(d.to(w.dtype) for d, w in zip((u1.view(G, D), c1, u2.view(G, RAW).T, c2), phi, strict=True))
+
+
+def _run_psi(sums: Sums, k: int, basis, gain, bias, w1, w2, d_delta, d_more) -> Tensor:
+    """→ gradient of the basis, per frame."""
+    frames, (people, n, M), (D, H) = len(gain), basis.shape, w2.shape
+    d_basis = torch.empty(frames, n, M, device=basis.device, dtype=basis.dtype)
+    inputs = (t if t is None else t.contiguous() for t in (basis, gain, bias, w1, w2, d_delta, d_more))
+    sums.run(
+        _psi, k, *inputs, d_basis, PER=frames // people, M=M, M0=_wide(M), H=H, H0=_wide(H, 1), D=D, D0=_wide(D),
+        MORE=d_more is not None,
+    )  # fmt: skip
+    return d_basis
+
+
+def _of_psi(total: Tensor, gain, bias, w1, w2) -> tuple[Tensor, ...]:
+    """→ gradients of gain, bias, w1, w2 and b2."""
+    (H, M), D, sizes = w1.shape, len(w2), _psi_sizes(w1, w2)
+    C, d_bias = _split(total, sizes[:2])
+    d_w2, d_b2 = _split(_over_frames(total[:, sum(sizes[:2]) :]), sizes[2:])
+    C = C.view(-1, H, M)
+    d = (C * w1).sum(1), d_bias, _over_frames(C * gain[:, None]), d_w2.view(H, D).T, d_b2
+    return tuple(g.to(t.dtype) for g, t in zip(d, (gain, bias, w1, w2, w2), strict=True))
+
+
+def back_through_phi(z: Tensor, phi: Phi, attributes, d_out, want_prior: bool):
+    """z: Φ's input per frame. → gradients of z, of the prior per frame (or None), and of Φ's four weights."""
+    sums = Sums(z, len(z), z.shape[1], sum(_phi_sizes(phi)))
+    d_z, d_prior = _run_phi(sums, 0, z, phi, attributes, d_out, want_prior)
+    return d_z, d_prior, *_of_phi(*sums.totals(), phi)
 
 
 def back_through_psi(basis, gain, bias, w1, w2, d_delta, d_more):
     """→ gradients of basis, gain, bias, w1, w2 and b2. d_delta + d_more (or None): gradient of δf per frame."""
-    frames, (people, n, M), (D, H) = len(gain), basis.shape, w2.shape
-    d_basis = torch.empty(frames, n, M, device=basis.device, dtype=basis.dtype)
-    inputs = (t if t is None else t.contiguous() for t in (basis, gain, bias, w1, w2, d_delta, d_more))
-    frame, shared = [H * M, H], [H * D, D]
-    sums = _launch(
-        _psi, n, frames, basis, sum(frame + shared), *inputs, d_basis, PER=frames // people, M=M, M0=_wide(M), H=H,
-        H0=_wide(H, 1), D=D, D0=_wide(D), MORE=d_more is not None,
-    )  # fmt: skip
-    C, d_bias = sums[..., : sum(frame)].sum(1).split(frame, 1)
-    d_w2, d_b2 = sums[..., sum(frame) :].sum((0, 1)).split(shared)
-    C = C.view(frames, H, M)
-    d_w1, d_gain = torch.einsum("fhm,fm->hm", C, gain.float()), torch.einsum("fhm,hm->fm", C, w1.float())
-    like = lambda d, t: d.to(t.dtype)  # noqa: E731
-    return (
-        per_identity(d_basis, people), like(d_gain, gain), like(d_bias, bias), like(d_w1, w1),
-        like(d_w2.view(H, D).T, w2), like(d_b2, w2),
-    )  # fmt: skip
+    sums = Sums(basis, len(gain), basis.shape[1], sum(_psi_sizes(w1, w2)))
+    d_basis = _run_psi(sums, 0, basis, gain, bias, w1, w2, d_delta, d_more)
+    return per_identity(d_basis, len(basis)), *_of_psi(*sums.totals(), gain, bias, w1, w2)
+
+
+def back_through_both(basis, gain, bias, w1, w2, z, phi: Phi, attributes, d_out, d_delta, want_prior: bool):
+    """Φ, then Ψ: → gradients of z, of the prior per frame (or None), of Φ's weights; and of Ψ's, as above."""
+    sums = Sums(z, len(z), z.shape[1], sum(_phi_sizes(phi)), sum(_psi_sizes(w1, w2)))
+    d_z, d_prior = _run_phi(sums, 0, z, phi, attributes, d_out, want_prior)
+    d_basis = _run_psi(sums, 1, basis, gain, bias, w1, w2, d_z, d_delta)
+    of_phi, of_psi = sums.totals()
+    d_psi = per_identity(d_basis, len(basis)), *_of_psi(of_psi, gain, bias, w1, w2)
+    return d_z, d_prior, _of_phi(of_phi, phi), d_psi
