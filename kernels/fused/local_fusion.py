@@ -24,12 +24,12 @@ RESIDENT = 3
 
 @triton.jit
 def _forward(
-    basis, gain, bias, f, w1, w2, b2, u1, c1, u2, c2, prior, out, delta, z, N, PER, PRIOR_STEP,
+    basis, gain, bias, f, w1, w2, b2, u1, c1, u2, c2, prior, out, delta, N, PER, PRIOR_STEP,
     M: tl.constexpr, M1: tl.constexpr, M2: tl.constexpr, H: tl.constexpr, H1: tl.constexpr, H2: tl.constexpr,
     D: tl.constexpr, D1: tl.constexpr, D2: tl.constexpr, G: tl.constexpr, G1: tl.constexpr, G2: tl.constexpr,
     PSI: tl.constexpr, EMIT: tl.constexpr, TILE: tl.constexpr, HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
-    """PSI: with Ψ before Φ. EMIT: δf and z = f + δf, which the backward pass wants, are written. P: precision of the products."""
+    """PSI: with Ψ before Φ. EMIT: δf is written. P: precision of the products."""
     DOT: tl.constexpr = tl.float16 if HALF else tl.float32
     d1, d2, g1, g2, col = (
         tl.arange(0, D1),
@@ -80,10 +80,6 @@ def _forward(
                 tl.store(to + d2[None, :], db, mask=there[:, None] & (d2 < D)[None, :])
             za += da
             zb += db
-            if EMIT:
-                to = z + (frame.to(tl.int64) * N + rows)[:, None] * D
-                tl.store(to + d1[None, :], za, mask=there[:, None] & (d1 < D)[None, :])
-                tl.store(to + d2[None, :], zb, mask=there[:, None] & (d2 < D)[None, :])
         za, zb = za.to(DOT), zb.to(DOT)
         sa = softplus(tl.dot(zb, p21, tl.dot(za, p11, input_precision=P), input_precision=P), ca, HALF, ASM)
         sb = softplus(tl.dot(zb, p22, tl.dot(za, p12, input_precision=P), input_precision=P), cb, HALF, ASM)
@@ -125,40 +121,38 @@ def shared(prior: Tensor) -> Tensor:
     return prior.contiguous() if prior.stride(0) else prior[:1].contiguous()
 
 
-def run(basis, gain, bias, f, psi: Psi | None, phi: Phi, prior, emit: bool) -> tuple[Attributes, Tensor | None, Tensor]:
-    """→ the Gaussians and, where `emit` says so, δf; last what Φ read."""
+def run(basis, gain, bias, f, psi: Psi | None, phi: Phi, prior, emit: bool) -> tuple[Attributes, Tensor | None]:
     frames, (people, n, D) = len(f) if psi is None else len(gain), f.shape
     prior = shared(prior)
     out = torch.empty(frames * n * RAW, device=f.device)
-    delta, z = (torch.empty(frames, n, D, device=f.device, dtype=f.dtype) if emit else None for _ in range(2))
+    delta = torch.empty(frames, n, D, device=f.device, dtype=f.dtype) if emit else None
     H, M = (96, 48) if psi is None else psi.w1.shape
     inputs = (t if t is None else t.contiguous() for t in (basis, gain, bias, f, *(psi or (None,) * 3), *phi))
     _forward[frames, parts(n, frames, TILE, RESIDENT, f.device)](
-        *inputs, prior, out, delta, z, n, frames // people, 0 if len(prior) == 1 else n * RAW,
+        *inputs, prior, out, delta, n, frames // people, 0 if len(prior) == 1 else n * RAW,
         **widths(M=M, H=H, D=D, G=len(phi.b1)), PSI=psi is not None, EMIT=emit, TILE=TILE,
         **precision(f.dtype, f.device), **LAUNCH,
     )  # fmt: skip
     quats, means, scales, colors, opacities = out.split([frames * n * k for k in (4, 3, 3, 3, 1)])
     rows = lambda t: t.view(frames, n, -1)  # noqa: E731
-    return Attributes(rows(means), rows(quats), rows(scales), opacities.view(frames, n), rows(colors)), delta, f if z is None else z
+    return Attributes(rows(means), rows(quats), rows(scales), opacities.view(frames, n), rows(colors)), delta
 
 
 class _LocalFusion(torch.autograd.Function):
     @staticmethod
     def forward(ctx, basis, gain, bias, f, w1, w2, b2, u1, c1, u2, c2, prior):
         psi = None if basis is None else Psi(w1, w2, b2)
-        attributes, delta, z = run(basis, gain, bias, f, psi, Phi(u1, c1, u2, c2), prior, emit=psi is not None)
-        ctx.people = len(f), len(prior)
-        ctx.save_for_backward(basis, gain, bias, w1, w2, u1, c1, u2, c2, z, *attributes)
+        attributes, delta = run(basis, gain, bias, f, psi, Phi(u1, c1, u2, c2), prior, emit=psi is not None)
+        ctx.priors = len(prior)
+        ctx.save_for_backward(basis, gain, bias, w1, w2, u1, c1, u2, c2, f, delta, *attributes)
         return *attributes, delta
 
     @staticmethod
     def backward(ctx, *d_out):
         from kernels.fused.local_fusion_backward import back_through_both, back_through_phi
 
-        basis, gain, bias, w1, w2, u1, c1, u2, c2, z, *attributes = ctx.saved_tensors
-        people, priors = ctx.people
-        given = z, Phi(u1, c1, u2, c2), attributes, d_out[:5]
+        basis, gain, bias, w1, w2, u1, c1, u2, c2, f, delta, *attributes = ctx.saved_tensors
+        given = f, delta, Phi(u1, c1, u2, c2), attributes, d_out[:5]
         if basis is None:
             d_z, d_prior, *d_phi = back_through_phi(*given, ctx.needs_input_grad[11])
             d_psi = (None,) * 6
@@ -168,8 +162,8 @@ class _LocalFusion(torch.autograd.Function):
             )
         d_basis, d_gain, d_bias, *d_weights = d_psi
         if d_prior is not None:
-            d_prior = per_identity(d_prior, priors)
-        return d_basis, d_gain, d_bias, per_identity(d_z, people), *d_weights, *d_phi, d_prior
+            d_prior = per_identity(d_prior, ctx.priors)
+        return d_basis, d_gain, d_bias, per_identity(d_z, len(f)), *d_weights, *d_phi, d_prior
 
 
 def per_identity(d: Tensor, people: int) -> Tensor:
@@ -182,7 +176,7 @@ def local_fusion(basis, gain, bias, f, psi: Psi, phi: Phi, prior) -> tuple[Attri
     if torch.is_grad_enabled():
         *attributes, delta = _LocalFusion.apply(basis, gain, bias, f, *psi, *phi, prior)
         return Attributes(*attributes), delta
-    return run(basis, gain, bias, f, psi, phi, prior, emit=False)[:2]
+    return run(basis, gain, bias, f, psi, phi, prior, emit=False)
 
 
 def decode(f, phi: Phi, prior) -> Attributes:

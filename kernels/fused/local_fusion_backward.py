@@ -3,8 +3,8 @@
 Hidden layers are computed again, tile by tile, and never stored, with the hidden units as rows: [H, TILE]. So the factors of
 the weights' gradients, h and d_y, come out of one product in the registers that the next reads them from, and the other factor
 is the tile as it was loaded. The next tile is read, into registers, while one is worked on. Programs sum the weights' gradients over their own tiles, and torch sums the programs, always in
-the same order: gradients are deterministic. A unit past the last is held at h = ONE, so that its row sums what h multiplies: the
-gradient of the second bias. A frame's sum C = Σ d_y ⊗ basis gives both d_w1 = C ⊙ gain and d_gain = Σ_h w1 ⊙ C.
+the same order: gradients are deterministic. A unit past the last is held at h = ONE, and the input has a column of ones past its
+last, so that the products sum what they multiply, too: the gradients of the second bias and of the first. A frame's sum C = Σ d_y ⊗ basis gives both d_w1 = C ⊙ gain and d_gain = Σ_h w1 ⊙ C.
 """
 
 from __future__ import annotations
@@ -41,14 +41,12 @@ def _up(w, x, bias, HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr):
 
 
 @triton.jit
-def _sums(
-    sums, h, i, o, a, bias, b, H: tl.constexpr, I: tl.constexpr, O: tl.constexpr,  # noqa: E741
-):  # fmt: skip
+def _sums(sums, h, i, o, a, b, H: tl.constexpr, I: tl.constexpr, O: tl.constexpr):  # noqa: E741
     """[H, I] of the first weights, [H] of their bias, [H + 1, O] of the second weights and, as row H, of their bias."""
-    tl.store(sums + h[:, None] * I + i[None, :], a * LOG2E, mask=(h < H)[:, None] & (i < I)[None, :])
-    tl.store(sums + H * I + h, bias * LOG2E, mask=h < H)
-    b *= tl.where(h == H, 1 / ONE, LN2)[:, None]
-    tl.store(sums + H * (I + 1) + h[:, None] * O + o[None, :], b, mask=(h <= H)[:, None] & (o < O)[None, :])
+    h, i = h[:, None], i[None, :]
+    tl.store(sums + tl.where(i == I, H * I + h, h * I + i), a * LOG2E, mask=(h < H) & (i <= I))
+    b *= tl.where(h == H, 1 / ONE, LN2)
+    tl.store(sums + H * (I + 1) + h * O + o[None, :], b, mask=(h <= H) & (o < O)[None, :])
 
 
 @triton.jit
@@ -58,32 +56,35 @@ def _rows(x, first, rows, cols, N, WIDTH: tl.constexpr):
 
 
 @triton.jit
-def _read_phi(z, known_out, from_out, frame, rows, d0, col, step, N, D: tl.constexpr):
+def _ones(x, cols, WIDTH: tl.constexpr):
+    return tl.where((cols == WIDTH)[None, :], 1.0, x.to(tl.float32))
+
+
+@triton.jit
+def _read_phi(f, delta, known_out, from_out, frame, PER, rows, d0, col, step, N, D: tl.constexpr, DELTA: tl.constexpr):
     first = frame.to(tl.int64) * N
     at, there = (first + rows)[:, None] * step[None, :], (rows < N)[:, None] & (col < 14)[None, :]
     done, d_out = tl.load(known_out[None, :] + at, mask=there, other=0.0), tl.load(from_out[None, :] + at, mask=there, other=0.0)
-    return _rows(z, first, rows, d0, N, D), done, d_out
+    x = _rows(f, (frame // PER).to(tl.int64) * N, rows, d0, N, D)
+    return x, _rows(delta, first, rows, d0, N, D) if DELTA else x, done, d_out
 
 
 @triton.jit
 def _read_psi(basis, d_delta, d_more, frame, PER, rows, m0, d0, N, M: tl.constexpr, D: tl.constexpr, MORE: tl.constexpr):
     first = frame.to(tl.int64) * N
-    x = _rows(basis, (frame // PER).to(tl.int64) * N, rows, m0, N, M)
     d = _rows(d_delta, first, rows, d0, N, D)
-    if MORE:
-        d = (d.to(tl.float32) + _rows(d_more, first, rows, d0, N, D)).to(d.dtype)
-    return x, d
+    return _rows(basis, (frame // PER).to(tl.int64) * N, rows, m0, N, M), d, _rows(d_more, first, rows, d0, N, D) if MORE else d
 
 
 @triton.jit
 def _phi(
-    z, u1, c1, u2, means, quats, scales, opacities, colors, d_means, d_quats, d_scales, d_opacities, d_colors,
-    d_z, d_prior, sums, N,
-    D: tl.constexpr, D0: tl.constexpr, G: tl.constexpr, G0: tl.constexpr, PRIOR: tl.constexpr, SUMS: tl.constexpr,
-    TILE: tl.constexpr, HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr,
+    f, delta, u1, c1, u2, means, quats, scales, opacities, colors, d_means, d_quats, d_scales, d_opacities, d_colors,
+    d_z, d_prior, sums, N, PER,
+    D: tl.constexpr, D0: tl.constexpr, G: tl.constexpr, G0: tl.constexpr, DELTA: tl.constexpr, PRIOR: tl.constexpr,
+    SUMS: tl.constexpr, TILE: tl.constexpr, HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
-    """The activations' slopes come from the attributes themselves."""
-    DOT: tl.constexpr = z.dtype.element_ty
+    """DELTA: features are f + delta. The activations' slopes come from the attributes themselves."""
+    DOT: tl.constexpr = f.dtype.element_ty
     frame, part, parts = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
     d0, g0, col = tl.arange(0, D0), tl.arange(0, G0), tl.arange(0, 16)
     p = (_weight(u1, g0, d0, G, D, D, 1) * LOG2E).to(DOT)
@@ -94,31 +95,33 @@ def _phi(
         col < 10, quats + col - 6, tl.where(col == 10, opacities + 0 * col, colors + col - 11))))  # fmt: skip
     from_out = tl.where(col < 3, d_means + col, tl.where(col < 6, d_scales + col - 3, tl.where(
         col < 10, d_quats + col - 6, tl.where(col == 10, d_opacities + 0 * col, d_colors + col - 11))))  # fmt: skip
-    scale = 1 / height
-    step = tl.where(col == 10, 1, tl.where((col >= 6) & (col < 10), 4, 3))
-    a, b, bias = tl.zeros([G0, D0], tl.float32), tl.zeros([G0, 16], tl.float32), tl.zeros([G0], tl.float32)
+    step, scale = tl.where(col == 10, 1, tl.where((col >= 6) & (col < 10), 4, 3)), 1 / height
+    a, b = tl.zeros([G0, D0], tl.float32), tl.zeros([G0, 16], tl.float32)
 
     rows = part * TILE + tl.arange(0, TILE)
-    x, done, d_out = _read_phi(z, known_out, from_out, frame, rows, d0, col, step, N, D)
+    x, e, done, d_out = _read_phi(f, delta, known_out, from_out, frame, PER, rows, d0, col, step, N, D, DELTA)
     for _ in range(part, tl.cdiv(N, TILE), parts):
         there, this = rows < N, frame.to(tl.int64) * N + rows
         rows += parts * TILE
-        next_x, next_done, next_out = _read_phi(z, known_out, from_out, frame, rows, d0, col, step, N, D)
+        next_x, next_e, next_done, next_out = _read_phi(
+            f, delta, known_out, from_out, frame, PER, rows, d0, col, step, N, D, DELTA
+        )
         s = (done - offset[None, :]) * scale[None, :]
         d_raw = tl.where(linear[None, :], 1.0, (height * slope)[None, :] * s * (1 - s)) * d_out
         if PRIOR:
             tl.store(d_prior + this[:, None] * 14 + col[None, :], d_raw, mask=there[:, None] & (col < 14)[None, :])
         d_raw = d_raw.to(DOT)
+        if DELTA:
+            x = x.to(tl.float32) + e
+        x = _ones(x, d0, D).to(DOT)
         h, r = _up(p, x, c, HALF, ASM, P)
         b = tl.dot(h, d_raw, b, input_precision=P)
-        d_y = tl.dot(q, tl.trans(d_raw), input_precision=P) * r
-        bias += tl.sum(d_y, 1)
-        d_y = d_y.to(DOT)
+        d_y = (tl.dot(q, tl.trans(d_raw), input_precision=P) * r).to(DOT)
         a = tl.dot(d_y, x, a, input_precision=P)
         d = tl.dot(tl.trans(d_y), p, input_precision=P)
         tl.store(d_z + this[:, None] * D + d0[None, :], d, mask=there[:, None] & (d0 < D)[None, :])
-        x, done, d_out = next_x, next_done, next_out
-    _sums(sums + (frame.to(tl.int64) * parts + part) * SUMS, g0, d0, col, a, bias, b, G, D, 14)
+        x, e, done, d_out = next_x, next_e, next_done, next_out
+    _sums(sums + (frame.to(tl.int64) * parts + part) * SUMS, g0, d0, col, a, b, G, D, 14)
 
 
 @triton.jit
@@ -134,24 +137,25 @@ def _psi(
     p = (_weight(w1, h0, m0, H, M, M, 1) * vector(gain + frame * M, m0, M, LOG2E)[None, :]).to(DOT)
     q = (_weight(w2, h0, d0, H, D, 1, H) * LN2).to(DOT)
     c = tl.where(h0 == H, ONE, vector(bias + frame * H, h0, H, LOG2E))
-    a, b, total = tl.zeros([H0, M0], tl.float32), tl.zeros([H0, D0], tl.float32), tl.zeros([H0], tl.float32)
+    a, b = tl.zeros([H0, M0], tl.float32), tl.zeros([H0, D0], tl.float32)
 
     rows = part * TILE + tl.arange(0, TILE)
-    x, d = _read_psi(basis, d_delta, d_more, frame, PER, rows, m0, d0, N, M, D, MORE)
+    x, d, e = _read_psi(basis, d_delta, d_more, frame, PER, rows, m0, d0, N, M, D, MORE)
     for _ in range(part, tl.cdiv(N, TILE), parts):
         there, this = rows < N, frame.to(tl.int64) * N + rows
         rows += parts * TILE
-        next_x, next_d = _read_psi(basis, d_delta, d_more, frame, PER, rows, m0, d0, N, M, D, MORE)
+        next_x, next_d, next_e = _read_psi(basis, d_delta, d_more, frame, PER, rows, m0, d0, N, M, D, MORE)
+        if MORE:
+            d = (d.to(tl.float32) + e).to(DOT)
+        x = _ones(x, m0, M).to(DOT)
         h, r = _up(p, x, c, HALF, ASM, P)
         b = tl.dot(h, d, b, input_precision=P)
-        d_y = tl.dot(q, tl.trans(d), input_precision=P) * r
-        total += tl.sum(d_y, 1)
-        d_y = d_y.to(DOT)
+        d_y = (tl.dot(q, tl.trans(d), input_precision=P) * r).to(DOT)
         a = tl.dot(d_y, x, a, input_precision=P)
         d_x = tl.dot(tl.trans(d_y), p, input_precision=P)
         tl.store(d_basis + this[:, None] * M + m0[None, :], d_x, mask=there[:, None] & (m0 < M)[None, :])
-        x, d = next_x, next_d
-    _sums(sums + (frame.to(tl.int64) * parts + part) * SUMS, h0, m0, d0, a, total, b, H, M, D)
+        x, d, e = next_x, next_d, next_e
+    _sums(sums + (frame.to(tl.int64) * parts + part) * SUMS, h0, m0, d0, a, b, H, M, D)
 
 
 class Sums:
@@ -196,14 +200,16 @@ def _psi_sizes(w1: Tensor, w2: Tensor) -> list[int]:
     return [H * M, H, H * D, D]
 
 
-def _run_phi(sums: Sums, k: int, z, phi: Phi, attributes, d_out, want_prior: bool) -> tuple[Tensor, Tensor | None]:
-    """→ gradients of z and of the prior per frame."""
-    frames, n, D = z.shape
+def _run_phi(sums: Sums, k: int, f, delta, phi: Phi, attributes, d_out, want_prior: bool) -> tuple[Tensor, Tensor | None]:
+    """→ gradients of the features and of the prior, per frame."""
+    (people, n, D), frames = f.shape, len(attributes[0])
     d_out = [torch.zeros_like(t) if d is None else d.contiguous() for d, t in zip(d_out, Attributes(*attributes), strict=True)]
-    d_z, d_prior = torch.empty_like(z), torch.empty(frames, n, RAW, device=z.device) if want_prior else None
+    d_z = torch.empty(frames, n, D, device=f.device, dtype=f.dtype)
+    d_prior = torch.empty(frames, n, RAW, device=f.device) if want_prior else None
     sums.run(
-        _phi, k, z, phi.w1.contiguous(), phi.b1.contiguous(), phi.w2.contiguous(), *attributes, *d_out, d_z, d_prior,
-        D=D, D0=_wide(D), G=len(phi.b1), G0=_wide(len(phi.b1), 1), PRIOR=want_prior,
+        _phi, k, f.contiguous(), delta, phi.w1.contiguous(), phi.b1.contiguous(), phi.w2.contiguous(), *attributes, *d_out,
+        d_z, d_prior, PER=frames // people, D=D, D0=_wide(D, 1), G=len(phi.b1), G0=_wide(len(phi.b1), 1),
+        DELTA=delta is not None, PRIOR=want_prior,
     )  # fmt: skip
     return d_z, d_prior
 
@@ -220,7 +226,7 @@ def _run_psi(sums: Sums, k: int, basis, gain, bias, w1, w2, d_delta, d_more) -> 
     d_basis = torch.empty(frames, n, M, device=basis.device, dtype=basis.dtype)
     inputs = (t if t is None else t.contiguous() for t in (basis, gain, bias, w1, w2, d_delta, d_more))
     sums.run(
-        _psi, k, *inputs, d_basis, PER=frames // people, M=M, M0=_wide(M), H=H, H0=_wide(H, 1), D=D, D0=_wide(D),
+        _psi, k, *inputs, d_basis, PER=frames // people, M=M, M0=_wide(M, 1), H=H, H0=_wide(H, 1), D=D, D0=_wide(D),
         MORE=d_more is not None,
     )  # fmt: skip
     return d_basis
@@ -236,10 +242,11 @@ def _of_psi(total: Tensor, gain, bias, w1, w2) -> tuple[Tensor, ...]:
     return tuple(g.to(t.dtype) for g, t in zip(d, (gain, bias, w1, w2, w2), strict=True))
 
 
-def back_through_phi(z: Tensor, phi: Phi, attributes, d_out, want_prior: bool):
-    """z: Φ's input per frame. → gradients of z, of the prior per frame (or None), and of Φ's four weights."""
-    sums = Sums(z, len(z), z.shape[1], sum(_phi_sizes(phi)))
-    d_z, d_prior = _run_phi(sums, 0, z, phi, attributes, d_out, want_prior)
+def back_through_phi(f, delta, phi: Phi, attributes, d_out, want_prior: bool):
+    """Features f [B,N,D] + delta [F,N,D] (or None). → gradients of the features and of the prior (or None) per frame, and of
+    Φ's four weights."""
+    sums = Sums(f, len(attributes[0]), f.shape[1], sum(_phi_sizes(phi)))
+    d_z, d_prior = _run_phi(sums, 0, f, delta, phi, attributes, d_out, want_prior)
     return d_z, d_prior, *_of_phi(*sums.totals(), phi)
 
 
@@ -250,10 +257,10 @@ def back_through_psi(basis, gain, bias, w1, w2, d_delta, d_more):
     return per_identity(d_basis, len(basis)), *_of_psi(*sums.totals(), gain, bias, w1, w2)
 
 
-def back_through_both(basis, gain, bias, w1, w2, z, phi: Phi, attributes, d_out, d_delta, want_prior: bool):
-    """Φ, then Ψ: → gradients of z, of the prior per frame (or None), of Φ's weights; and of Ψ's, as above."""
-    sums = Sums(z, len(z), z.shape[1], sum(_phi_sizes(phi)), sum(_psi_sizes(w1, w2)))
-    d_z, d_prior = _run_phi(sums, 0, z, phi, attributes, d_out, want_prior)
+def back_through_both(basis, gain, bias, w1, w2, f, delta, phi: Phi, attributes, d_out, d_delta, want_prior: bool):
+    """Φ, then Ψ: → gradients of the features and of the prior (or None) per frame, of Φ's weights; and of Ψ's, as above."""
+    sums = Sums(f, len(gain), f.shape[1], sum(_phi_sizes(phi)), sum(_psi_sizes(w1, w2)))
+    d_z, d_prior = _run_phi(sums, 0, f, delta, phi, attributes, d_out, want_prior)
     d_basis = _run_psi(sums, 1, basis, gain, bias, w1, w2, d_z, d_delta)
     of_phi, of_psi = sums.totals()
     d_psi = per_identity(d_basis, len(basis)), *_of_psi(of_psi, gain, bias, w1, w2)
