@@ -36,6 +36,8 @@ from i4d_bench.types import Camera, FlameCode, Gaussians, Identity, MotionCode, 
 from variants import Fusion
 
 MODES = ("eager", "compiled", "triton", "triton+graph")
+RASTERS = ("eager", "triton+graph")
+"""Modes with a way of splatting of their own; the others splat as eager does."""
 DRIVER_SIZE = 224
 RADIUS, FOV = 2.7, 23.28
 """Camera distance in canonical units and vertical field of view in degrees (PAPER §1, plane mode)."""

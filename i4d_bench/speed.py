@@ -1,38 +1,44 @@
 """`i4d-bench speed`: kernels, stages and whole frames in every mode, one axis at a time (DESIGN §6).
 
-Rows go to speed.json as they are measured; a second call of the same code on the same machine measures only what is missing. A
-row whose output differs from the reference in the same process is marked `wrong`.
+Rows go to speed.json as they are measured, the most important first; a second call of the same code on the same machine measures
+only what is missing. A row whose output differs from the reference in the same process is marked `wrong`.
 """
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
-from collections.abc import Callable, Iterator
+import multiprocessing
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import kernels
 import variants
 from i4d_bench import frame, results, timing
 from i4d_bench.cache import atomic_file
 from i4d_bench.progress import track
-from i4d_bench.types import UserError
-from kernels.cases import CASES, FLOORS, Case
+from i4d_bench.types import Gaussians, MotionCode, UserError
+from kernels.cases import CASES, FLOORS, case
 
 SCHEMA = 1
 PSNR = 45.0
 """dB to the fp32 eager picture that a fast row must reach."""
-COMPILED = 50
-"""Times the floor by which torch.compile's outputs may differ from its own source's: it rounds in other places."""
+COMPILED = 50.0
+"""How many floors (`kernels.cases.FLOORS`) a compiled kernel may be from its own source: it rounds at other places."""
+SPARE_CORES, MOST_WORKERS = 2, 14
+"""Of the processes that compile ahead of the measuring."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured: `base` and, from there, one axis at a time."""
+    """What is measured: the base point and, from there, one axis at a time."""
 
     gaussians: int = 196_608
     resolution: int = 512
@@ -52,6 +58,31 @@ def plan(device: torch.device) -> Plan:
     if device.type == "cuda":
         return Plan()
     return Plan(4096, 128, 1, (1024, 16_384), (64, 256), (4,), (4, 64), ("eager",), frames=20)
+
+
+def rows(what: Plan) -> list[Kernel | Stage]:
+    """Every row of the plan: the base point first, then the axes."""
+    base = (what.batch, what.gaussians, what.resolution)
+    batches = [(b, *base[1:]) for b in what.batches]
+    counts = [(base[0], n, base[2]) for n in what.counts]
+    out: list[Kernel | Stage] = [Stage("driver", "resnet18", m, what.batch) for m in what.modes]
+    out += [Stage("raster", "static", m, *base) for m in what.modes if m in frame.RASTERS]
+    out += [Stage(s, d, m, *base) for d in what.designs for s in ("fusion", "frame") for m in what.modes]
+    for c in CASES:
+        modes = [m for m in (*frame.MODES[:3], *c.others) if m in what.modes or (m in c.others and "compiled" in what.modes)]
+        out += [Kernel(c.name, m, 1, what.gaussians) for m in modes]
+        out += [Kernel(c.name, m, 1, what.gaussians, True) for m in modes if m not in c.others]
+        axis = sorted({*what.batches, *c.batches}) if what.batches else ()
+        out += [Kernel(c.name, m, b, what.gaussians) for b in axis for m in modes]
+    out += [Stage("driver", "resnet18", m, b) for b in what.batches for m in what.modes]
+    out += [Stage("fusion", d, m, *at) for d in what.designs for at in counts + batches for m in what.modes]
+    out += [Stage("frame", d, m, *at) for d in what.designs for at in batches for m in what.modes]
+    with_tokens = [d for d in what.designs if variants.design(d).tokens is not None]
+    out += [Stage("fusion", d, m, *base, t) for d in with_tokens for t in what.tokens for m in what.modes]
+    sizes = counts + [(*base[:2], r) for r in what.resolutions]
+    out += [Stage("raster", "static", m, *at) for at in sizes + batches for m in what.modes if m in frame.RASTERS]
+    whole = [d for d in what.designs if d == "local_adaln"]  # where the splatting is all that changes, one design shows it
+    return out + [Stage("frame", d, m, *at) for d in whole for at in sizes for m in what.modes]
 
 
 def main(reports: Path, given: dict[str, Any], base_only: bool) -> None:
@@ -79,6 +110,44 @@ def main(reports: Path, given: dict[str, Any], base_only: bool) -> None:
     print(f"{folder}: {len(speed.rows)} rows" + (f", {bad} of which do not count" if bad else ""))
 
 
+def run(folder: Path, device: torch.device, what: Plan) -> Speed:
+    """Measures the plan into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    speed = Speed(folder, device)
+    missing = [row for row in rows(what) if row.key not in speed.rows]
+    if device.type == "cuda":
+        compile_ahead([row for row in missing if row.mode not in ("eager", "triton+graph")], what)
+    for row in track(missing, "speed", len(missing), note=lambda: f"{len(speed.rows)} rows"):
+        speed.measure(row, what)
+    return speed
+
+
+def compile_ahead(missing: list[Kernel | Stage], what: Plan) -> None:
+    """Fills the compilers' caches on disk from several processes: alone, compiling takes ten times as long as measuring."""
+    workers = min((os.cpu_count() or 1) - SPARE_CORES, MOST_WORKERS, len(missing) // 2)
+    if workers < 2:
+        return
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        done = pool.imap_unordered(functools.partial(_compile, what), missing)
+        for _ in track(done, "compiling", len(missing)):
+            pass
+
+
+def _compile(what: Plan, row: Kernel | Stage) -> None:
+    try:
+        row.prepare(what, torch.device("cuda"))[0](0)
+    except Exception:  # what cannot run says so as a row, when it is measured
+        return
+    finally:
+        _free(torch.device("cuda"))
+
+
+def _free(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 @dataclass
 class Speed:
     """Rows by key (DESIGN §7), kept in `folder`/speed.json."""
@@ -98,19 +167,26 @@ class Speed:
                 self.rows, self.roof = old["rows"], old["roof"]
         self.roof = self.roof or timing.roof(self.device)
 
-    def measure(self, key: str, run: Callable[[], dict[str, Any]]) -> None:
-        """Stores what `run` returns under `key`, unless it is there. A run that fails is a row that says why."""
-        if key in self.rows:
-            return
+    def measure(self, row: Kernel | Stage, what: Plan) -> None:
+        """Stores a row. One that fails says why; raises UserError when the GPU is lost with it."""
         try:
-            self.rows[key] = run()
-        except (RuntimeError, ValueError, UserError, torch.OutOfMemoryError) as e:
-            self.rows[key] = {"status": f"failed: {' '.join(str(e).split())[:200]}"}
-        finally:
-            gc.collect()
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
+            self.rows[row.key] = row.measure(what, self.device)
+        except (RuntimeError, ValueError, UserError) as e:
+            self.rows[row.key] = {"status": f"failed: {' '.join(str(e).split())[:200]}"}
+            self.save()
+            self._still_there(row)
+        _free(self.device)
         self.save()
+
+    def _still_there(self, row: Kernel | Stage) -> None:
+        try:
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+        except RuntimeError as e:
+            raise UserError(
+                f"the GPU is lost to this process after {row.key} ({self.rows[row.key]['status']}); "
+                "what was measured is kept, and the same command goes on with the next row"
+            ) from e
 
     def save(self) -> None:
         content = {"schema": SCHEMA, "environment": self.environment, "roof": self.roof, "rows": self.rows}
@@ -118,74 +194,57 @@ class Speed:
             path.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def run(folder: Path, device: torch.device, what: Plan) -> Speed:
-    """Measures the plan into `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    speed = Speed(folder, device)
-    jobs = [*_kernel_jobs(what, device), *_stage_jobs(what, device)]
-    for key, job in track(jobs, "speed", len(jobs), note=lambda: f"{len(speed.rows)} rows"):
-        speed.measure(key, job)
-    return speed
+Call = Callable[[int], object]
 
 
-def _kernel_jobs(what: Plan, device: torch.device) -> Iterator[tuple[str, Callable]]:
-    modes = [m for m in ("eager", "compiled", "triton") if m in what.modes]
-    for case in CASES:
-        counts = what.counts if case.per_gaussian else ()
-        batches = sorted({*what.batches, *case.batches}) if what.batches else ()
-        for n, frames in (
-            (what.gaussians, 1),
-            *((n, 1) for n in counts),
-            *((what.gaussians, b) for b in batches),
-        ):
-            for backward in (False, True) if (n, frames) == (what.gaussians, 1) else (False,):
-                for mode in modes:
-                    name = case.name + ("+backward" if backward else "")
-                    key = f"kernel/{name}/{mode}/b{frames}/n{n}"
-                    yield key, lambda a=(case, mode, n, frames, backward): kernel_row(*a, what.storage, device)
+@dataclass(frozen=True)
+class Kernel:
+    """Device time of an op. mode: eager, compiled, triton, or one of the case's `others`."""
 
+    what: str
+    mode: str
+    batch: int
+    n: int
+    backward: bool = False
 
-def kernel_row(
-    case: Case, mode: str, n: int, frames: int, backward: bool, storage: torch.dtype, device: torch.device
-) -> dict[str, Any]:
-    """Device time of one op, its error, and what it moves and computes."""
-    call, error, least = kernel_call(case, mode, n, frames, backward, storage, device)
-    t = timing.device_time(call, device)
-    return t.row(
-        "ok" if error is None or error <= 1 else "wrong", **({} if error is None else {"error": error}), **least
-    )
+    @property
+    def key(self) -> str:
+        size = f"/n{self.n}" if case(self.what).per_gaussian else ""
+        return f"kernel/{self.what}{'+backward' if self.backward else ''}/{self.mode}/b{self.batch}{size}"
 
+    def measure(self, what: Plan, device: torch.device) -> dict[str, Any]:
+        call, error, least = self.prepare(what, device)
+        t = timing.device_time(call, device)
+        more = {} if error is None else {"error": error}
+        return t.row("ok" if error is None or error <= 1 else "wrong", **more, **least)
 
-def kernel_call(
-    case: Case, mode: str, n: int, frames: int, backward: bool, storage: torch.dtype, device: torch.device
-) -> tuple[Callable[[int], object], float | None, dict[str, int]]:
-    """call(k) on inputs in turn that the cache cannot hold; the error over the allowed one (None: the twin itself); and, forward,
-    the bytes and flops that the op cannot do without."""
-    storage = storage if device.type == "cuda" else torch.float32
-    ops = "triton" if mode == "triton" else "eager"
-    first = case.inputs(n, 1, frames, storage, device)
-    least = case.cost(first)
-    error = max(case.check(first, ops, backward).values()) if mode == "triton" else None
-    several = [
-        first,
-        *(case.inputs(n, 1, frames, storage, device, seed) for seed in range(1, min(6, 2 + 2**28 // least["bytes"]))),
-    ]
-    if backward:
-        several = [{k: v.requires_grad_() if k in case.leaves else v for k, v in x.items()} for x in several[:3]]
+    def prepare(self, what: Plan, device: torch.device) -> tuple[Call, float | None, dict[str, int]]:
+        """call(k) on inputs in turn that the cache cannot hold; the error over the allowed one (None: the twin itself); and,
+        forward, the bytes and flops that the op cannot do without."""
+        torch._dynamo.reset()
+        op, backward = case(self.what), self.backward
+        storage = what.storage if device.type == "cuda" else torch.float32
+        ops = "triton" if self.mode == "triton" else "eager"
+        first = op.inputs(self.n, 1, self.batch, storage, device)
+        least = op.cost(first)
+        error = max(op.check(first, ops, backward).values()) if self.mode == "triton" else None
+        more = range(1, 3 if backward else min(6, 2 + 2**28 // least["bytes"]))
+        inputs = [first, *(op.inputs(self.n, 1, self.batch, storage, device, seed) for seed in more)]
+        if backward:
+            inputs = [{k: v.requires_grad_() if k in op.leaves else v for k, v in x.items()} for x in inputs]
+        fast = {"eager": op.call, "triton": op.call}.get(self.mode) or torch.compile(op.others.get(self.mode, op.call))
 
-    fast = torch.compile(case.call) if mode == "compiled" else case.call
+        def call(k: int, run=fast):
+            x = inputs[k % len(inputs)]
+            with torch.set_grad_enabled(backward), kernels.using(ops):
+                out = run(x)
+                return torch.autograd.grad(out, [x[k] for k in op.leaves], [o.detach() for o in out]) if backward else out
 
-    def call(k: int, run=fast):
-        x = several[k % len(several)]
-        with torch.set_grad_enabled(backward), kernels.using(ops):
-            out = run(x)
-            return torch.autograd.grad(out, [x[k] for k in case.leaves], [o.detach() for o in out]) if backward else out
-
-    if mode == "compiled":
-        pairs = zip(call(0), call(0, case.call), strict=True)
-        far = [float((y - true).double().norm() / true.double().norm().clamp_min(1e-30)) for y, true in pairs]
-        error = max(far) / (COMPILED * FLOORS[storage])
-    return call, error, {} if backward else least
+        if fast is not op.call:
+            pairs = zip(call(0), call(0, op.call), strict=True)
+            far = [float((y - true).double().norm() / true.double().norm().clamp_min(1e-30)) for y, true in pairs]
+            error = max(far) / (COMPILED * FLOORS[storage])
+        return call, error, {} if backward else least
 
 
 def of_roof(row: dict[str, Any], roof: dict[str, float]) -> float | None:
@@ -195,75 +254,79 @@ def of_roof(row: dict[str, Any], roof: dict[str, float]) -> float | None:
     return max(row["bytes"] / roof["copy_tb_s"], row["flops"] / roof["matmul_tflop_s"]) / 1e9 / row["ms"]
 
 
-def _stage_jobs(what: Plan, device: torch.device) -> Iterator[tuple[str, Callable]]:
-    base = (what.batch, what.gaussians, what.resolution)
-    places = [base, *((b, *base[1:]) for b in what.batches), *((base[0], n, base[2]) for n in what.counts),
-              *((*base[:2], r) for r in what.resolutions)]  # fmt: skip
-    for mode in what.modes:
-        for b in (what.batch, *what.batches):
-            yield (
-                f"driver/resnet18/{mode}/b{b}",
-                lambda a=("static", mode, b, *base[1:]): stage_row("driver", *a, what, device),
-            )
-    for design in what.designs:
-        for mode in what.modes:
-            for b, n, r in places:
-                a = (design, mode, b, n, r, what, device)
-                if r == what.resolution:
-                    yield f"fusion/{design}/{mode}/b{b}/n{n}", lambda a=a: stage_row("fusion", *a)
-                yield f"frame/{design}/{mode}/b{b}/n{n}/r{r}", lambda a=a: stage_row("frame", *a)
-    for mode in [m for m in ("eager", "triton+graph") if m in what.modes]:
-        for b, n, r in places:
-            key = f"raster/static/{mode}/b{b}/n{n}/r{r}"
-            yield key, lambda a=("static", mode, b, n, r, what, device): stage_row("raster", *a)
-    for design in [d for d in what.designs if variants.design(d).tokens is not None]:
-        for mode in what.modes:
-            for count in what.tokens:
-                a = (design, mode, *base, what, device, {variants.design(design).tokens: count})
-                yield f"fusion/{design}/{mode}/b{base[0]}/n{base[1]}/t{count}", lambda a=a: stage_row("fusion", *a)
+@dataclass(frozen=True)
+class Stage:
+    """A stage of a frame, or all of it, as its user meets it: one call after another. what: the design, or the driver's network."""
+
+    stage: str
+    what: str
+    mode: str
+    batch: int
+    n: int | None = None
+    resolution: int | None = None
+    tokens: int | None = None
+
+    @property
+    def key(self) -> str:
+        sizes = {"b": self.batch, "n": self.n, "r": None if self.stage == "fusion" else self.resolution, "t": self.tokens}
+        return "/".join([self.stage, self.what, self.mode, *(f"{k}{v}" for k, v in sizes.items() if v is not None)])
+
+    @torch.no_grad()
+    def measure(self, what: Plan, device: torch.device) -> dict[str, Any]:
+        call, closest = self.prepare(what, device)
+        more = {"psnr": closest}
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            held = torch.cuda.memory_allocated()
+        t = timing.measure(call, what.frames, device)
+        if device.type == "cuda":
+            more["peak_mib"] = (torch.cuda.max_memory_allocated() - held) / 2**20
+        return t.row("ok" if closest >= PSNR else "wrong", **more)
+
+    @torch.no_grad()
+    def prepare(self, what: Plan, device: torch.device) -> tuple[Call, float]:
+        """call(k) on inputs in turn, and the PSNR of its first pictures against fp32 eager's."""
+        torch._dynamo.reset()
+        design, n, resolution = ("static", what.gaussians, what.resolution) if self.stage == "driver" else (
+            self.what, self.n, self.resolution)  # fmt: skip
+        ref = _reference(design, n, resolution, self.batch, self.tokens, device, what.storage)
+        if self.stage == "driver":
+            call, inputs, show = frame.driver(ref.rig, self.mode), ref.rig.images, lambda code: ref.splat(ref.animate(code))
+        elif self.stage == "fusion":
+            call, inputs, show = frame.fusion(ref.rig, self.mode), ref.codes, ref.splat
+        elif self.stage == "raster":
+            gaussians = [ref.animate(code) for code in ref.codes]
+            call, inputs, show = frame.raster(ref.rig, self.mode, gaussians[0]), gaussians, lambda rgb: rgb
+        else:
+            call, inputs, show = frame.frame(ref.rig, self.mode), ref.rig.images, lambda rgb: rgb
+        if self.mode == "triton+graph" and self.stage != "frame":  # a frame in this mode is one already
+            call = timing.graphed(call, inputs[0])
+        closest = min(_psnr(show(call(x)), true) for x, true in zip(inputs, ref.pictures, strict=False))
+        return lambda k: call(inputs[k % len(inputs)]), closest
 
 
-@torch.no_grad()
-def stage_row(
-    stage: str, design: str, mode: str, batch: int, n: int, resolution: int, what: Plan, device: torch.device,
-    overrides: dict[str, Any] | None = None,
-) -> dict[str, Any]:  # fmt: skip
-    """Time of a stage as a user meets it, its peak memory, and the PSNR of its picture against fp32 eager's."""
-    torch._dynamo.reset()
-    r = frame.rig(design, n, resolution, batch, device, storage=what.storage, overrides=overrides)
-    call, closest = stage_call(stage, r, mode)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    held = torch.cuda.memory_allocated() if device.type == "cuda" else 0
-    t = timing.measure(call, what.frames, device)
-    more = {"peak_mib": (torch.cuda.max_memory_allocated() - held) / 2**20} if device.type == "cuda" else {}
-    return t.row("ok" if closest >= PSNR else "wrong", psnr=closest, **more)
+@dataclass
+class Reference:
+    """fp32 eager: what the modes of one design at one size are held against."""
+
+    rig: frame.Rig
+    codes: list[MotionCode]
+    animate: Callable[[MotionCode], Gaussians]
+    splat: Callable[[Gaussians], Tensor]
+    pictures: list[Tensor]
 
 
-@torch.no_grad()
-def stage_call(stage: str, r: frame.Rig, mode: str) -> tuple[Callable[[int], object], float]:
-    """call(k) of a stage on the rig's inputs in turn, and the PSNR of its first pictures against fp32 eager's."""
+@functools.lru_cache(maxsize=1)
+def _reference(design: str, n: int, resolution: int, batch: int, tokens: int | None, device, storage) -> Reference:
+    overrides = {} if tokens is None else {variants.design(design).tokens: tokens}
+    r = frame.rig(design, n, resolution, batch, device, storage=storage, overrides=overrides)
     drive, animate = frame.driver(r, "eager"), frame.fusion(r, "eager")
     codes = [drive(image) for image in r.images]
     splat = frame.raster(r, "eager", animate(codes[0]))
-    exact = [animate(code) for code in codes[:2]]
-    if stage == "driver":
-        call, inputs, show = frame.driver(r, mode), r.images, lambda code: splat(animate(code))
-        call = timing.graphed(call, inputs[0]) if mode == "triton+graph" else call
-    elif stage == "fusion":
-        call, inputs, show = frame.fusion(r, mode), codes, splat
-        call = timing.graphed(call, inputs[0]) if mode == "triton+graph" else call
-    elif stage == "raster":
-        gaussians = [animate(code) for code in codes]
-        call, inputs, show = frame.raster(r, mode, exact[0]), gaussians, lambda rgb: rgb
-        call = timing.graphed(call, inputs[0]) if mode == "triton+graph" else call
-    else:
-        call, inputs, show = frame.frame(r, mode), r.images, lambda rgb: rgb
-    closest = min(_psnr(show(call(inputs[k])), splat(g)) for k, g in enumerate(exact))
-    return lambda k: call(inputs[k % len(inputs)]), closest
+    return Reference(r, codes, animate, splat, [splat(animate(code)).clone() for code in codes[:2]])
 
 
-def _psnr(a: torch.Tensor, b: torch.Tensor) -> float:
+def _psnr(a: Tensor, b: Tensor) -> float:
     """dB, over whole pictures in 0..1; 100 where they are equal."""
     error = float((a.clamp(0, 1) - b.clamp(0, 1)).square().mean())
     return 100.0 if error < 1e-10 else float(-10 * torch.log10(torch.tensor(error)))
