@@ -113,7 +113,7 @@ def main(reports: Path, given: dict[str, Any], base_only: bool) -> None:
 def run(folder: Path, device: torch.device, what: Plan) -> Speed:
     """Measures the plan into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    speed = Speed(folder, device)
+    speed = Speed(folder, device, (what.batch, what.gaussians, what.resolution))
     missing = [row for row in rows(what) if row.key not in speed.rows]
     if device.type == "cuda":
         compile_ahead([row for row in missing if row.mode not in ("eager", "triton+graph")], what)
@@ -150,10 +150,11 @@ def _free(device: torch.device) -> None:
 
 @dataclass
 class Speed:
-    """Rows by key (DESIGN §7), kept in `folder`/speed.json."""
+    """Rows by key (DESIGN §7), kept in `folder`/speed.json. base: batch, Gaussians and resolution that the axes start from."""
 
     folder: Path
     device: torch.device
+    base: tuple[int, int, int]
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     roof: dict[str, float] = field(default_factory=dict)
 
@@ -189,7 +190,7 @@ class Speed:
             ) from e
 
     def save(self) -> None:
-        content = {"schema": SCHEMA, "environment": self.environment, "roof": self.roof, "rows": self.rows}
+        content = {"schema": SCHEMA, "environment": self.environment, "roof": self.roof, "base": self.base, "rows": self.rows}
         with atomic_file(self.folder / "speed.json") as path:
             path.write_text(json.dumps(content, indent=1) + "\n")
 

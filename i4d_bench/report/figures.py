@@ -34,25 +34,30 @@ def _label(record: Record) -> str:
     return record.design + ("†" if record.status in ("not converged", "failed") else "")
 
 
-def _looks(records: dict[str, Record]) -> dict[str, dict]:
-    """Per design, the same in every figure: the family's hue, and a shade, marker and dash of its own."""
-    looks, families = {}, [r.family for r in records.values()]
-    for n, (name, r) in enumerate(records.items()):
-        k, of = families[:n].count(r.family), families.count(r.family)
-        hue = np.array(matplotlib.colors.to_rgb(HUES.get(r.family, "#2b6cb0")))
+def looks(families: dict[str, str]) -> dict[str, dict]:
+    """Per design, given its family: the family's hue, and a shade, marker and dash of its own, the same in every figure."""
+    out, known = {}, list(families.values())
+    for n, (name, family) in enumerate(families.items()):
+        k, of = known[:n].count(family), known.count(family)
+        hue = np.array(matplotlib.colors.to_rgb(HUES.get(family, "#2b6cb0")))
         light = 0.55 * k / max(of - 1, 3)
-        shapes = SHAPES.get(r.family, "oDps")
-        looks[name] = {"color": tuple(hue + (1 - hue) * light), "marker": shapes[k % len(shapes)],
-                       "ls": DASHES[k % len(DASHES)], "label": _label(r)}  # fmt: skip
-    return looks
+        shapes = SHAPES.get(family, "oDps")
+        out[name] = {"color": tuple(hue + (1 - hue) * light), "marker": shapes[k % len(shapes)],
+                     "ls": DASHES[k % len(DASHES)]}  # fmt: skip
+    return out
 
 
-def _beside_a_legend(designs: int):
+def _looks(records: dict[str, Record]) -> dict[str, dict]:
+    of = looks({name: r.family for name, r in records.items()})
+    return {name: {**of[name], "label": _label(r)} for name, r in records.items()}
+
+
+def beside_a_legend(designs: int):
     """A figure of one axis, tall enough for a legend of so many."""
     return plt.subplots(figsize=(4.6, max(2.6, 0.4 + 0.165 * designs)))
 
 
-def _legend(axis) -> None:
+def legend(axis) -> None:
     """Beside the axis: nothing in it can be covered."""
     axis.legend(fontsize=6.5, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.8, labelspacing=0.7)
 
@@ -71,7 +76,7 @@ def speed_quality(store: Store, set_: str = "cross") -> None:
     if not points:
         return
     with plt.rc_context(STYLE):
-        figure, axis = _beside_a_legend(len(points))
+        figure, axis = beside_a_legend(len(points))
         for r, i in points:
             error = None if not np.isfinite(i.lo) else [[max(0, i.mean - i.lo)], [max(0, i.hi - i.mean)]]
             axis.errorbar(r.fps, i.mean, error, capsize=2, ms=5, **{**looks[r.design], "ls": "none"})
@@ -85,7 +90,7 @@ def speed_quality(store: Store, set_: str = "cross") -> None:
         card = CARDS[metric]
         axis.set_xlabel("frames per second, batch 1 (higher is better)")
         axis.set_ylabel(f"{set_} {card.label} {card.arrow}")
-        _legend(axis)
+        legend(axis)
         save(figure, store.folder, "speed_quality")
 
 
@@ -96,7 +101,7 @@ def curves(store: Store) -> None:
         return
     looks = _looks(records)
     with plt.rc_context(STYLE):
-        figure, axis = _beside_a_legend(len(records))
+        figure, axis = beside_a_legend(len(records))
         for d, r in records.items():
             steps, gap = [c["step"] for c in r.curve], [c["gap"] for c in r.curve]
             onset = [steps.index(r.onset["step"])] if r.onset else []
@@ -104,7 +109,7 @@ def curves(store: Store) -> None:
         axis.axhline(ONSET_DB, color="k", lw=0.6, ls=(0, (1, 2)))
         axis.set_xlabel("training steps after the warm-up")
         axis.set_ylabel("driving gap, validation (dB)")
-        _legend(axis)
+        legend(axis)
         save(figure, store.folder, "curves")
 
 

@@ -2,9 +2,12 @@
 
 Hidden layers are computed again, tile by tile, and never stored, with the hidden units as rows: [H, TILE]. So the factors of
 the weights' gradients, h and d_y, come out of one product in the registers that the next reads them from, and the other factor
-is the tile as it was loaded. The next tile is read, into registers, while one is worked on. Programs sum the weights' gradients over their own tiles, and torch sums the programs, always in
-the same order: gradients are deterministic. A unit past the last is held at h = ONE, and the input has a column of ones past its
-last, so that the products sum what they multiply, too: the gradients of the second bias and of the first. A frame's sum C = Σ d_y ⊗ basis gives both d_w1 = C ⊙ gain and d_gain = Σ_h w1 ⊙ C.
+is the tile as it was loaded. The next tile is read, into registers, while one is worked on.
+
+Programs sum the weights' gradients over their own tiles, and torch sums the programs, always in the same order: gradients are
+deterministic. A unit past the last is held at h = ONE, and the input has a column of ones past its last, so that the products
+sum what they multiply, too: the gradients of the second bias and of the first. A frame's sum C = Σ d_y ⊗ basis gives both
+d_w1 = C ⊙ gain and d_gain = Σ_h w1 ⊙ C.
 """
 
 from __future__ import annotations
@@ -52,7 +55,8 @@ def _sums(sums, h, i, o, a, b, H: tl.constexpr, I: tl.constexpr, O: tl.constexpr
 @triton.jit
 def _rows(x, first, rows, cols, N, WIDTH: tl.constexpr):
     """Rows of a matrix [·, WIDTH] from `first` on; zeros outside."""
-    return tl.load(x + (first + rows)[:, None] * WIDTH + cols[None, :], mask=(rows < N)[:, None] & (cols < WIDTH)[None, :], other=0.0)
+    there = (rows < N)[:, None] & (cols < WIDTH)[None, :]
+    return tl.load(x + (first + rows)[:, None] * WIDTH + cols[None, :], mask=there, other=0.0)
 
 
 @triton.jit
