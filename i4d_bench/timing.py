@@ -74,10 +74,10 @@ def measure(call: Callable[[int], object], count: int, device: torch.device, war
 def device_time(call: Callable[[int], object], device: torch.device, rounds: int = 20, calls: int = 12) -> Timing:
     """Device time of call(k) without the host: `calls` of them, k = 0…, in a CUDA graph that is replayed `rounds` times.
 
-    On a CPU the same as `measure`. Raises RuntimeError when the calls cannot be captured.
+    On a CPU, `measure` of `rounds` calls. Raises RuntimeError when the calls cannot be captured.
     """
     if device.type != "cuda":
-        return measure(call, rounds * calls, device)
+        return measure(call, rounds, device)
     graph = capture(lambda: [call(k) for k in range(calls)])[0]
     times = []
     for _ in range(rounds):

@@ -1,0 +1,132 @@
+"""`i4d-bench speed`: what it stores, that it goes on where it stopped, and that wrong or failed rows never count."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+import variants
+from i4d_bench import frame, speed, timing
+from i4d_bench.report import build
+from i4d_bench.types import UserError
+from kernels.cases import case
+
+CPU = torch.device("cpu")
+PLAN = speed.Plan(
+    300, 32, counts=(500,), resolutions=(16,), batches=(2,), tokens=(4,), modes=("eager",), frames=2,
+    designs=("local_adaln", "global_cross_attention"),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("speed")
+    speed.run(path, CPU, PLAN)
+    build(path)
+    return path
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_kernels():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(speed, "CASES", [case("local_fusion"), case("flame_skinning")])
+        yield
+
+
+def test_every_row_of_the_plan_is_stored_under_its_key(folder):
+    summary = json.loads((folder / "summary.json").read_text())
+    assert set(summary["speed"]) == {row.key for row in speed.rows(PLAN)}
+    for key in ("frame/local_adaln/eager/b1/n300/r32", "fusion/global_cross_attention/eager/b1/n300/t4",
+                "raster/static/eager/b1/n500/r32", "driver/resnet18/eager/b2", "kernel/flame_skinning/eager/b32",
+                "kernel/local_fusion+backward/eager/b1/n300"):  # fmt: skip
+        row = summary["speed"][key]
+        assert row["status"] == "ok" and 0 < row["p5"] <= row["ms"] <= row["p95"] and row["fps"] > 0
+
+
+def test_tables_and_figures_come_from_the_stored_rows_alone(folder):
+    text = (folder / "speed.md").read_text()
+    assert "local_fusion" in text and "Whole frames" in text
+    for name in ("stages", "over_gaussians"):
+        assert (folder / f"{name}.png").stat().st_size > 5000 and f"({name}.png)" in text
+
+
+def test_a_second_run_measures_only_what_is_missing(folder, monkeypatch):
+    content = json.loads((folder / "speed.json").read_text())
+    gone = "fusion/local_adaln/eager/b2/n300"
+    del content["rows"][gone]
+    (folder / "speed.json").write_text(json.dumps(content))
+    measured = []
+    any_row = content["rows"]["driver/resnet18/eager/b1"]
+    for kind in (speed.Kernel, speed.Stage):
+        monkeypatch.setattr(kind, "measure", lambda row, *_: measured.append(row.key) or any_row)
+    speed.run(folder, CPU, PLAN)
+    assert measured == [gone]
+
+
+def test_rows_of_other_code_are_not_kept(folder):
+    content = json.loads((folder / "speed.json").read_text())
+    content["environment"]["commit"] = "0123456789ab"
+    (folder / "speed.json").write_text(json.dumps(content))
+    assert not speed.Speed(folder, CPU, (1, 300, 32)).rows
+
+
+def test_a_fast_row_that_disagrees_with_the_reference_is_wrong(tmp_path, monkeypatch):
+    plain = frame.fusion
+
+    def fusion(rig, mode):
+        call = plain(rig, "eager")
+        return call if mode == "eager" else lambda code: replace(call(code), colors=1 - call(code).colors)
+
+    monkeypatch.setattr(frame, "fusion", fusion)
+    row = speed.Stage("fusion", "local_adaln", "compiled", 1, 300, 32)
+    result = row.measure(PLAN, CPU)
+    assert result["status"] == "wrong" and result["psnr"] < speed.PSNR
+    result = replace(row, mode="eager").measure(PLAN, CPU)
+    assert result["status"] == "ok"
+
+
+def test_a_row_that_fails_says_why_and_the_rest_goes_on(tmp_path, monkeypatch):
+    plan = replace(PLAN, designs=("local_adaln",), counts=(), resolutions=(), batches=(), tokens=())
+
+    def broken(*_):
+        raise RuntimeError("out of\nmemory")
+
+    monkeypatch.setattr(frame, "frame", broken)
+    rows = speed.run(tmp_path, CPU, plan).rows
+    assert rows["frame/local_adaln/eager/b1/n300/r32"] == {"status": "failed: out of memory"}
+    assert rows["fusion/local_adaln/eager/b1/n300"]["status"] == "ok"
+    build(tmp_path)
+    assert "failed: out of memory" in (tmp_path / "speed.md").read_text()
+
+
+def test_modes_and_designs_that_cannot_run_are_named(tmp_path):
+    with pytest.raises(UserError, match="there are eager, compiled, triton"):
+        speed.main(tmp_path, {"modes": ("fast",)}, True)
+    with pytest.raises(UserError, match="local_adaln"):
+        speed.main(tmp_path, {"designs": ("local_adalin",)}, True)
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="needs a CUDA GPU"):
+            speed.main(tmp_path, {"modes": ("triton",)}, True)
+
+
+@pytest.mark.gpu
+def test_a_graph_keeps_what_it_reads():
+    def make():
+        weights = torch.full((1 << 20,), 3.0, device="cuda")
+        return lambda x: x * weights
+
+    call = timing.graphed(make(), torch.ones(1 << 20, device="cuda"))
+    torch.full((1 << 20,), 7.0, device="cuda")  # where the weights would have been
+    assert (call(torch.full((1 << 20,), 2.0, device="cuda")) == 6).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("design", variants.names())
+@pytest.mark.parametrize("mode", ["triton", "triton+graph"])
+def test_the_fast_frame_is_the_eager_frame(design, mode):
+    row = speed.Stage("frame", design, mode, 2, 4097, 100)
+    result = row.measure(speed.Plan(frames=3), torch.device("cuda"))
+    assert result["status"] == "ok", result
