@@ -258,8 +258,7 @@ class _CrossAttention(torch.autograd.Function):
         delta, states, *attributes = ctx.saved_tensors[17:]
         layers, phi, prior = Layers(*weights[:7]), Phi(*weights[7:11]), weights[11]
         d_z, d_prior, *d_phi = back_through_phi(f, delta, phi, attributes, d_out[:5], ctx.needs_input_grad[16])
-        d_delta = d_z if d_out[5] is None else d_z + d_out[5]
-        d_x0, *d_tokens, d_layers = back_through_layers(x0, keys, score, values, layers, states, d_delta)
+        d_x0, *d_tokens, d_layers = back_through_layers(x0, keys, score, values, layers, states, d_z, d_out[5])
         if d_prior is not None:
             d_prior = per_identity(d_prior, len(prior))
         return d_x0, *d_tokens, per_identity(d_z, len(f)), *d_layers, *d_phi, d_prior

@@ -1,13 +1,15 @@
-"""Gradients of cross-attention: layer by layer from the states that the forward pass left.
+"""Gradients of cross-attention: layer by layer from the states that the forward pass left, two launches each.
 
 Probabilities are computed again, tile by tile (FlashAttention-2, arXiv 2307.08691). Of an attention layer with p = softmax(s),
-s_t = n·k_t + score_t, and d, the gradient of Σ_t p_t v_t (the same for all heads, as their sum is what x gets):
+s_t = n·k_t + score_t, n = LN(x), and d, the gradient of Σ_t p_t v_t (the same for all heads, as their sum is what x gets):
 
     d_s = p ⊙ (g − Σ_t p_t g_t), g_t = d·v_t;   d_n = Σ_t d_s k_t;   d_k_t = Σ d_s n,  d_score_t = Σ d_s,  d_v_t = Σ p_t d.
 
-One kernel runs over rows: it gives d_n and, per row and head, log2 Σ_t 2^s and Σ_t p_t g_t. With these another runs over tokens
-and sums the last three over the rows, in parts, which torch adds in the same order every time: gradients are
-deterministic. The networks between are local fusion's Ψ on LN(x) with a gain of one.
+As in local fusion's backward, whose Ψ the networks between are, what is summed over the Gaussians has rows of its own in a
+program's registers, here the tokens of all heads, and n has a column of ones past its last. A program has whole rows of x, so it
+normalises them and takes the gradient through LN to x, in place. Probabilities sum to one: what the bias o gets is what a head's
+values get together. More tokens than TOGETHER take two launches, over rows and over tokens, of which the first leaves, per row and
+head, log2 Σ_t 2^s and Σ_t p_t g_t to the second. Sums are always added in the same order: gradients are deterministic.
 """
 
 from __future__ import annotations
@@ -15,187 +17,279 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
-from kernels.fused.cross_attention import aligned
-from kernels.fused.local_fusion import parts, per_identity, precision
-from kernels.fused.local_fusion_backward import back_through_psi
-from kernels.fused.softplus_net import LOG2E
+from kernels.fused.cross_attention import EPS, aligned
+from kernels.fused.local_fusion import per_identity, precision
+from kernels.fused.local_fusion_backward import ONE, Sums, _ones, _rows, _sums, _up, _weight, _wide
+from kernels.fused.softplus_net import LN2, LOG2E, vector
 from kernels.reference import Layers
 
+TOGETHER = 128
+"""Tokens of all heads, their number and the heads' rounded up to powers of two, that pass at once."""
 LAUNCH = {"num_warps": 4, "num_stages": 2}
 TILE = 64
 CHUNK = {torch.float32: 32, torch.float16: 64}
-"""Tokens at a time, by storage; 16 bits are all the same."""
-RESIDENT = 4
-EPS = 1e-5
+"""Of more tokens than those, by storage; 16 bits are all the same."""
 
 
 @triton.jit
-def _tokens(keys, values, score, t, d, KT, ST, T: tl.constexpr, D: tl.constexpr):
-    """Keys and values [len(t), len(d)], zero outside, and the scores in units of log2, −∞ behind the last token."""
-    at = t[:, None] * KT + d[None, :]
-    inside = (t < T)[:, None] & (d < D)[None, :]
-    k, v = tl.load(keys + at, mask=inside, other=0.0), tl.load(values + at, mask=inside, other=0.0)
-    return k, v, tl.load(score + t * ST, mask=t < T, other=float("-inf")) * LOG2E
+def _normalised(x, d0, D: tl.constexpr):
+    """LN(x) with a column of ones past its last, and 1/σ per row."""
+    x = x.to(tl.float32)
+    x = tl.where((d0 < D)[None, :], x - (tl.sum(x, 1) / D)[:, None], 0.0)
+    scale = tl.rsqrt(tl.sum(x * x, 1) / D + EPS)
+    return _ones(x * scale[:, None], d0, D), scale
 
 
 @triton.jit
-def _products(n, d_x, k, v, base, P: tl.constexpr):
-    """s (in units of log2) and g, both [rows, tokens]."""
-    s = tl.dot(n, tl.trans(k), input_precision=P) * LOG2E + base[None, :]
-    return s, tl.dot(d_x, tl.trans(v), input_precision=P)
+def _through(n, scale, d_n, D: tl.constexpr):
+    """Gradient of x from that of LN(x), which is zero past the last column."""
+    return (d_n - n * (tl.sum(n * d_n, 1) / D)[:, None] - (tl.sum(d_n, 1) / D)[:, None]) * scale[:, None]
 
 
 @triton.jit
-def _rows(
-    n, d_x, keys, values, score, d_n, ends, means, N, PER, KF, KA, KT, SF, SA, ST,
-    A: tl.constexpr, T: tl.constexpr, CHUNK: tl.constexpr, D: tl.constexpr, D0: tl.constexpr, TILE: tl.constexpr,
-    P: tl.constexpr,
+def _exp2(x, ASM: tl.constexpr):
+    if ASM:  # tl.exp2 minds denormal numbers: three instructions more
+        y = tl.inline_asm_elementwise("ex2.approx.ftz.f32 $0, $1;", "=r,r", [x], dtype=tl.float32, is_pure=True, pack=1)
+    else:
+        y = tl.exp2(x)
+    return y
+
+
+@triton.jit
+def _projection(
+    state, d_z, d_more, out, d_x, sums, N, D: tl.constexpr, D0: tl.constexpr, MORE: tl.constexpr,
+    SUMS: tl.constexpr, TILE: tl.constexpr, HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
-    """d_n [F,N,D]; ends = log2 Σ_t 2^s and means = Σ_t p_t g_t [F,A,N]."""
-    frame = tl.program_id(1).to(tl.int64)
-    rows, d, t = tl.program_id(0) * TILE + tl.arange(0, TILE), tl.arange(0, D0), tl.arange(0, CHUNK)
-    there = rows < N
-    inside = there[:, None] & (d < D)[None, :]
-    x = tl.load(n + ((frame // PER) * N + rows)[:, None] * D + d[None, :], mask=inside, other=0.0)
-    d_y = tl.load(d_x + (frame * N + rows)[:, None] * D + d[None, :], mask=inside, other=0.0)
-    total = tl.zeros([TILE, D0], tl.float32)
-    for a in range(A):
-        at, base = frame * KF + a * KA, score + frame * SF + a * SA
-        to = (frame * A + a) * N + rows
-        if T <= CHUNK:
-            k, v, b = _tokens(keys + at, values + at, base, t, d, KT, ST, T, D)
-            s, g = _products(x, d_y, k, v, b, P)
-            top = tl.max(s, 1)
-            p = tl.exp2(s - top[:, None])
-            weight = tl.sum(p, 1)
-            p /= weight[:, None]
-            mean = tl.sum(p * g, 1)
-            tl.store(ends + to, top + tl.log2(weight), mask=there)
-            tl.store(means + to, mean, mask=there)
-            total = tl.dot((p * (g - mean[:, None])).to(k.dtype), k, total, input_precision=P)
-        else:
-            top = tl.full([TILE], float("-inf"), tl.float32)
-            weight, mean = tl.zeros([TILE], tl.float32), tl.zeros([TILE], tl.float32)
-            for first in range(0, T, CHUNK):
-                k, v, b = _tokens(keys + at, values + at, base, first + t, d, KT, ST, T, D)
-                s, g = _products(x, d_y, k, v, b, P)
-                higher = tl.maximum(top, tl.max(s, 1))
-                fade, top = tl.exp2(top - higher), higher
-                p = tl.exp2(s - top[:, None])
-                weight = weight * fade + tl.sum(p, 1)
-                mean = mean * fade + tl.sum(p * g, 1)
-            mean /= weight
-            end = top + tl.log2(weight)
-            tl.store(ends + to, end, mask=there)
-            tl.store(means + to, mean, mask=there)
-            for first in range(0, T, CHUNK):
-                k, v, b = _tokens(keys + at, values + at, base, first + t, d, KT, ST, T, D)
-                s, g = _products(x, d_y, k, v, b, P)
-                p = tl.exp2(s - end[:, None])
-                total = tl.dot((p * (g - mean[:, None])).to(k.dtype), k, total, input_precision=P)
-    tl.store(d_n + (frame * N + rows)[:, None] * D + d[None, :], total, mask=inside)
-
-
-@triton.jit
-def _columns(
-    n, d_x, keys, values, score, ends, means, sums, N, PER, KF, KA, KT, SF, SA, ST,
-    A: tl.constexpr, T: tl.constexpr, CHUNK: tl.constexpr, D: tl.constexpr, D0: tl.constexpr, TILE: tl.constexpr,
-    P: tl.constexpr,
-):  # fmt: skip
-    """sums [F,parts,A,T,2D+1]: gradients of keys, values and score from a part of the rows."""
-    part, parts = tl.program_id(1), tl.num_programs(1)
-    a, frame = tl.program_id(2) % A, (tl.program_id(2) // A).to(tl.int64)
-    t, d = tl.program_id(0) * CHUNK + tl.arange(0, CHUNK), tl.arange(0, D0)
-    at = frame * KF + a * KA
-    k, v, base = _tokens(keys + at, values + at, score + frame * SF + a * SA, t, d, KT, ST, T, D)
-    d_k, d_v, d_s = tl.zeros([CHUNK, D0], tl.float32), tl.zeros([CHUNK, D0], tl.float32), tl.zeros([CHUNK], tl.float32)
+    """MORE: δ's gradient is d_z + d_more. sums [D,D+1]: of `out` and, last, of c."""
+    DOT: tl.constexpr = state.dtype.element_ty
+    frame, part, parts = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
+    d0 = tl.arange(0, D0)
+    w = _weight(out, d0, d0, D, D, D, 1).to(DOT)
+    a = tl.zeros([D0, D0], tl.float32)
     for job in range(part, tl.cdiv(N, TILE), parts):
         rows = job * TILE + tl.arange(0, TILE)
-        there = rows < N
-        inside = there[:, None] & (d < D)[None, :]
-        x = tl.load(n + ((frame // PER) * N + rows)[:, None] * D + d[None, :], mask=inside, other=0.0)
-        d_y = tl.load(d_x + (frame * N + rows)[:, None] * D + d[None, :], mask=inside, other=0.0)
+        d = _rows(d_z, frame * N, rows, d0, N, D)
+        if MORE:
+            d = (d.to(tl.float32) + _rows(d_more, frame * N, rows, d0, N, D)).to(DOT)
+        x = _ones(_rows(state, frame * N, rows, d0, N, D), d0, D).to(DOT)
+        a = tl.dot(tl.trans(d), x, a, input_precision=P)
+        to, there = d_x + (frame * N + rows)[:, None] * D + d0[None, :], (rows < N)[:, None] & (d0 < D)[None, :]
+        tl.store(to, tl.dot(d, w, input_precision=P), mask=there)
+    to = sums + (frame * parts + part) * SUMS + d0[:, None] * (D + 1) + d0[None, :]
+    tl.store(to, a, mask=(d0 < D)[:, None] & (d0 <= D)[None, :])
+
+
+@triton.jit
+def _network(
+    state, w1, b1, w2, d_x, sums, N, D: tl.constexpr, D0: tl.constexpr, H: tl.constexpr, H0: tl.constexpr,
+    SUMS: tl.constexpr, TILE: tl.constexpr, HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr,
+):  # fmt: skip
+    """x + w2 softplus(w1 LN(x) + b1) + b2: d_x becomes the gradient before it."""
+    DOT: tl.constexpr = state.dtype.element_ty
+    frame, part, parts = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
+    d0, h0 = tl.arange(0, D0), tl.arange(0, H0)
+    p = (_weight(w1, h0, d0, H, D, D, 1) * LOG2E).to(DOT)
+    q = (_weight(w2, h0, d0, H, D, 1, H) * LN2).to(DOT)
+    c = tl.where(h0 == H, ONE, vector(b1, h0, H, LOG2E))
+    a, b = tl.zeros([H0, D0], tl.float32), tl.zeros([H0, D0], tl.float32)
+
+    rows = part * TILE + tl.arange(0, TILE)
+    x, d = _rows(state, frame * N, rows, d0, N, D), _rows(d_x, frame * N, rows, d0, N, D)
+    for _ in range(part, tl.cdiv(N, TILE), parts):
+        to, there = d_x + (frame * N + rows)[:, None] * D + d0[None, :], (rows < N)[:, None] & (d0 < D)[None, :]
+        rows += parts * TILE
+        next_x, next_d = _rows(state, frame * N, rows, d0, N, D), _rows(d_x, frame * N, rows, d0, N, D)
+        n, scale = _normalised(x, d0, D)
+        n = n.to(DOT)
+        h, r = _up(p, n, c, HALF, ASM, P)
+        b = tl.dot(h, d, b, input_precision=P)
+        d_y = (tl.dot(q, tl.trans(d), input_precision=P) * r).to(DOT)
+        a = tl.dot(d_y, n, a, input_precision=P)
+        d_n = tl.dot(tl.trans(d_y), p, input_precision=P)
+        tl.store(to, d + _through(n, scale, d_n, D), mask=there)
+        x, d = next_x, next_d
+    _sums(sums + (frame * parts + part) * SUMS, h0, d0, d0, a, b, H, D, D)
+
+
+@triton.jit
+def _tokens(keys, values, score, at, base, inside, d0, D: tl.constexpr, DOT: tl.constexpr):
+    """Keys, log2 e larger, values, and scores in units of log2: zero outside."""
+    at, known = at[:, None] + d0[None, :], inside[:, None] & (d0 < D)[None, :]
+    k = (tl.load(keys + at, mask=known, other=0.0).to(tl.float32) * LOG2E).to(DOT)
+    v = tl.load(values + at, mask=known, other=0.0).to(DOT)
+    return k, v, tl.load(score + base, mask=inside, other=0.0).to(tl.float32) * LOG2E
+
+
+@triton.jit
+def _token_sums(sums, token, there, d0, a, b, D: tl.constexpr):
+    """[A,T,2D+1]: of keys, score and values, of which `a` has the first two."""
+    to, there = sums + token[:, None] * (2 * D + 1) + d0[None, :], there[:, None]
+    tl.store(to, a, mask=there & (d0 <= D)[None, :])
+    tl.store(to + D + 1, b, mask=there & (d0 < D)[None, :])
+
+
+@triton.jit
+def _attention(
+    state, keys, values, score, d_x, sums, N, PER, KF, KA, KT, SF, SA, ST,
+    A: tl.constexpr, A0: tl.constexpr, T: tl.constexpr, T0: tl.constexpr, D: tl.constexpr, D0: tl.constexpr,
+    SUMS: tl.constexpr, TILE: tl.constexpr, HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr,
+):  # fmt: skip
+    """All tokens at once, A0 heads of T0: d_x becomes the gradient before the attention. K…, S…: strides of keys and values,
+    and of score."""
+    DOT: tl.constexpr = state.dtype.element_ty
+    frame, part, parts = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
+    own, this = (frame // PER) * N, frame * N
+    token, d0 = tl.arange(0, A0 * T0), tl.arange(0, D0)
+    head, t = token // T0, token % T0
+    known = (head < A) & (t < T)
+    k, v, base = _tokens(
+        keys, values, score, frame * KF + head * KA + t * KT, frame * SF + head * SA + t * ST, known, d0, D, DOT
+    )
+    base = tl.where(t < T, base, float("-inf"))
+    a, b = tl.zeros([A0 * T0, D0], tl.float32), tl.zeros([A0 * T0, D0], tl.float32)
+
+    rows = part * TILE + tl.arange(0, TILE)
+    x, d = _rows(state, own, rows, d0, N, D), _rows(d_x, this, rows, d0, N, D)
+    for _ in range(part, tl.cdiv(N, TILE), parts):
+        to, there = d_x + (this + rows)[:, None] * D + d0[None, :], (rows < N)[:, None] & (d0 < D)[None, :]
+        rows += parts * TILE
+        next_x, next_d = _rows(state, own, rows, d0, N, D), _rows(d_x, this, rows, d0, N, D)
+        n, scale = _normalised(x, d0, D)
+        n = n.to(DOT)
+        s = tl.dot(k, tl.trans(n), input_precision=P) + base[:, None]
+        s = tl.reshape(s, [A0, T0, TILE])
+        g = tl.reshape(tl.dot(v, tl.trans(d), input_precision=P), [A0, T0, TILE])
+        p = _exp2(s - tl.max(s, 1)[:, None, :], ASM)
+        p *= (1 / tl.sum(p, 1))[:, None, :]
+        d_s = tl.reshape(p * (g - tl.sum(p * g, 1)[:, None, :]), [A0 * T0, TILE]).to(DOT)
+        b = tl.dot(tl.reshape(p, [A0 * T0, TILE]).to(DOT), d, b, input_precision=P)
+        a = tl.dot(d_s, n, a, input_precision=P)
+        d_n = tl.dot(tl.trans(d_s), k, input_precision=P) * LN2
+        tl.store(to, d + _through(n, scale, d_n, D), mask=there)
+        x, d = next_x, next_d
+    _token_sums(sums + (frame * parts + part) * SUMS, head * T + t, known, d0, a, b, D)
+
+
+@triton.jit
+def _by_rows(
+    state, keys, values, score, d_x, before, ends, means, N, PER, KF, KA, KT, SF, SA, ST,
+    A: tl.constexpr, T: tl.constexpr, CHUNK: tl.constexpr, D: tl.constexpr, D0: tl.constexpr, TILE: tl.constexpr,
+    P: tl.constexpr,
+):  # fmt: skip
+    """before [F,N,D], the gradient before the attention; ends = log2 Σ_t 2^s and means = Σ_t p_t g_t [F,A,N]."""
+    DOT: tl.constexpr = state.dtype.element_ty
+    frame = tl.program_id(1).to(tl.int64)
+    rows, d0 = tl.program_id(0) * TILE + tl.arange(0, TILE), tl.arange(0, D0)
+    there = rows < N
+    d = _rows(d_x, frame * N, rows, d0, N, D)
+    n, scale = _normalised(_rows(state, (frame // PER) * N, rows, d0, N, D), d0, D)
+    n = n.to(DOT)
+    d_n = tl.zeros([TILE, D0], tl.float32)
+    for a in range(A):
+        top = tl.full([TILE], float("-inf"), tl.float32)
+        weight, mean = tl.zeros([TILE], tl.float32), tl.zeros([TILE], tl.float32)
+        for first in range(0, T, CHUNK):
+            t = first + tl.arange(0, CHUNK)
+            k, v, base = _tokens(
+                keys, values, score, frame * KF + a * KA + t * KT, frame * SF + a * SA + t * ST, t < T, d0, D, DOT
+            )
+            s = tl.dot(n, tl.trans(k), input_precision=P) + tl.where(t < T, base, float("-inf"))[None, :]
+            g = tl.dot(d, tl.trans(v), input_precision=P)
+            higher = tl.maximum(top, tl.max(s, 1))
+            fade, top = tl.exp2(top - higher), higher
+            p = tl.exp2(s - top[:, None])
+            weight = weight * fade + tl.sum(p, 1)
+            mean = mean * fade + tl.sum(p * g, 1)
+        mean /= weight
+        end = top + tl.log2(weight)
         to = (frame * A + a) * N + rows
-        end = tl.load(ends + to, mask=there, other=float("inf"))  # no weight where no row is
-        mean = tl.load(means + to, mask=there, other=0.0)
-        s = tl.dot(k, tl.trans(x), input_precision=P) * LOG2E + base[:, None]
-        g = tl.dot(v, tl.trans(d_y), input_precision=P)
-        p = tl.exp2(s - end[None, :])
-        slope = p * (g - mean[None, :])
-        d_s += tl.sum(slope, 1)
-        d_k = tl.dot(slope.to(x.dtype), x, d_k, input_precision=P)
-        d_v = tl.dot(p.to(x.dtype), d_y, d_v, input_precision=P)
-    to = sums + (((frame * parts + part) * A + a) * T + t) * (2 * D + 1)
-    inside = (t < T)[:, None] & (d < D)[None, :]
-    tl.store(to[:, None] + d[None, :], d_k, mask=inside)
-    tl.store(to[:, None] + D + d[None, :], d_v, mask=inside)
-    tl.store(to + 2 * D, d_s, mask=t < T)
+        tl.store(ends + to, end, mask=there)
+        tl.store(means + to, mean, mask=there)
+        for first in range(0, T, CHUNK):
+            t = first + tl.arange(0, CHUNK)
+            k, v, base = _tokens(
+                keys, values, score, frame * KF + a * KA + t * KT, frame * SF + a * SA + t * ST, t < T, d0, D, DOT
+            )
+            s = tl.dot(n, tl.trans(k), input_precision=P) + tl.where(t < T, base, float("-inf"))[None, :]
+            g = tl.dot(d, tl.trans(v), input_precision=P)
+            p = tl.exp2(s - end[:, None])
+            d_n = tl.dot((p * (g - mean[:, None])).to(DOT), k, d_n, input_precision=P)
+    to = before + (frame * N + rows)[:, None] * D + d0[None, :]
+    tl.store(to, d + _through(n, scale, d_n * LN2, D), mask=there[:, None] & (d0 < D)[None, :])
 
 
-def back_through_attention(n, d_x, keys, score, values):
-    """One layer. n [B,N,D], d_x [F,N,D], keys [F,A,T,D] … → gradients of n per frame, keys, score and values."""
-    (frames, A, T, D), (people, count, _) = keys.shape, n.shape
-    chunk = min(CHUNK[torch.float32 if n.dtype == torch.float32 else torch.float16], max(16, triton.next_power_of_2(T)))
-    cuts, device = triton.cdiv(T, chunk), n.device
-    keys, values = aligned(keys.to(n.dtype), values.to(n.dtype))
-    d_n = torch.empty(frames, count, D, device=device, dtype=n.dtype)
-    ends, means = torch.empty(frames, A, count, device=device), torch.empty(frames, A, count, device=device)
-    pieces = parts(count, frames * A * cuts, TILE, RESIDENT, device)
-    sums = torch.empty(frames, pieces, A, T, 2 * D + 1, device=device)
-    strides = (*keys.stride()[:3], *score.stride())
-    how = {"A": A, "T": T, "CHUNK": chunk, "D": D, "D0": max(16, triton.next_power_of_2(D)), "TILE": TILE,
-           "P": precision(n.dtype, device)["P"], **LAUNCH}  # fmt: skip
-    _rows[(triton.cdiv(count, TILE), frames)](
-        n, d_x, keys, values, score, d_n, ends, means, count, frames // people, *strides, **how
+@triton.jit
+def _by_tokens(
+    state, keys, values, score, d_x, ends, means, sums, N, PER, KF, KA, KT, SF, SA, ST,
+    A: tl.constexpr, T: tl.constexpr, CHUNK: tl.constexpr, D: tl.constexpr, D0: tl.constexpr, SUMS: tl.constexpr,
+    TILE: tl.constexpr, P: tl.constexpr,
+):  # fmt: skip
+    DOT: tl.constexpr = state.dtype.element_ty
+    part, parts = tl.program_id(1), tl.num_programs(1)
+    head, frame = tl.program_id(2) % A, (tl.program_id(2) // A).to(tl.int64)
+    t, d0 = tl.program_id(0) * CHUNK + tl.arange(0, CHUNK), tl.arange(0, D0)
+    k, v, base = _tokens(
+        keys, values, score, frame * KF + head * KA + t * KT, frame * SF + head * SA + t * ST, t < T, d0, D, DOT
     )
-    _columns[(cuts, pieces, frames * A)](
-        n, d_x, keys, values, score, ends, means, sums, count, frames // people, *strides, **how
+    a, b = tl.zeros([CHUNK, D0], tl.float32), tl.zeros([CHUNK, D0], tl.float32)
+    for job in range(part, tl.cdiv(N, TILE), parts):
+        rows = job * TILE + tl.arange(0, TILE)
+        d = _rows(d_x, frame * N, rows, d0, N, D)
+        n = _normalised(_rows(state, (frame // PER) * N, rows, d0, N, D), d0, D)[0].to(DOT)
+        to = (frame * A + head) * N + rows
+        end = tl.load(ends + to, mask=rows < N, other=float("inf"))  # no weight where no row is
+        mean = tl.load(means + to, mask=rows < N, other=0.0)
+        p = tl.exp2(tl.dot(k, tl.trans(n), input_precision=P) + base[:, None] - end[None, :])
+        g = tl.dot(v, tl.trans(d), input_precision=P)
+        a = tl.dot((p * (g - mean[None, :])).to(DOT), n, a, input_precision=P)
+        b = tl.dot(p.to(DOT), d, b, input_precision=P)
+    _token_sums(sums + (frame * parts + part) * SUMS, head * T + t, t < T, d0, a, b, D)
+
+
+def _through_attention(sums: Sums, i: int, x, keys, score, values, d_x):
+    """One layer, x [B,N,D], d_x [F,N,D] after it, keys [F,A,T,D] … → d_x before it, in the same memory or not; sums in part i."""
+    (frames, A, T, D), (people, n, _) = keys.shape, x.shape
+    strides = dict(zip(("KF", "KA", "KT", "SF", "SA", "ST"), (*keys.stride()[:3], *score.stride()), strict=True))
+    widths = {"PER": frames // people, **strides, "A": A, "T": T, "D": D, "D0": _wide(D, 1)}
+    heads = triton.next_power_of_2(A)
+    if heads * triton.next_power_of_2(T) <= TOGETHER:
+        sums.run(_attention, i, x, keys, values, score, d_x, **widths, A0=heads, T0=TOGETHER // heads)
+        return d_x
+    before = torch.empty_like(d_x)
+    ends, means = torch.empty(2, frames, A, n, device=x.device)
+    chunk = min(CHUNK[sums.stored], max(16, triton.next_power_of_2(T)))
+    how = {**widths, "CHUNK": chunk, "TILE": TILE, "P": precision(x.dtype, x.device)["P"], **LAUNCH}
+    _by_rows[triton.cdiv(n, TILE), frames](x, keys, values, score, d_x, before, ends, means, n, **how)
+    _by_tokens[triton.cdiv(T, chunk), sums.grid[1], frames * A](
+        x, keys, values, score, d_x, ends, means, sums.buffers.split(sums.sizes, 2)[i], n, SUMS=sum(sums.sizes), **how
     )
-    d_keys, d_values, d_score = sums.sum(1).split([D, D, 1], -1)
-    return d_n, d_keys, d_score[..., 0], d_values
+    return before
 
 
-def back_through_layers(x0, keys, score, values, layers: Layers, states, d_delta):
-    """→ gradients of x0, keys, score, values and, as a list, of the layers' weights. d_delta: of δf per frame."""
-    o, w1, b1, w2, _, out, _ = layers
-    frames, ones = len(keys), torch.ones(len(keys), x0.shape[-1], device=x0.device)
-    flat = d_delta.flatten(0, 1)
-    d_out, d_c = flat.T @ states[-1].flatten(0, 1), _total(flat)
-    d_x = d_delta @ out.to(d_delta.dtype)
-    d_tokens, d_weights = [], []
-    for l in reversed(range(len(o))):  # noqa: E741
-        x = states[2 * l]
-        n, back = _normalised(x)
-        d_n, _, d_b1, d_w1, d_w2, d_b2 = back_through_psi(n, ones, b1[l].expand(frames, -1), w1[l], w2[l], d_x, None)
-        d_x = d_x + back(d_n)
-        d_o = _total(d_x.flatten(0, 1))
+def back_through_layers(x0, keys, score, values, layers: Layers, states, d_z, d_more):
+    """→ gradients of x0, keys, score, values and, as a list, of the layers' weights. d_z + d_more (or None): of δf per frame."""
+    _, w1, b1, w2, _, out, _ = (t.contiguous() for t in layers)
+    (frames, L, A, T, D), H = keys.shape, w1.shape[1]
+    keys, values = aligned(keys, values)
+    sizes = [D * (D + 1), *[H * (D + 1) + (H + 1) * D] * L, *[A * T * (2 * D + 1)] * L]
+    sums = Sums(x0, frames, x0.shape[1], *sizes)
+    d_x = torch.empty_like(d_z)
+    wide = {"D": D, "D0": _wide(D, 1)}
+    d_more = d_more if d_more is None else d_more.contiguous()
+    sums.run(_projection, 0, states[-1], d_z, d_more, out, d_x, **wide, MORE=d_more is not None)
+    for l in reversed(range(L)):  # noqa: E741
+        sums.run(_network, 1 + l, states[2 * l], w1[l], b1[l], w2[l], d_x, **wide, H=H, H0=_wide(H, 1))
         x = states[2 * l - 1] if l else x0.contiguous()
-        n, back = _normalised(x)
-        d_n, *d_token = back_through_attention(n, d_x, keys[:, l], score[:, l], values[:, l])
-        d_x = per_identity(d_x, len(x)) + back(per_identity(d_n, len(x)))
-        d_tokens.append(d_token)
-        d_weights.append((d_o, d_w1, d_b1.sum(0), d_w2, d_b2))
-    like = lambda d, t: d.to(t.dtype)  # noqa: E731
-    d_layers = [*(torch.stack(d[::-1]) for d in zip(*d_weights, strict=True)), d_out, d_c]
-    d_tokens = (torch.stack(d[::-1], 1) for d in zip(*d_tokens, strict=True))
+        d_x = _through_attention(sums, 1 + L + l, x, keys[:, l], score[:, l], values[:, l], d_x)
+    of_out, *rest = (t[:, :size] for t, size in zip(sums.totals(), sizes, strict=True))
+    d_out, d_c = of_out.sum(0).view(D, D + 1).split([D, 1], 1)
+    d_w1, d_b1, d_w2, d_b2 = torch.stack(rest[:L]).sum(1).split([H * D, H, H * D, D], 1)
+    d_keys, d_score, d_values = torch.stack(rest[L:], 1).view(frames, L, A, T, 2 * D + 1).split([D, 1, D], -1)
+    d_o = d_values.sum((0, 3)).mean(1)
+    d_layers = d_o, d_w1.view(L, H, D), d_b1, d_w2.view(L, H, D).mT, d_b2, d_out, d_c[:, 0]
+    d_tokens = (d_keys, keys), (d_score[..., 0], score), (d_values, values)
     return (
-        d_x, *(like(d, t) for d, t in zip(d_tokens, (keys, score, values), strict=True)),
-        [like(d, t) for d, t in zip(d_layers, layers, strict=True)],
+        per_identity(d_x, len(x0)), *(d.to(t.dtype) for d, t in d_tokens),
+        [d.to(t.dtype) for d, t in zip(d_layers, layers, strict=True)],
     )  # fmt: skip
-
-
-def _normalised(x: Tensor):
-    """LN(x) and the function that takes its gradient to x's."""
-    shape = x.shape[-1:]
-    n, mean, scale = torch.native_layer_norm(x, shape, None, None, EPS)
-
-    def back(d_n: Tensor) -> Tensor:
-        return torch.ops.aten.native_layer_norm_backward(d_n, x, shape, mean, scale, None, None, [True, False, False])[0]
-
-    return n, back
-
-
-def _total(rows: Tensor) -> Tensor:
-    return rows.sum(0, dtype=torch.float32)
