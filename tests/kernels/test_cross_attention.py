@@ -33,8 +33,13 @@ def test_equals_the_twin(n, storage):
 @pytest.mark.parametrize("storage", TYPES, ids=str)
 @pytest.mark.parametrize("tokens", [32, 40, 100])
 def test_numbers_of_tokens(tokens, storage):
-    """One chunk that is full, one that is not, and several."""
+    """One chunk that is full, one that is not, and several; back, all together twice, then by rows and by tokens."""
     agree(CASE, inputs(20, storage=storage, tokens=tokens, layers=1, heads=2))
+
+
+@pytest.mark.parametrize("tokens", [32, 100])
+def test_programs_take_several_tiles(tokens):
+    agree(CASE, inputs(200, tokens=tokens, layers=1))
 
 
 @pytest.mark.parametrize("storage", TYPES, ids=str)
