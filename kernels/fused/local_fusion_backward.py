@@ -6,7 +6,7 @@ is the tile as it was loaded. The next tile is read, into registers, while one i
 
 Programs sum the weights' gradients over their own tiles, and torch sums the programs, always in the same order: gradients are
 deterministic. A unit past the last is held at h = ONE, and the input has a column of ones past its last, so that the products
-sum what they multiply, too: the gradients of the second bias and of the first. A frame's sum C = Σ d_y ⊗ basis gives both
+sum what they multiply, too: the gradients of the second bias and of the first. A program's sum C = Σ d_y ⊗ basis gives both
 d_w1 = C ⊙ gain and d_gain = Σ_h w1 ⊙ C.
 """
 
@@ -134,11 +134,12 @@ def _psi(
     M: tl.constexpr, M0: tl.constexpr, H: tl.constexpr, H0: tl.constexpr, D: tl.constexpr, D0: tl.constexpr,
     MORE: tl.constexpr, SUMS: tl.constexpr, TILE: tl.constexpr, HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
-    """MORE: δ's gradient is d_delta + d_more."""
+    """MORE: δ's gradient is d_delta + d_more. After `_sums`' come [M] of gain."""
     DOT: tl.constexpr = basis.dtype.element_ty
     frame, part, parts = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
     m0, d0, h0 = tl.arange(0, M0), tl.arange(0, D0), tl.arange(0, H0)
-    p = (_weight(w1, h0, m0, H, M, M, 1) * vector(gain + frame * M, m0, M, LOG2E)[None, :]).to(DOT)
+    g = vector(gain + frame * M, m0, M, 1.0)
+    p = (_weight(w1, h0, m0, H, M, M, 1) * (g * LOG2E)[None, :]).to(DOT)
     q = (_weight(w2, h0, d0, H, D, 1, H) * LN2).to(DOT)
     c = tl.where(h0 == H, ONE, vector(bias + frame * H, h0, H, LOG2E))
     a, b = tl.zeros([H0, M0], tl.float32), tl.zeros([H0, D0], tl.float32)
@@ -159,7 +160,10 @@ def _psi(
         d_x = tl.dot(tl.trans(d_y), p, input_precision=P)
         tl.store(d_basis + this[:, None] * M + m0[None, :], d_x, mask=there[:, None] & (m0 < M)[None, :])
         x, d, e = next_x, next_d, next_e
-    _sums(sums + (frame.to(tl.int64) * parts + part) * SUMS, h0, m0, d0, a, b, H, M, D)
+    sums += (frame.to(tl.int64) * parts + part) * SUMS
+    d_gain = tl.sum(_weight(w1, h0, m0, H, M, M, 1) * a, 0) * LOG2E
+    tl.store(sums + H * (M + 1) + (H + 1) * D + m0, d_gain, mask=m0 < M)
+    _sums(sums, h0, m0, d0, a * tl.where(m0 == M, 1.0, g)[None, :], b, H, M, D)
 
 
 class Sums:
@@ -201,7 +205,7 @@ def _phi_sizes(phi: Phi) -> list[int]:
 
 def _psi_sizes(w1: Tensor, w2: Tensor) -> list[int]:
     (H, M), D = w1.shape, len(w2)
-    return [H * M, H, H * D, D]
+    return [H * M, H, H * D, D, M]
 
 
 def _run_phi(sums: Sums, k: int, f, delta, phi: Phi, attributes, d_out, want_prior: bool) -> tuple[Tensor, Tensor | None]:
@@ -239,10 +243,9 @@ def _run_psi(sums: Sums, k: int, basis, gain, bias, w1, w2, d_delta, d_more) -> 
 def _of_psi(total: Tensor, gain, bias, w1, w2) -> tuple[Tensor, ...]:
     """→ gradients of gain, bias, w1, w2 and b2."""
     (H, M), D, sizes = w1.shape, len(w2), _psi_sizes(w1, w2)
-    C, d_bias = _split(total, sizes[:2])
-    d_w2, d_b2 = _split(_over_frames(total[:, sum(sizes[:2]) :]), sizes[2:])
-    C = C.view(-1, H, M)
-    d = (C * w1).sum(1), d_bias, _over_frames(C * gain[:, None]), d_w2.view(H, D).T, d_b2
+    _, d_bias, _, _, d_gain = _split(total, sizes)
+    d_w1, _, d_w2, d_b2, _ = _split(_over_frames(total), sizes)
+    d = d_gain, d_bias, d_w1.view(H, M), d_w2.view(H, D).T, d_b2
     return tuple(g.to(t.dtype) for g, t in zip(d, (gain, bias, w1, w2, w2), strict=True))
 
 
