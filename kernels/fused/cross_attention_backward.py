@@ -20,7 +20,7 @@ import triton.language as tl
 
 from kernels.fused.cross_attention import EPS, aligned
 from kernels.fused.local_fusion import per_identity, precision
-from kernels.fused.local_fusion_backward import ONE, Sums, _ones, _rows, _sums, _up, _weight, _wide
+from kernels.fused.local_fusion_backward import ONE, Sums, _ones, _rows, _sums, _up, _weight, _wide, packed, unpack
 from kernels.fused.softplus_net import LN2, LOG2E, vector
 from kernels.reference import Layers
 
@@ -61,7 +61,7 @@ def _projection(
     state, d_z, d_more, out, d_x, sums, N, D: tl.constexpr, D0: tl.constexpr, MORE: tl.constexpr,
     SUMS: tl.constexpr, TILE: tl.constexpr, HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
-    """MORE: δ's gradient is d_z + d_more. sums [D,D+1]: of `out` and, last, of c."""
+    """MORE: δ's gradient is d_z + d_more. sums [D,D+4]: of `out` and, after its columns, of c."""
     DOT: tl.constexpr = state.dtype.element_ty
     frame, part, parts = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
     d0 = tl.arange(0, D0)
@@ -71,13 +71,13 @@ def _projection(
         rows = job * TILE + tl.arange(0, TILE)
         d = _rows(d_z, frame * N, rows, d0, N, D)
         if MORE:
-            d = (d.to(tl.float32) + _rows(d_more, frame * N, rows, d0, N, D)).to(DOT)
-        x = _ones(_rows(state, frame * N, rows, d0, N, D), d0, D).to(DOT)
+            d += _rows(d_more, frame * N, rows, d0, N, D)
+        x = _rows(state, frame * N, rows, d0, N, D, True)
         a = tl.dot(tl.trans(d), x, a, input_precision=P)
         to, there = d_x + (frame * N + rows)[:, None] * D + d0[None, :], (rows < N)[:, None] & (d0 < D)[None, :]
         tl.store(to, tl.dot(d, w, input_precision=P), mask=there)
-    to = sums + (frame * parts + part) * SUMS + d0[:, None] * (D + 1) + d0[None, :]
-    tl.store(to, a, mask=(d0 < D)[:, None] & (d0 <= D)[None, :])
+    to = sums + (frame * parts + part) * SUMS + d0[:, None] * (D + 4) + d0[None, :]
+    tl.store(to, a, mask=(d0 < D)[:, None] & (d0 < D + 4)[None, :])
 
 
 @triton.jit
@@ -104,7 +104,7 @@ def _network(
         n = n.to(DOT)
         h, r = _up(p, n, c, HALF, ASM, P)
         b = tl.dot(h, d, b, input_precision=P)
-        d_y = (tl.dot(q, tl.trans(d), input_precision=P) * r).to(DOT)
+        d_y = tl.dot(q, tl.trans(d), input_precision=P).to(DOT) * r
         a = tl.dot(d_y, n, a, input_precision=P)
         d_n = tl.dot(tl.trans(d_y), p, input_precision=P)
         tl.store(to, d + _through(n, scale, d_n, D), mask=there)
@@ -123,10 +123,10 @@ def _tokens(keys, values, score, at, base, inside, d0, D: tl.constexpr, DOT: tl.
 
 @triton.jit
 def _token_sums(sums, token, there, d0, a, b, D: tl.constexpr):
-    """[A,T,2D+1]: of keys, score and values, of which `a` has the first two."""
-    to, there = sums + token[:, None] * (2 * D + 1) + d0[None, :], there[:, None]
-    tl.store(to, a, mask=there & (d0 <= D)[None, :])
-    tl.store(to + D + 1, b, mask=there & (d0 < D)[None, :])
+    """[A,T,2D+4]: of keys, score (and three idle) and values, of which `a` has the first two."""
+    to, there = sums + token[:, None] * (2 * D + 4) + d0[None, :], there[:, None]
+    tl.store(to, a, mask=there & (d0 < D + 4)[None, :])
+    tl.store(to + D + 4, b, mask=there & (d0 < D)[None, :])
 
 
 @triton.jit
@@ -273,7 +273,7 @@ def back_through_layers(x0, keys, score, values, layers: Layers, states, d_z, d_
     _, w1, b1, w2, _, out, _ = (t.contiguous() for t in layers)
     (frames, L, A, T, D), H = keys.shape, w1.shape[1]
     keys, values = aligned(keys, values)
-    sizes = [D * (D + 1), *[H * (D + 1) + (H + 1) * D] * L, *[A * T * (2 * D + 1)] * L]
+    sizes = [D * (D + 4), *[packed(H, D, D)] * L, *[A * T * (2 * D + 4)] * L]
     sums = Sums(x0, frames, x0.shape[1], *sizes)
     d_x = torch.empty_like(d_z)
     wide = {"D": D, "D0": _wide(D, 1)}
@@ -284,11 +284,11 @@ def back_through_layers(x0, keys, score, values, layers: Layers, states, d_z, d_
         x = states[2 * l - 1] if l else x0.contiguous()
         d_x = _through_attention(sums, 1 + L + l, x, keys[:, l], score[:, l], values[:, l], d_x)
     of_out, *rest = (t[:, :size] for t, size in zip(sums.totals(), sizes, strict=True))
-    d_out, d_c = of_out.sum(0).view(D, D + 1).split([D, 1], 1)
-    d_w1, d_b1, d_w2, d_b2 = torch.stack(rest[:L]).sum(1).split([H * D, H, H * D, D], 1)
-    d_keys, d_score, d_values = torch.stack(rest[L:], 1).view(frames, L, A, T, 2 * D + 1).split([D, 1, D], -1)
+    d_out, d_c, _ = of_out.sum(0).view(D, D + 4).split([D, 1, 3], 1)
+    d_w1, d_b1, d_w2, d_b2 = unpack(torch.stack(rest[:L]).sum(1), H, D, D)
+    d_keys, d_score, _, d_values = torch.stack(rest[L:], 1).view(frames, L, A, T, 2 * D + 4).split([D, 1, 3, D], -1)
     d_o = d_values.sum((0, 3)).mean(1)
-    d_layers = d_o, d_w1.view(L, H, D), d_b1, d_w2.view(L, H, D).mT, d_b2, d_out, d_c[:, 0]
+    d_layers = d_o, d_w1, d_b1, d_w2, d_b2, d_out, d_c[:, 0]
     d_tokens = (d_keys, keys), (d_score[..., 0], score), (d_values, values)
     return (
         per_identity(d_x, len(x0)), *(d.to(t.dtype) for d, t in d_tokens),

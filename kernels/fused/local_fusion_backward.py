@@ -4,7 +4,7 @@ Hidden layers are computed again, tile by tile, and never stored, with the hidde
 the weights' gradients, h and d_y, come out of one product in the registers that the next reads them from, and the other factor
 is the tile as it was loaded. The next tile is read, into registers, while one is worked on.
 
-Programs sum the weights' gradients over their own tiles, and torch sums the programs, always in the same order: gradients are
+Programs sum the weights' gradients over their own tiles, and a last launch sums the programs, always in one order: gradients are
 deterministic. A unit past the last is held at h = ONE, and the input has a column of ones past its last, so that the products
 sum what they multiply, too: the gradients of the second bias and of the first. A program's sum C = Σ d_y ⊗ basis gives both
 d_w1 = C ⊙ gain and d_gain = Σ_h w1 ⊙ C.
@@ -38,25 +38,38 @@ def _weight(w, h, i, H: tl.constexpr, I: tl.constexpr, step_h: tl.constexpr, ste
 
 @triton.jit
 def _up(w, x, bias, HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr):
-    """The hidden layer [H, TILE], log2(1 + 2^y), and its slope."""
+    """The hidden layer [H, TILE], log2(1 + 2^y), and its slope, both in x's type."""
     h, r = softplus_slope(tl.dot(w, tl.trans(x), input_precision=P), bias, HALF, ASM, 1)
-    return h.to(x.dtype), r
+    return h.to(x.dtype), r.to(x.dtype)
 
 
 @triton.jit
 def _sums(sums, h, i, o, a, b, H: tl.constexpr, I: tl.constexpr, O: tl.constexpr):  # noqa: E741
-    """[H, I] of the first weights, [H] of their bias, [H + 1, O] of the second weights and, as row H, of their bias."""
-    h, i = h[:, None], i[None, :]
-    tl.store(sums + tl.where(i == I, H * I + h, h * I + i), a * LOG2E, mask=(h < H) & (i <= I))
-    b *= tl.where(h == H, 1 / ONE, LN2)
-    tl.store(sums + H * (I + 1) + h * O + o[None, :], b, mask=(h <= H) & (o < O)[None, :])
+    """What `unpack` takes apart. Rows are whole fours of floats: nothing is written in less."""
+    IW: tl.constexpr = (I + 4) // 4 * 4
+    OW: tl.constexpr = (O + 3) // 4 * 4
+    h, i, o = h[:, None], i[None, :], o[None, :]
+    tl.store(sums + h * IW + i, a * LOG2E, mask=(h < H) & (i < IW))
+    tl.store(sums + H * IW + h * OW + o, b * tl.where(h == H, 1 / ONE, LN2), mask=(h <= H) & (o < OW))
 
 
 @triton.jit
-def _rows(x, first, rows, cols, N, WIDTH: tl.constexpr):
-    """Rows of a matrix [·, WIDTH] from `first` on; zeros outside."""
+def _total(sums, out, PARTS, SIZE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    """Per frame, the sum over the programs."""
+    i, frame, row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), tl.program_id(1).to(tl.int64), tl.arange(0, ROWS)
+    total = tl.zeros([ROWS, BLOCK], tl.float32)
+    for first in range(0, PARTS, ROWS):
+        at = sums + (frame * PARTS + first + row)[:, None] * SIZE + i[None, :]
+        total += tl.load(at, mask=(first + row < PARTS)[:, None] & (i < SIZE)[None, :], other=0.0)
+    tl.store(out + frame * SIZE + i, tl.sum(total, 0), mask=i < SIZE)
+
+
+@triton.jit
+def _rows(x, first, rows, cols, N, WIDTH: tl.constexpr, ONES: tl.constexpr = False):
+    """Rows of a matrix [·, WIDTH] from `first` on; zeros outside. ONES: past the last column one of ones."""
     there = (rows < N)[:, None] & (cols < WIDTH)[None, :]
-    return tl.load(x + (first + rows)[:, None] * WIDTH + cols[None, :], mask=there, other=0.0)
+    other = tl.where(cols == WIDTH, 1.0 if ONES else 0.0, 0.0).to(x.dtype.element_ty)[None, :]
+    return tl.load(x + (first + rows)[:, None] * WIDTH + cols[None, :], mask=there, other=tl.broadcast_to(other, there.shape))
 
 
 @triton.jit
@@ -69,7 +82,7 @@ def _read_phi(f, delta, known_out, from_out, frame, PER, rows, d0, col, step, N,
     first = frame.to(tl.int64) * N
     at, there = (first + rows)[:, None] * step[None, :], (rows < N)[:, None] & (col < 14)[None, :]
     done, d_out = tl.load(known_out[None, :] + at, mask=there, other=0.0), tl.load(from_out[None, :] + at, mask=there, other=0.0)
-    x = _rows(f, (frame // PER).to(tl.int64) * N, rows, d0, N, D)
+    x = _rows(f, (frame // PER).to(tl.int64) * N, rows, d0, N, D, True)
     return x, _rows(delta, first, rows, d0, N, D) if DELTA else x, done, d_out
 
 
@@ -77,7 +90,8 @@ def _read_phi(f, delta, known_out, from_out, frame, PER, rows, d0, col, step, N,
 def _read_psi(basis, d_delta, d_more, frame, PER, rows, m0, d0, N, M: tl.constexpr, D: tl.constexpr, MORE: tl.constexpr):
     first = frame.to(tl.int64) * N
     d = _rows(d_delta, first, rows, d0, N, D)
-    return _rows(basis, (frame // PER).to(tl.int64) * N, rows, m0, N, M), d, _rows(d_more, first, rows, d0, N, D) if MORE else d
+    x = _rows(basis, (frame // PER).to(tl.int64) * N, rows, m0, N, M, True)
+    return x, d, _rows(d_more, first, rows, d0, N, D) if MORE else d
 
 
 @triton.jit
@@ -116,11 +130,10 @@ def _phi(
             tl.store(d_prior + this[:, None] * 14 + col[None, :], d_raw, mask=there[:, None] & (col < 14)[None, :])
         d_raw = d_raw.to(DOT)
         if DELTA:
-            x = x.to(tl.float32) + e
-        x = _ones(x, d0, D).to(DOT)
+            x += e
         h, r = _up(p, x, c, HALF, ASM, P)
         b = tl.dot(h, d_raw, b, input_precision=P)
-        d_y = (tl.dot(q, tl.trans(d_raw), input_precision=P) * r).to(DOT)
+        d_y = tl.dot(q, tl.trans(d_raw), input_precision=P).to(DOT) * r
         a = tl.dot(d_y, x, a, input_precision=P)
         d = tl.dot(tl.trans(d_y), p, input_precision=P)
         tl.store(d_z + this[:, None] * D + d0[None, :], d, mask=there[:, None] & (d0 < D)[None, :])
@@ -134,7 +147,7 @@ def _psi(
     M: tl.constexpr, M0: tl.constexpr, H: tl.constexpr, H0: tl.constexpr, D: tl.constexpr, D0: tl.constexpr,
     MORE: tl.constexpr, SUMS: tl.constexpr, TILE: tl.constexpr, HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
-    """MORE: δ's gradient is d_delta + d_more. After `_sums`' come [M] of gain."""
+    """MORE: δ's gradient is d_delta + d_more. After `_sums` come [M] of gain."""
     DOT: tl.constexpr = basis.dtype.element_ty
     frame, part, parts = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
     m0, d0, h0 = tl.arange(0, M0), tl.arange(0, D0), tl.arange(0, H0)
@@ -151,18 +164,17 @@ def _psi(
         rows += parts * TILE
         next_x, next_d, next_e = _read_psi(basis, d_delta, d_more, frame, PER, rows, m0, d0, N, M, D, MORE)
         if MORE:
-            d = (d.to(tl.float32) + e).to(DOT)
-        x = _ones(x, m0, M).to(DOT)
+            d += e
         h, r = _up(p, x, c, HALF, ASM, P)
         b = tl.dot(h, d, b, input_precision=P)
-        d_y = (tl.dot(q, tl.trans(d), input_precision=P) * r).to(DOT)
+        d_y = tl.dot(q, tl.trans(d), input_precision=P).to(DOT) * r
         a = tl.dot(d_y, x, a, input_precision=P)
         d_x = tl.dot(tl.trans(d_y), p, input_precision=P)
         tl.store(d_basis + this[:, None] * M + m0[None, :], d_x, mask=there[:, None] & (m0 < M)[None, :])
         x, d, e = next_x, next_d, next_e
     sums += (frame.to(tl.int64) * parts + part) * SUMS
     d_gain = tl.sum(_weight(w1, h0, m0, H, M, M, 1) * a, 0) * LOG2E
-    tl.store(sums + H * (M + 1) + (H + 1) * D + m0, d_gain, mask=m0 < M)
+    tl.store(sums + H * ((M + 4) // 4 * 4) + (H + 1) * ((D + 3) // 4 * 4) + m0, d_gain, mask=m0 < M)
     _sums(sums, h0, m0, d0, a * tl.where(m0 == M, 1.0, g)[None, :], b, H, M, D)
 
 
@@ -172,7 +184,7 @@ class Sums:
     def __init__(self, like: Tensor, frames: int, n: int, *sizes: int):
         self.stored = torch.float32 if like.dtype == torch.float32 else torch.float16
         self.like, self.n, self.grid = like, n, (frames, parts(n, frames, TILE[self.stored], RESIDENT[self.stored], like.device))
-        self.sizes = [-(-size // 4) * 4 for size in sizes]
+        self.sizes = [-(-size // 16) * 16 for size in sizes]
         self.buffers = torch.empty(*self.grid, sum(self.sizes), device=like.device)
 
     def run(self, kernel, k: int, *args, **widths) -> None:
@@ -183,11 +195,22 @@ class Sums:
 
     def totals(self) -> list[Tensor]:
         """Per frame, [frames, size] each."""
-        return list(self.buffers.sum(1).split(self.sizes, 1))
+        (frames, parts), size = self.grid, sum(self.sizes)
+        out = torch.empty(frames, size, device=self.like.device)
+        _total[(triton.cdiv(size, 64), frames)](self.buffers, out, parts, SIZE=size, ROWS=32, BLOCK=64)
+        return list(out.split(self.sizes, 1))
 
 
-def _split(total: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
-    return total[..., : sum(sizes)].split(sizes, -1)
+def packed(H: int, I: int, O: int) -> int:  # noqa: E741
+    """Floats that `_sums` writes."""
+    return H * ((I + 4) // 4 * 4) + (H + 1) * ((O + 3) // 4 * 4)
+
+
+def unpack(total: Tensor, H: int, I: int, O: int) -> tuple[Tensor, ...]:  # noqa: E741
+    """Gradients of the first weights [·,H,I] and their bias [·,H], of the second weights [·,O,H] and their bias [·,O]."""
+    first, second = total[..., : packed(H, I, O)].split([H * ((I + 4) // 4 * 4), (H + 1) * ((O + 3) // 4 * 4)], -1)
+    first, second = first.unflatten(-1, (H, -1)), second.unflatten(-1, (H + 1, -1))[..., :O]
+    return first[..., :I], first[..., I], second[..., :H, :].mT, second[..., H, :]
 
 
 def _over_frames(total: Tensor) -> Tensor:
@@ -198,14 +221,12 @@ def _wide(width: int, room: int = 0) -> int:
     return max(16, triton.next_power_of_2(width + room))
 
 
-def _phi_sizes(phi: Phi) -> list[int]:
-    G, D = phi.w1.shape
-    return [G * D, G, G * RAW, RAW]
+def _phi_size(phi: Phi) -> int:
+    return packed(*phi.w1.shape, RAW)
 
 
-def _psi_sizes(w1: Tensor, w2: Tensor) -> list[int]:
-    (H, M), D = w1.shape, len(w2)
-    return [H * M, H, H * D, D, M]
+def _psi_size(w1: Tensor, w2: Tensor) -> int:
+    return packed(*w1.shape, len(w2)) + w1.shape[1]
 
 
 def _run_phi(sums: Sums, k: int, f, delta, phi: Phi, attributes, d_out, want_prior: bool) -> tuple[Tensor, Tensor | None]:
@@ -223,9 +244,8 @@ def _run_phi(sums: Sums, k: int, f, delta, phi: Phi, attributes, d_out, want_pri
 
 
 def _of_phi(total: Tensor, phi: Phi) -> tuple[Tensor, ...]:
-    G, D = phi.w1.shape
-    u1, c1, u2, c2 = _split(_over_frames(total), _phi_sizes(phi))
-    return tuple(d.to(w.dtype) for d, w in zip((u1.view(G, D), c1, u2.view(G, RAW).T, c2), phi, strict=True))
+    grads = unpack(_over_frames(total), *phi.w1.shape, RAW)
+    return tuple(d.to(w.dtype) for d, w in zip(grads, phi, strict=True))
 
 
 def _run_psi(sums: Sums, k: int, basis, gain, bias, w1, w2, d_delta, d_more) -> Tensor:
@@ -242,31 +262,31 @@ def _run_psi(sums: Sums, k: int, basis, gain, bias, w1, w2, d_delta, d_more) -> 
 
 def _of_psi(total: Tensor, gain, bias, w1, w2) -> tuple[Tensor, ...]:
     """→ gradients of gain, bias, w1, w2 and b2."""
-    (H, M), D, sizes = w1.shape, len(w2), _psi_sizes(w1, w2)
-    _, d_bias, _, _, d_gain = _split(total, sizes)
-    d_w1, _, d_w2, d_b2, _ = _split(_over_frames(total), sizes)
-    d = d_gain, d_bias, d_w1.view(H, M), d_w2.view(H, D).T, d_b2
+    sizes, size = (*w1.shape, len(w2)), _psi_size(w1, w2)
+    d_gain, d_bias = total[:, size - w1.shape[1] : size], unpack(total, *sizes)[1]
+    d_w1, _, d_w2, d_b2 = unpack(_over_frames(total), *sizes)
+    d = d_gain, d_bias, d_w1, d_w2, d_b2
     return tuple(g.to(t.dtype) for g, t in zip(d, (gain, bias, w1, w2, w2), strict=True))
 
 
 def back_through_phi(f, delta, phi: Phi, attributes, d_out, want_prior: bool):
     """Features f [B,N,D] + delta [F,N,D] (or None). → gradients of the features and of the prior (or None) per frame, and of
     Φ's four weights."""
-    sums = Sums(f, len(attributes[0]), f.shape[1], sum(_phi_sizes(phi)))
+    sums = Sums(f, len(attributes[0]), f.shape[1], _phi_size(phi))
     d_z, d_prior = _run_phi(sums, 0, f, delta, phi, attributes, d_out, want_prior)
     return d_z, d_prior, *_of_phi(*sums.totals(), phi)
 
 
 def back_through_psi(basis, gain, bias, w1, w2, d_delta, d_more):
     """→ gradients of basis, gain, bias, w1, w2 and b2. d_delta + d_more (or None): gradient of δf per frame."""
-    sums = Sums(basis, len(gain), basis.shape[1], sum(_psi_sizes(w1, w2)))
+    sums = Sums(basis, len(gain), basis.shape[1], _psi_size(w1, w2))
     d_basis = _run_psi(sums, 0, basis, gain, bias, w1, w2, d_delta, d_more)
     return per_identity(d_basis, len(basis)), *_of_psi(*sums.totals(), gain, bias, w1, w2)
 
 
 def back_through_both(basis, gain, bias, w1, w2, f, delta, phi: Phi, attributes, d_out, d_delta, want_prior: bool):
     """Φ, then Ψ: → gradients of the features and of the prior (or None) per frame, of Φ's weights; and of Ψ's, as above."""
-    sums = Sums(f, len(gain), f.shape[1], sum(_phi_sizes(phi)), sum(_psi_sizes(w1, w2)))
+    sums = Sums(f, len(gain), f.shape[1], _phi_size(phi), _psi_size(w1, w2))
     d_z, d_prior = _run_phi(sums, 0, f, delta, phi, attributes, d_out, want_prior)
     d_basis = _run_psi(sums, 1, basis, gain, bias, w1, w2, d_z, d_delta)
     of_phi, of_psi = sums.totals()
