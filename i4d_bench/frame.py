@@ -71,6 +71,8 @@ class Rig:
     """One design with all that its modes share. Build it with `rig`."""
 
     fusion: Fusion
+    encode: Callable[[Float[Tensor, "B 3 S S"]], Identity]  # a photo, once per person
+    photos: list[Float[Tensor, "B 3 S S"]]
     identity: Identity
     source: MotionCode
     driver: ImageDriver
@@ -96,7 +98,10 @@ def rig(
     if variants.design(design).needs == "flame":
         head = exported_head("procedural").to(device)
         shape = torch.zeros(1, head.n_shape, device=device)
-    identity, driver = lifted(n, base, device, head), ImageDriver(head, shape).to(device).eval().requires_grad_(False)
+    encode, size = encoder(n, base, device, head), base.model.size
+    driver = ImageDriver(head, shape).to(device).eval().requires_grad_(False)
+    photo = lambda: F.interpolate(torch.rand(1, 3, 8, 8, device=device), (size, size), mode="bilinear")  # noqa: E731
+    photos = [photo() for _ in range(frames)]
     draw = lambda rows: F.interpolate(torch.rand(rows, 3, 14, 14, device=device), (DRIVER_SIZE,) * 2, mode="bilinear")  # noqa: E731
     focal = 0.5 * resolution / math.tan(math.radians(FOV) / 2)
     view = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
@@ -105,24 +110,27 @@ def rig(
     many = lambda t: t.to(device).expand(batch, *t.shape).contiguous()  # noqa: E731
     camera = Camera(many(view), many(K), resolution, resolution)
     with torch.no_grad():
-        source = driver(draw(1))
+        source, identity = driver(draw(1)), encode(photos[0])
     images = [draw(batch) for _ in range(frames)]
     settings = base.overrides.get(design, {}) | (overrides or {})
     fusion = variants.create(design, **settings).to(device).eval().requires_grad_(False)
-    return Rig(fusion, identity, source, driver, images, camera, torch.zeros(batch, 3, device=device), storage)
+    return Rig(fusion, encode, photos, identity, source, driver, images, camera, torch.zeros(batch, 3, device=device), storage)
 
 
-@torch.no_grad()
-def lifted(n: int, base: presets.Experiment, device: torch.device, head=None) -> Identity:
-    """A random image lifted to exactly n Gaussians, the first n of a sheet that has as many or more."""
-    backbone = Backbone(dataclasses.replace(base.model, focus=1.0, bf16=False)).to(device)
-    size = base.model.size
-    image = F.interpolate(torch.rand(1, 3, 8, 8, device=device), (size, size), mode="bilinear")
-    full = backbone.lift(image, math.ceil(math.sqrt(n)), head)
+def encoder(n: int, base: presets.Experiment, device: torch.device, head=None) -> Callable[[Tensor], Identity]:
+    """Photo → exactly n Gaussians, the first n of a sheet that has as many or more."""
+    backbone = Backbone(dataclasses.replace(base.model, focus=1.0, bf16=False)).to(device).eval().requires_grad_(False)
+    side = math.ceil(math.sqrt(n))
     first = lambda t: t[:, :n].contiguous()  # noqa: E731
-    decode, sample = Decode(full.decode.phi, first(full.decode.prior)), full.sample
-    return Identity(full.planes, first(full.f), first(full.m), first(full.anchors), full.canonical.map(first), decode,
-                    lambda planes: sample(planes)[:, :n], head)  # fmt: skip
+
+    def encode(photo: Float[Tensor, "B 3 S S"]) -> Identity:
+        with kernels.using("eager"):
+            full = backbone.lift(photo, side, head)
+        decode, sample = Decode(full.decode.phi, first(full.decode.prior)), full.sample
+        return Identity(full.planes, first(full.f), first(full.m), first(full.anchors), full.canonical.map(first), decode,
+                        lambda planes: sample(planes)[:, :n], head)  # fmt: skip
+
+    return encode
 
 
 def driver(r: Rig, mode: str) -> Callable[[Tensor], MotionCode]:

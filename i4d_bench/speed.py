@@ -66,6 +66,7 @@ def rows(what: Plan) -> list[Kernel | Stage]:
     batches = [(b, *base[1:]) for b in what.batches]
     counts = [(base[0], n, base[2]) for n in what.counts]
     out: list[Kernel | Stage] = [Stage("driver", "resnet18", m, what.batch) for m in what.modes]
+    out += [Stage("encode", "backbone", "eager", 1, n) for n in (what.gaussians, *what.counts) if "eager" in what.modes]
     out += [Stage("raster", "static", m, *base) for m in what.modes if m in frame.RASTERS]
     out += [Stage(s, d, m, *base) for d in what.designs for s in ("fusion", "frame") for m in what.modes]
     for c in CASES:
@@ -102,7 +103,7 @@ def main(reports: Path, given: dict[str, Any], base_only: bool) -> None:
     what = replace(plan(device), **given)
     if base_only:
         what = replace(what, counts=(), resolutions=(), batches=(), tokens=())
-    folder = reports / f"speed-{results.hardware_name()}"
+    folder = reports / f"speed-{results.hardware_name()}-n{what.gaussians}-r{what.resolution}"
     speed = run(folder, device, what)
     report.build(folder)
     print((folder / "speed.md").read_text())
@@ -274,23 +275,31 @@ class Stage:
 
     @torch.no_grad()
     def measure(self, what: Plan, device: torch.device) -> dict[str, Any]:
+        """peak_mib: GPU memory that this mode holds and uses beyond its inputs and the reference."""
+        cuda = device.type == "cuda"
+        self._reference(what, device)
+        held = torch.cuda.memory_allocated() if cuda else 0
         call, closest = self.prepare(what, device)
-        more = {"psnr": closest}
-        if device.type == "cuda":
+        if cuda:
             torch.cuda.reset_peak_memory_stats()
-            held = torch.cuda.memory_allocated()
         t = timing.measure(call, what.frames, device)
-        if device.type == "cuda":
-            more["peak_mib"] = (torch.cuda.max_memory_allocated() - held) / 2**20
-        return t.row("ok" if closest >= PSNR else "wrong", **more)
+        memory = {"peak_mib": (torch.cuda.max_memory_allocated() - held) / 2**20} if cuda else {}
+        return t.row("ok" if closest >= PSNR else "wrong", psnr=closest, **memory)
+
+    def _reference(self, what: Plan, device: torch.device) -> Reference:
+        design, n, resolution = self.what, self.n, self.resolution
+        if self.stage in ("encode", "driver"):
+            design, n, resolution = "static", n or what.gaussians, what.resolution
+        return _reference(design, n, resolution, self.batch, self.tokens, device, what.storage)
 
     @torch.no_grad()
     def prepare(self, what: Plan, device: torch.device) -> tuple[Call, float]:
         """call(k) on inputs in turn, and the PSNR of its first pictures against fp32 eager's."""
         torch._dynamo.reset()
-        design, n, resolution = ("static", what.gaussians, what.resolution) if self.stage == "driver" else (
-            self.what, self.n, self.resolution)  # fmt: skip
-        ref = _reference(design, n, resolution, self.batch, self.tokens, device, what.storage)
+        ref = self._reference(what, device)
+        if self.stage == "encode":  # once per person, in eager fp32 alone
+            call, inputs, show = ref.rig.encode, ref.rig.photos, lambda identity: ref.splat(identity.canonical)
+            return lambda k: call(inputs[k % len(inputs)]), _psnr(show(call(inputs[0])), ref.splat(ref.rig.identity.canonical))
         if self.stage == "driver":
             call, inputs, show = frame.driver(ref.rig, self.mode), ref.rig.images, lambda code: ref.splat(ref.animate(code))
         elif self.stage == "fusion":

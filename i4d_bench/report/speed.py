@@ -15,7 +15,7 @@ from i4d_bench.report.tables import write_text
 from i4d_bench.speed import of_roof
 from i4d_bench.types import UserError
 
-STAGES = ("driver", "fusion", "raster", "frame")
+STAGES = ("encode", "driver", "fusion", "raster", "frame")
 
 
 @dataclass(frozen=True)
