@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -139,9 +139,11 @@ def frames_table(rows: dict[Key, dict]) -> pd.DataFrame:
     for k, row in rows.items():
         if k.stage == "frame":
             ok = row["status"] == "ok"
+            eager = rows.get(replace(k, mode="eager"))
+            gain = f"{eager['host_ms'] / row['host_ms']:.1f}×" if ok and eager and eager["status"] == "ok" else ""
             out.append({"design": k.what, "mode": k.mode, "batch": k.b, "Gaussians": k.n, "resolution": k.r,
                         "device (ms)": cell(row), "host (ms)": f"{row['host_ms']:.3f}" if ok else "",
-                        "frames per second": f"{k.b * row['fps']:.0f}" if ok else "",
+                        "frames per second": f"{k.b * row['fps']:.0f}" if ok else "", "over eager": gain,
                         "PSNR to fp32 eager (dB)": f"{row['psnr']:.1f}" if "psnr" in row else "",
                         "peak memory (MiB)": f"{row['peak_mib']:.0f}" if "peak_mib" in row else ""})  # fmt: skip
     return pd.DataFrame(out)
