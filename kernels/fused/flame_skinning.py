@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kernels.fused.binding import in_fp32, per_person
 from kernels.fused.flame_skinning_backward import flame_gradients
+from kernels.fused.kinematic_chain import compose, local, turn
 from kernels.reference import JOINTS, Flame, Skinned, check_coefficients
 
 CORRECTIVES = 9 * (JOINTS - 1)
@@ -22,38 +23,6 @@ BLOCK, WARPS = 16, 4
 """Vertices of a program: 5,023 make two to three programs per multiprocessor."""
 CHUNK = 32
 """Components read at a time."""
-
-
-@triton.jit
-def _turn(x, y, z):
-    """sin φ/φ and (1 − cos φ)/φ² of the axis-angle vector's length φ. Both are invariant under φ/2 → φ/2 + π, so that φ/2 is
-    brought within ±π/2, where Taylor's polynomials of degree 13 and 14 are exact in fp32."""
-    square = x * x + y * y + z * z + 1e-16
-    inverse = tl.rsqrt(square)
-    angle = square * inverse
-    angle += 0.5 * inverse * (square - angle * angle)  # Newton's step: the instruction alone is good to 22 bits
-    inverse += inverse * (1 - angle * inverse)
-    half = 0.5 * angle
-    turns = tl.floor(half * 0.3183098861837907 + 0.5)
-    r = half - turns * 3.140625
-    r = r - turns * 9.676535897932795e-4
-    q = r * r
-    s = 1.6059043836821613e-10
-    s = s * q - 2.505210838544172e-08
-    s = s * q + 2.7557319223985893e-06
-    s = s * q - 1.984126984126984e-04
-    s = s * q + 8.333333333333333e-03
-    s = s * q - 1.6666666666666666e-01
-    s = r + r * (q * s)
-    c = -1.1470745597729725e-11
-    c = c * q + 2.08767569878681e-09
-    c = c * q - 2.755731922398589e-07
-    c = c * q + 2.48015873015873e-05
-    c = c * q - 1.388888888888889e-03
-    c = c * q + 4.1666666666666664e-02
-    c = 1 + q * (c * q - 0.5)
-    u = s * inverse
-    return 2 * u * c, 2 * u * u
 
 
 @triton.jit
@@ -66,7 +35,7 @@ def _correctives(pose, row, there, column):
         tl.load(at + 1, mask=there, other=0.0),
         tl.load(at + 2, mask=there, other=0.0),
     )
-    s, h = _turn(x, y, z)
+    s, h = turn(x, y, z)
     v_r, v_c = tl.where(r == 0, x, tl.where(r == 1, y, z)), tl.where(c == 0, x, tl.where(c == 1, y, z))
     d = 3 - r - c
     v_d = tl.where(d == 0, x, tl.where(d == 1, y, z))
@@ -118,37 +87,8 @@ def _four(x, y, z, w):
 
 
 @triton.jit
-def _local(pose, frame, ok, jx, jy, jz, j: tl.constexpr):
-    """Joint j's rotation about its rest position: nine entries and the shift."""
-    at = pose + frame * 15 + 3 * j
-    x, y, z = tl.load(at, mask=ok, other=0.0), tl.load(at + 1, mask=ok, other=0.0), tl.load(at + 2, mask=ok, other=0.0)
-    s, h = _turn(x, y, z)
-    a, b, c = 1 - h * (y * y + z * z), h * x * y - s * z, h * x * z + s * y
-    d, e, f = h * x * y + s * z, 1 - h * (x * x + z * z), h * y * z - s * x
-    g, i, k = h * x * z - s * y, h * y * z + s * x, 1 - h * (x * x + y * y)
-    return (
-        a, b, c, jx - (a * jx + b * jy + c * jz),
-        d, e, f, jy - (d * jx + e * jy + f * jz),
-        g, i, k, jz - (g * jx + i * jy + k * jz),
-    )  # fmt: skip
-
-
-@triton.jit
-def _compose(p, q):
-    """Affine maps of twelve entries, row by row: first q, then p."""
-    return (
-        p[0] * q[0] + p[1] * q[4] + p[2] * q[8], p[0] * q[1] + p[1] * q[5] + p[2] * q[9],
-        p[0] * q[2] + p[1] * q[6] + p[2] * q[10], p[0] * q[3] + p[1] * q[7] + p[2] * q[11] + p[3],
-        p[4] * q[0] + p[5] * q[4] + p[6] * q[8], p[4] * q[1] + p[5] * q[5] + p[6] * q[9],
-        p[4] * q[2] + p[5] * q[6] + p[6] * q[10], p[4] * q[3] + p[5] * q[7] + p[6] * q[11] + p[7],
-        p[8] * q[0] + p[9] * q[4] + p[10] * q[8], p[8] * q[1] + p[9] * q[5] + p[10] * q[9],
-        p[8] * q[2] + p[9] * q[6] + p[10] * q[10], p[8] * q[3] + p[9] * q[7] + p[10] * q[11] + p[11],
-    )  # fmt: skip
-
-
-@triton.jit
 def _forward(
-    expression, pose, shape, template, directions, weights, joints, joint_shapes, posed, unposed, transforms,
+    expression, pose, shape, template, directions, weights, joints, joint_shapes, posed, unposed, transforms, rest,
     F, PER, V, template_step, joints_step, W: tl.constexpr, N_SHAPE: tl.constexpr, N_CORRECTIVE: tl.constexpr,
     S: tl.constexpr, E: tl.constexpr, PARENTS: tl.constexpr, FRAMES: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
@@ -204,19 +144,19 @@ def _forward(
     px, py, pz = tl.zeros_like(ax), tl.zeros_like(ax), tl.zeros_like(ax)
     chain = ()
     for j in tl.static_range(5):
-        rest = joints + person * joints_step + 3 * j
+        own = joints + person * joints_step + 3 * j
         jx, jy, jz = (
-            tl.load(rest, mask=ok, other=0.0),
-            tl.load(rest + 1, mask=ok, other=0.0),
-            tl.load(rest + 2, mask=ok, other=0.0),
+            tl.load(own, mask=ok, other=0.0),
+            tl.load(own + 1, mask=ok, other=0.0),
+            tl.load(own + 2, mask=ok, other=0.0),
         )
         if S > 0:
             jx += tl.sum(tl.where(columns[None, :] == 3 * j, moved, 0.0), 1)
             jy += tl.sum(tl.where(columns[None, :] == 3 * j + 1, moved, 0.0), 1)
             jz += tl.sum(tl.where(columns[None, :] == 3 * j + 2, moved, 0.0), 1)
-        A = _local(pose, frame, ok, jx, jy, jz, j)
+        A = local(pose, frame, ok, jx, jy, jz, j)
         if PARENTS[j] >= 0:
-            A = _compose(chain[PARENTS[j]], A)
+            A = compose(chain[PARENTS[j]], A)
         chain = chain + (A,)  # noqa: RUF005
         w = tl.load(weights + v * 5 + j, mask=seen, other=0.0)[None, :]
         px += w * (A[0][:, None] * ax + A[1][:, None] * ay + A[2][:, None] * az + A[3][:, None])
@@ -228,37 +168,43 @@ def _forward(
                 tl.store(to + e, A[e], mask=ok)
             for e in tl.static_range(4):
                 tl.store(to + 12 + e, tl.zeros_like(jx) + (e == 3), mask=ok)
+            to = rest + (frame * 5 + j) * 3
+            tl.store(to, jx, mask=ok)
+            tl.store(to + 1, jy, mask=ok)
+            tl.store(to + 2, jz, mask=ok)
     tl.store(posed + four, _four(px, py, pz, tl.zeros_like(px)), mask=where)
 
 
-def _skin(expression, pose, shape, flame: Flame) -> tuple[Tensor, Tensor, Tensor]:
+def _skin(expression, pose, shape, flame: Flame) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Posed and unposed vertices, transforms, and the joints at rest, which the way back wants."""
     template, joints, directions = flame.template, flame.joints, flame.directions
     F, V = len(pose), template.shape[1]
     people, S = max(len(template), len(joints)), 0 if shape is None else shape.shape[1]
     posed, unposed = (torch.empty(F, V, 4, device=pose.device) for _ in range(2))
-    transforms = torch.empty(F, JOINTS, 4, 4, device=pose.device)
+    transforms, rest = (torch.empty(F, JOINTS, *shape, device=pose.device) for shape in ((4, 4), (3,)))
     frames = 1 if F == 1 else 16 if F <= 16 else 32
     _forward[triton.cdiv(V, BLOCK), triton.cdiv(F, frames)](
         expression, pose, shape, template, directions, flame.weights, joints, flame.joint_shapes,
-        posed, unposed, transforms, F, per_person(F, people), V,
+        posed, unposed, transforms, rest, F, per_person(F, people), V,
         3 * V if len(template) > 1 else 0, 3 * JOINTS if len(joints) > 1 else 0, directions.shape[2],
         flame.n_shape, len(directions) - CORRECTIVES, S, expression.shape[1], flame.parents,
         frames, BLOCK, CHUNK, num_warps=WARPS, num_stages=3,
     )  # fmt: skip
-    return posed, unposed, transforms
+    return posed, unposed, transforms, rest
 
 
 class _Skinning(torch.autograd.Function):
     @staticmethod
     def forward(ctx, expression, pose, shape, template, joints, flame: Flame):
-        posed, unposed, transforms = _skin(expression, pose, shape, flame)
-        ctx.save_for_backward(expression, pose, shape, template, joints, unposed, transforms)
-        ctx.flame = flame
+        posed, unposed, transforms, rest = _skin(expression, pose, shape, flame)
+        ctx.save_for_backward(pose, unposed, transforms, rest)
+        ctx.flame, ctx.given = flame, (expression.shape[1], 0 if shape is None else shape.shape[1])
+        ctx.set_materialize_grads(False)
         return posed[..., :3], unposed[..., :3], transforms
 
     @staticmethod
-    def backward(ctx, d_posed, d_unposed, d_transforms):
-        return *flame_gradients(ctx.saved_tensors, ctx.flame, d_posed, d_unposed, d_transforms), None
+    def backward(ctx, *d_out):
+        return *flame_gradients(ctx.saved_tensors, ctx.flame, ctx.given, *d_out), None
 
 
 def flame_skinning(expression: Tensor, pose: Tensor, flame: Flame, shape: Tensor | None = None) -> Skinned:
@@ -277,5 +223,5 @@ def flame_skinning(expression: Tensor, pose: Tensor, flame: Flame, shape: Tensor
     given = [t if t is None else t.contiguous() for t in (expression, pose, shape)]
     if torch.is_grad_enabled():
         return Skinned(*_Skinning.apply(*given, flame.template, flame.joints, flame))
-    posed, unposed, transforms = _skin(*given, flame)
+    posed, unposed, transforms, _ = _skin(*given, flame)
     return Skinned(posed[..., :3], unposed[..., :3], transforms)

@@ -1,4 +1,6 @@
-"""Back through FLAME's skinning: vertices in Triton, the few numbers per frame (chain, coefficients) in torch."""
+"""Back through FLAME's skinning in three launches: the vertices, the product with the directions, the chain.
+
+Floor: the directions that have coefficients, read once more."""
 
 from __future__ import annotations
 
@@ -7,29 +9,37 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.reference import JOINTS, Flame, joint_transforms
+from kernels.fused.kinematic_chain import chain_back
+from kernels.reference import JOINTS, Flame
 
-BLOCK = 256
+BLOCK = 128
+"""Vertices of a program, one warp: its 60 sums then need no barrier."""
+CHUNK = 128
+"""Shape coefficients at a time."""
+
+
+@triton.jit
+def _three(base, at, seen):
+    """Zeros of a gradient that there is none of."""
+    x = tl.zeros(at.shape, tl.float32)
+    y, z = x, x
+    if base is not None:
+        x = tl.load(base + at, mask=seen, other=0.0)
+        y = tl.load(base + at + 1, mask=seen, other=0.0)
+        z = tl.load(base + at + 2, mask=seen, other=0.0)
+    return x, y, z
 
 
 @triton.jit
 def _backward(
-    d_posed, d_unposed, unposed, transforms, weights, d_rest, d_transforms, V, W, P, BLOCK: tl.constexpr
+    d_posed, d_unposed, unposed, transforms, weights, d_rest, parts, V, W, P, BLOCK: tl.constexpr
 ):  # fmt: skip
     """Per frame and vertex: gradient before skinning, [F,3,W], and this program's part of the transforms', [F,P,5,12]."""
     v, frame = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), tl.program_id(1).to(tl.int64)
     seen = v < V
     at = 3 * (frame * V + v)
-    gx, gy, gz = (
-        tl.load(d_posed + at, mask=seen, other=0.0),
-        tl.load(d_posed + at + 1, mask=seen, other=0.0),
-        tl.load(d_posed + at + 2, mask=seen, other=0.0),
-    )
-    rx, ry, rz = (
-        tl.load(d_unposed + at, mask=seen, other=0.0),
-        tl.load(d_unposed + at + 1, mask=seen, other=0.0),
-        tl.load(d_unposed + at + 2, mask=seen, other=0.0),
-    )
+    gx, gy, gz = _three(d_posed, at, seen)
+    rx, ry, rz = _three(d_unposed, at, seen)
     own = 4 * (frame * V + v)
     x, y, z = (
         tl.load(unposed + own, mask=seen, other=0.0),
@@ -38,7 +48,7 @@ def _backward(
     )
     for j in tl.static_range(5):
         w = tl.load(weights + v * 5 + j, mask=seen, other=0.0)
-        A, to = transforms + (frame * 5 + j) * 16, d_transforms + ((frame * P + tl.program_id(0)) * 5 + j) * 12
+        A, to = transforms + (frame * 5 + j) * 16, parts + ((frame * P + tl.program_id(0)) * 5 + j) * 12
         for c in tl.static_range(3):
             g = w * (gx if c == 0 else gy if c == 1 else gz)
             rx += tl.load(A + 4 * c) * g
@@ -55,32 +65,33 @@ def _backward(
 
 
 def flame_gradients(
-    saved: tuple[Tensor | None, ...], flame: Flame, d_posed: Tensor, d_unposed: Tensor, d_transforms: Tensor
-) -> tuple[Tensor | None, ...]:
-    """Gradients of expression, pose, shape, template and joints, by what the forward pass saved of them, of the unposed vertices
-    and of the transforms."""
-    expression, pose, shape, template, joints, unposed, transforms = saved
-    F, V = unposed.shape[:2]
-    W, S, E = flame.directions.shape[2], 0 if shape is None else shape.shape[1], expression.shape[1]
+    saved: tuple[Tensor, ...], flame: Flame, given: tuple[int, int],
+    d_posed: Tensor | None, d_unposed: Tensor | None, d_transforms: Tensor | None,
+) -> tuple[Tensor | None, ...]:  # fmt: skip
+    """Gradients of expression, pose, shape, template and joints, of `given` coefficients of expression and shape, by what the
+    forward pass saved and the gradients of its outputs."""
+    pose, unposed, transforms, rest = saved
+    (F, V), W, (E, S) = unposed.shape[:2], flame.directions.shape[2], given
+    d_posed, d_unposed, d_transforms = (t if t is None else t.contiguous() for t in (d_posed, d_unposed, d_transforms))
     P = triton.cdiv(W, BLOCK)
     d_rest = torch.empty(F, 3, W, device=pose.device)
     parts = torch.empty(F, P, JOINTS, 3, 4, device=pose.device)
     _backward[P, F](
-        d_posed.contiguous(), d_unposed.contiguous(), unposed, transforms, flame.weights, d_rest, parts,
-        V, W, P, BLOCK,
+        d_posed, d_unposed, unposed, transforms, flame.weights, d_rest, parts, V, W, P, BLOCK, num_warps=1
     )  # fmt: skip
-    d_coefficients = d_rest.flatten(1) @ flame.directions.flatten(1).T.float()
-    d_template = d_rest[:, :, :V].unflatten(0, (len(template), -1)).sum(1).mT
-    d_transforms = torch.nn.functional.pad(parts.sum(1), (0, 0, 0, 1)) + d_transforms
-    with torch.enable_grad():  # the chain again: a few numbers per frame
-        small = [t if t is None else t.detach().requires_grad_() for t in (pose, joints, shape)]
-        at = small[1].repeat_interleave(F // len(joints), 0)
-        if shape is not None:
-            at = at + torch.einsum("fk,kjc->fjc", small[2], flame.joint_shapes[:S])
-        out = joint_transforms(small[0], at, flame.parents)
-        d_pose, d_joints, *d_shape = torch.autograd.grad(
-            out, [t for t in small if t is not None], (d_transforms, d_coefficients[:, -36:])
-        )
-    d_expression = d_coefficients[:, flame.n_shape : flame.n_shape + E]
-    d_shape = d_shape[0] + d_coefficients[:, :S] if shape is not None else None
-    return d_expression, d_pose, d_shape, d_template, d_joints
+    first = 0 if S else flame.n_shape  # whole rows from here on: read where they lie, not copied
+    d_coefficients = d_rest.flatten(1) @ flame.directions[first:].flatten(1).T.float()
+    d_pose, d_joints = torch.empty_like(pose), torch.empty_like(rest)
+    d_shape = torch.empty(F, S, device=pose.device) if S else None
+    chain_back[(F,)](
+        pose, rest, transforms, parts, d_transforms, d_coefficients, flame.joint_shapes, d_pose, d_joints, d_shape,
+        P, d_coefficients.shape[1], flame.parents, triton.next_power_of_2(P), S, CHUNK, num_warps=1,
+    )  # fmt: skip
+    after = flame.n_shape - first
+    d_template = _by_person(d_rest[:, :, :V].mT, len(flame.template))
+    return d_coefficients[:, after : after + E], d_pose, d_shape, d_template, _by_person(d_joints, len(flame.joints))
+
+
+def _by_person(x: Tensor, people: int) -> Tensor:
+    """Sums over each person's frames."""
+    return x if len(x) == people else x.unflatten(0, (people, -1)).sum(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import pytest
@@ -35,6 +36,34 @@ def test_one_frame(vertices, of):
 @pytest.mark.parametrize(("of", "people", "frames"), [(WITH_SHAPE, 2, 3), (SHAPED, 1, 34)], ids=["2 by 3", "1 by 34"])
 def test_frames_of_people(of, people, frames):
     agree(of, inputs(of, 65, 40, 33, people, frames))
+
+
+@pytest.mark.parametrize("angle", [0, 1e-4, 0.5, 1.99, 2.01, torch.pi - 1e-3, 2 * torch.pi])
+def test_turns_of_any_size(angle):
+    x = inputs(WITH_SHAPE, 33, 3, 5, frames=2)
+    axes = torch.nn.functional.normalize(Draw.seeded(3, DEVICE)(2, 5, 3), dim=-1)
+    agree(WITH_SHAPE, x | {"pose": (angle * axes).flatten(1)})
+
+
+@pytest.mark.parametrize("output", ["vertices", "unposed", "transforms"])
+def test_gradients_of_one_output_alone(output):
+    x = inputs(WITH_SHAPE, 33, 3, 5, frames=2)
+    one = dataclasses.replace(WITH_SHAPE, call=lambda x: (getattr(as_skinned(x), output),))
+    leaves = ("pose", "joints", "shape") if output == "transforms" else ("expression", "pose", "template", "shape")
+    agree(dataclasses.replace(one, leaves=leaves), x)
+
+
+def as_skinned(x):
+    return reference.Skinned(*WITH_SHAPE.call(x))
+
+
+def test_the_joints_may_be_chained_otherwise():
+    """Each on the one before, and two roots."""
+    x = inputs(WITH_SHAPE, 33, 3, 5, frames=2)
+    for parents in ((-1, 0, 1, 2, 3), (-1, 0, -1, 2, 2)):
+        head = lambda x, parents=parents: flame(x)._replace(parents=parents)  # noqa: E731
+        call = lambda x, head=head: kernels.flame_skinning(x["expression"], x["pose"], head(x), x["shape"])  # noqa: E731
+        agree(dataclasses.replace(WITH_SHAPE, call=call), x)
 
 
 def test_rows_that_are_not_aligned():
@@ -102,3 +131,11 @@ def test_the_model_class_goes_through_the_kernel():
 @BOTH
 def test_flames_own_size(frames, of):
     agree(of, of.inputs(0, frames=frames, device=DEVICE))
+
+
+@pytest.mark.gpu
+@BOTH
+def test_gradients_are_the_same_in_every_run(of):
+    x = of.inputs(0, frames=3, device=DEVICE)
+    first, *others = (of.run(x, "triton", backward=True) for _ in range(5))
+    assert all(torch.equal(first[k], other[k]) for other in others for k in first)
