@@ -50,7 +50,7 @@ def ablations(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
     """The test suite; GPU tests skip with a reason where there is no GPU."""
-    python(session, "-m", "pytest", *(session.posargs or ["tests"]))
+    python(session, "-m", "pytest", *(session.posargs or ["-n", "2", "tests"]))
 
 
 @nox.session(venv_backend="none")

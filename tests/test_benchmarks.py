@@ -140,9 +140,8 @@ def test_speed_json_compares_too(tmp_path, compare):
 def test_wrong_output_fails_and_is_not_timed(monkeypatch):
     from benchmarks import test_speed
 
-    monkeypatch.setattr(speed, "kernel_call", lambda *a: (None, 2.0, {}))
-    monkeypatch.setattr(speed, "stage_call", lambda *a: (None, 30.0))
-    monkeypatch.setattr(test_speed, "rig", lambda *a: None)
+    monkeypatch.setattr(speed.Kernel, "prepare", lambda *a: (None, 2.0, {}))
+    monkeypatch.setattr(speed.Stage, "prepare", lambda *a: (None, 30.0))
     for keys, benchmark in ((test_speed.KERNELS, test_speed.test_kernel), (test_speed.STAGES, test_speed.test_stage)):
         with pytest.raises(AssertionError, match="wrong output"):
             benchmark(next(iter(keys)), torch.device("cpu"), timed=pytest.fail)

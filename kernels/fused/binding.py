@@ -12,8 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.fused.segments import segment_sums
-from kernels.reference import Bound, triangle_frames
+from kernels.fused.segments import largest, raise_to, segment_sums, zeros
+from kernels.reference import Bound
 
 TILE, WARPS = 128, 4
 FRAMES = 8
@@ -52,7 +52,8 @@ def multiply(a, b, c, d, w, x, y, z):
 
 @triton.jit
 def _frame(vertices, a, b, c):
-    """Centre, rotation (row by row), size of triangles by their corners' indices: `reference.triangle_frames`."""
+    """Centre, rotation (row by row), size of triangles by their corners' indices: `reference.triangle_frames`. Then how long
+    the first edge and the height over it are, and how far along the first edge the third corner is."""
     ax, ay, az, _ = rows(vertices, a)
     bx, by, bz, _ = rows(vertices, b)
     cx, cy, cz, _ = rows(vertices, c)
@@ -63,11 +64,11 @@ def _frame(vertices, a, b, c):
     area = tl.sqrt_rn(nx * nx + ny * ny + nz * nz + 1e-20)
     p, q = 1 / base, 1 / area
     ux, uy, uz, nx, ny, nz = ux * p, uy * p, uz * p, nx * q, ny * q, nz * q
-    third = 1.0 / 3
+    third, height = 1.0 / 3, area * p
     return (
         (ax + bx + cx) * third, (ay + by + cy) * third, (az + bz + cz) * third,
         ux, nx, uy * nz - uz * ny, uy, ny, uz * nx - ux * nz, uz, nz, ux * ny - uy * nx,
-        0.5 * (base + area * p),
+        0.5 * (base + height), base, height, ux * vx + uy * vy + uz * vz,
     )  # fmt: skip
 
 
@@ -122,7 +123,7 @@ def _forward(
     first = tl.program_id(2) * FRAMES
     for i in range(first, tl.minimum(first + FRAMES, PER)):
         frame = (person * PER + i).to(tl.int64)
-        tx, ty, tz, xx, xy, xz, yx, yy, yz, zx, zy, zz, k = _frame(vertices + frame * V * 4, a, b, c)
+        tx, ty, tz, xx, xy, xz, yx, yy, yz, zx, zy, zz, k, _, _, _ = _frame(vertices + frame * V * 4, a, b, c)
         to = frame * N + n
         put(
             out_means, to, there, k * (xx * mx + xy * my + xz * mz) + tx, k * (yx * mx + yy * my + yz * mz) + ty,
@@ -136,11 +137,17 @@ def _forward(
 
 @triton.jit
 def _backward(
-    vertices, faces, triangles, means, quats, scales, d_means, d_quats, d_scales, own_means, own_quats, own_scales, pull,
-    N, V, PER, PULL: tl.constexpr, TILE: tl.constexpr,
+    vertices, faces, triangles, means, quats, scales, d_means, d_quats, d_scales, own_means, own_quats, own_scales,
+    corners, owners, most, N, V, PER, PULL: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of the local geometry, summed over a person's frames, and what pulls on the triangle in each frame: torque (the
-    gradient of its rotation, ∂/∂ω with dR = [ω]R) and the gradient of log k, [F,N,4]."""
+    """Gradient of the local geometry, summed over a person's frames; and where wanted that of each Gaussian's three corners in
+    each frame, [F,3,N,3], with their vertices, [B,3,N], and the largest magnitude of a frame.
+
+    A Gaussian pulls with the gradients of centre, g, of rotation, the torque τ = ∂/∂ω with dR = [ω]R, and of log k, whatever branch
+    its quaternion took. In the triangle's own axes, u along the first edge e, n normal, w = u × n, the third corner is at
+    f = x u − h w from the first, k = (|e| + h)/2, and ω = u dn·w − n du·w + w du·n with du = de/|e| (across u) and
+    dn = d(e × f)/(|e| h) (across n). So with μ = ∂ log k/k
+        ∂e = ½μ u + (½μ x − τ_n)/|e| w + (τ_w − τ_u x/h)/|e| n,    ∂f = −½μ w + τ_u/h n."""
     n, person = tl.program_id(0) * TILE + tl.arange(0, TILE), tl.program_id(1)
     there = n < N
     n = tl.minimum(n, N - 1)
@@ -154,7 +161,7 @@ def _backward(
     dmx, dmy, dmz, dqw, dqx, dqy, dqz, dsx, dsy, dsz = zero, zero, zero, zero, zero, zero, zero, zero, zero, zero
     for i in range(PER):
         frame = (person * PER + i).to(tl.int64)
-        _, _, _, xx, xy, xz, yx, yy, yz, zx, zy, zz, k = _frame(vertices + frame * V * 4, a, b, c)
+        _, _, _, xx, xy, xz, yx, yy, yz, zx, zy, zz, k, base, height, along = _frame(vertices + frame * V * 4, a, b, c)
         w, x, y, z = _quaternion(xx, xy, xz, yx, yy, yz, zx, zy, zz)
         at = frame * N + n
         gx, gy, gz = tl.load(d_means + 3 * at), tl.load(d_means + 3 * at + 1), tl.load(d_means + 3 * at + 2)
@@ -172,11 +179,26 @@ def _backward(
             )  # fmt: skip
             w, x, y, z = multiply(w, x, y, z, qw, qx, qy, qz)
             _, p, q, r = multiply(gw, gi, gj, gk, w, -x, -y, -z)
-            log_k = ax * gx + ay * gy + az * gz + k * (sx * hx + sy * hy + sz * hz)
-            put(
-                pull, at, there, ay * gz - az * gy + 0.5 * p, az * gx - ax * gz + 0.5 * q, ax * gy - ay * gx + 0.5 * r,
-                log_k, 4,
-            )  # fmt: skip
+            tx, ty, tz = ay * gz - az * gy + 0.5 * p, az * gx - ax * gz + 0.5 * q, ax * gy - ay * gx + 0.5 * r
+            tu, tn, tw = xx * tx + yx * ty + zx * tz, xy * tx + yy * ty + zy * tz, xz * tx + yz * ty + zz * tz
+            m = 0.5 * ((ax * gx + ay * gy + az * gz) / k + sx * hx + sy * hy + sz * hz)
+            over, tu = 1 / base, tu / height
+            ew, en = (m * along - tn) * over, (tw - tu * along) * over
+            ex, ey, ez = m * xx + ew * xz + en * xy, m * yx + ew * yz + en * yy, m * zx + ew * zz + en * zy
+            fx, fy, fz = tu * xy - m * xz, tu * yy - m * yz, tu * zy - m * zz
+            gx, gy, gz = gx * (1.0 / 3), gy * (1.0 / 3), gz * (1.0 / 3)
+            px, py, pz = gx - ex - fx, gy - ey - fy, gz - ez - fz
+            ex, ey, ez, fx, fy, fz = gx + ex, gy + ey, gz + ez, gx + fx, gy + fy, gz + fz
+            at = 3 * frame * N + n
+            put(corners, at, there, px, py, pz, pz, 3)
+            put(corners, at + N, there, ex, ey, ez, ez, 3)
+            put(corners, at + 2 * N, there, fx, fy, fz, fz, 3)
+            raise_to(most + frame, tl.maximum(largest(px, py, pz), tl.maximum(largest(ex, ey, ez), largest(fx, fy, fz))))
+    if PULL:
+        at = owners + 3 * person.to(tl.int64) * N + n
+        tl.store(at, a, mask=there)
+        tl.store(at + N, b, mask=there)
+        tl.store(at + 2 * N, c, mask=there)
     put(own_means, own, there, dmx, dmy, dmz, dmx, 3)
     put(own_quats, own, there, dqw, dqx, dqy, dqz, 4)
     put(own_scales, own, there, dsx, dsy, dsz, dsx, 3)
@@ -204,25 +226,16 @@ class _Binding(torch.autograd.Function):
         d_means, d_quats, d_scales = d_means.contiguous(), d_quats.contiguous(), d_scales.contiguous()
         own = [torch.empty_like(t) for t in (means, quats, scales)]
         pulled = ctx.needs_input_grad[0]
-        pull = torch.empty(F, N, 4, device=means.device) if pulled else d_quats
+        corners = owners = sums = most = None
+        if pulled:
+            corners = torch.empty(F, 3, N, 3, device=means.device)
+            owners = torch.empty(B, 3, N, dtype=torch.int32, device=means.device)
+            sums, most = zeros(F, V, means.device)
         _backward[triton.cdiv(N, TILE), B](
-            vertices, faces, triangles, means, quats, scales, d_means, d_quats, d_scales, *own, pull, N, V, F // B,
-            pulled, TILE, num_warps=WARPS,
+            vertices, faces, triangles, means, quats, scales, d_means, d_quats, d_scales, *own, corners, owners, most,
+            N, V, F // B, pulled, TILE, num_warps=WARPS,
         )  # fmt: skip
-        d_vertices = (
-            _to_vertices(vertices, faces, segment_sums(triangles, len(faces), d_means, pull)) if pulled else None
-        )
-        return d_vertices, None, None, *own
-
-
-def _to_vertices(vertices: Tensor, faces: Tensor, pull: Tensor) -> Tensor:
-    """From the frames' gradients (centre, torque, log k) to the vertices': through `triangle_frames`, once per triangle."""
-    centre, torque, log_k = pull.split([3, 3, 1], -1)
-    with torch.enable_grad():
-        leaf = vertices.detach().contiguous().requires_grad_()
-        T, R, k = triangle_frames(leaf[:, faces.long()])
-        turned = 0.5 * torch.linalg.cross(torque[..., None].expand_as(R), R.detach(), dim=-2)  # ⟨½[τ]R, [ω]R⟩ = τ·ω
-        return torch.autograd.grad([T, R, k.log()], leaf, [centre, turned, log_k[..., 0]])[0]
+        return segment_sums(corners, owners, None, sums, most) if pulled else None, None, None, *own
 
 
 def in_fp32(*tensors: Tensor) -> None:

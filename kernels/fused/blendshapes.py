@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.fused.binding import in_fours, in_fp32, multiply, per_person, put, rows
-from kernels.fused.segments import segment_sums
+from kernels.fused.segments import largest, raise_to, segment_sums, zeros
 from kernels.reference import JOINTS, Attributes, Binding
 
 TILE, WARPS = 128, 4
@@ -158,7 +158,7 @@ def _forward(
 def _backward(
     means, quats, scales, opacities, near, weights, joints, hidden, readout, bias, unposed, transforms,
     d_means, d_quats, d_scales, d_opacities, d_colors,
-    own_means, own_quats, own_scales, own_opacities, own_colors, d_delta, d_vertices, d_transforms,
+    own_means, own_quats, own_scales, own_opacities, own_colors, d_delta, d_vertices, most, d_transforms,
     N, V, PER, readout_step, bias_step, VERTICES: tl.constexpr, TRANSFORMS: tl.constexpr,
     NEAR: tl.constexpr, H: tl.constexpr, PIECE: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
@@ -174,6 +174,9 @@ def _backward(
     o = tl.load(opacities + own)
     i, w, j = _binding(near, weights, joints, person, n, N, NEAR)
     h = _pieces(hidden, own, H, PIECE)
+    heaviest = tl.abs(w[0])
+    for e in tl.static_range(1, NEAR):
+        heaviest = tl.maximum(heaviest, tl.abs(w[e]))
     zero = tl.zeros((TILE,), tl.float32)
     dmx, dmy, dmz, dsx, dsy, dsz, dqw = zero, zero, zero, zero, zero, zero, zero
     dqx, dqy, dqz, do, dr, dg, db = zero, zero, zero, zero, zero, zero, zero
@@ -209,6 +212,7 @@ def _backward(
         put(d_delta, to + 3, there, cg, cb, zero, zero, 4)
         if VERTICES:
             put(d_vertices, at, there, px, py, pz, pz, 3)
+            raise_to(most + frame, largest(heaviest * px, heaviest * py, heaviest * pz))
         if TRANSFORMS:
             x, y, z = _offset(unposed + frame * V * 4, i, w, NEAR)
             x, y, z = mx + x + d[0], my + y + d[1], mz + z + d[2]
@@ -258,11 +262,12 @@ class _Blendshapes(torch.autograd.Function):
         device = hidden.device
         own = [torch.empty_like(t) for t in base]
         d_delta = torch.empty(B, N, F // B, 16, device=device)
-        d_vertices = torch.empty(F, N, 3, device=device) if vertices else d_delta
-        d_transforms = torch.empty(F, N, 12, device=device) if moved else d_delta
+        d_vertices = torch.empty(F, 1, N, 3, device=device) if vertices else None
+        sums, most = zeros(F, V, device) if vertices else (None, None)
+        d_transforms = torch.empty(F, N, 12, device=device) if moved else None
         _backward[triton.cdiv(N, TILE), B](
             *base[:4], near, weights, joints, hidden, readout, bias, unposed, transforms,
-            *(t.contiguous() for t in d_out), *own, d_delta, d_vertices, d_transforms,
+            *(t.contiguous() for t in d_out), *own, d_delta, d_vertices, most, d_transforms,
             N, V, F // B, readout.stride(0), bias.stride(0), vertices, moved, near.shape[1], H, _piece(H), TILE,
             num_warps=WARPS, num_stages=1,
         )  # fmt: skip
@@ -270,7 +275,7 @@ class _Blendshapes(torch.autograd.Function):
         d_hidden = by_frame @ readout.to(hidden.dtype).reshape(B, -1, H)
         d_readout = (by_frame.mT @ hidden).float().view_as(readout)
         d_bias = d_delta.sum(1).flatten(0, 1)
-        d_vertices = segment_sums(near.flatten(1), V, d_vertices, weights=weights.flatten(1)) if vertices else None
+        d_vertices = segment_sums(d_vertices, near, weights, sums, most) if vertices else None
         if moved:
             summed = joints[:, None] @ d_transforms.unflatten(0, (B, -1))  # [B,k,5,12]
             d_transforms = torch.nn.functional.pad(summed.view(F, JOINTS, 3, 4), (0, 0, 0, 1))

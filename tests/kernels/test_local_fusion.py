@@ -27,7 +27,7 @@ def test_equals_the_twin(n, storage):
 
 @pytest.mark.parametrize("storage", TYPES, ids=str)
 def test_frames_of_several_people(storage):
-    agree(FUSION, inputs(37, people=2, frames=3, storage=storage, own_prior=True))
+    agree(FUSION, inputs(37, people=2, frames=2, storage=storage, own_prior=True))
 
 
 @pytest.mark.parametrize("storage", TYPES, ids=str)
