@@ -193,7 +193,8 @@ def _backward(
             put(corners, at, there, px, py, pz, pz, 3)
             put(corners, at + N, there, ex, ey, ez, ez, 3)
             put(corners, at + 2 * N, there, fx, fy, fz, fz, 3)
-            raise_to(most + frame, tl.maximum(largest(px, py, pz), tl.maximum(largest(ex, ey, ez), largest(fx, fy, fz))))
+            bits = tl.maximum(largest(px, py, pz), tl.maximum(largest(ex, ey, ez), largest(fx, fy, fz)))
+            raise_to(most + frame, bits)
     if PULL:
         at = owners + 3 * person.to(tl.int64) * N + n
         tl.store(at, a, mask=there)

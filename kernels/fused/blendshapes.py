@@ -95,6 +95,14 @@ def _offset(vertices, i, w, NEAR: tl.constexpr):
 
 
 @triton.jit
+def _largest_weight(w, NEAR: tl.constexpr):
+    most = tl.abs(w[0])
+    for e in tl.static_range(1, NEAR):
+        most = tl.maximum(most, tl.abs(w[e]))
+    return most
+
+
+@triton.jit
 def _row(A, j, r: tl.constexpr):
     """Row r of Σ_j w_j A_j."""
     a, b, c, d = 0.0, 0.0, 0.0, 0.0
@@ -174,9 +182,7 @@ def _backward(
     o = tl.load(opacities + own)
     i, w, j = _binding(near, weights, joints, person, n, N, NEAR)
     h = _pieces(hidden, own, H, PIECE)
-    heaviest = tl.abs(w[0])
-    for e in tl.static_range(1, NEAR):
-        heaviest = tl.maximum(heaviest, tl.abs(w[e]))
+    heaviest = _largest_weight(w, NEAR)
     zero = tl.zeros((TILE,), tl.float32)
     dmx, dmy, dmz, dsx, dsy, dsz, dqw = zero, zero, zero, zero, zero, zero, zero
     dqx, dqy, dqz, do, dr, dg, db = zero, zero, zero, zero, zero, zero, zero

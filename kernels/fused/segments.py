@@ -1,9 +1,10 @@
 """Sums over the Gaussians that hang on a vertex, the same bits in every run: by atomic additions of integers, whose order does
 not matter.
 
-A number becomes an integer in units of a frame's largest magnitude m times 2^−(61 − ⌈log₂ E⌉), E = k N entries: a sum cannot
-overflow, and n entries of an owner are wrong by less than n units. At E = 2^20 that is n m 2^−41, below fp32's own rounding of
-the sum (m 2^−24) up to n = 2^17. A frame whose gradients are not finite gives NaN.
+A number becomes an integer in units of at most 2^(b − 61) of its frame's largest magnitude m, b the bits of the number of entries:
+no sum can overflow, and that of n entries is wrong by less than n units. Below 2^20 entries (N = 196,608 with up to five each)
+these are n m 2^−41, less than fp32's rounding of m itself, m 2^−25, up to n = 2^16. A frame whose gradients are not finite gives
+NaN everywhere.
 
 Cost, of any owners (a new identity in every step costs what an old one does): per entry one reduction of 32 bytes in L2, and two
 small launches. Sorting the owners first costs a dozen launches and several passes over them, which only a cache would save, and
@@ -40,9 +41,10 @@ def raise_to(most, bits):
 
 @triton.jit
 def _unit(most, BITS: tl.constexpr):
-    """The power of two 2^BITS of which are more than the largest magnitude, and its inverse. In fp64: of any fp32 number."""
+    """The power of two 2^BITS of which are more than the largest magnitude, and its inverse. In fp64, which has them for all."""
     exponent = (tl.load(most) >> 23) - 126 - BITS
-    return ((1023 + exponent) << 52).to(tl.float64, bitcast=True), ((1023 - exponent) << 52).to(tl.float64, bitcast=True)
+    unit, per_unit = (1023 + exponent) << 52, (1023 - exponent) << 52
+    return unit.to(tl.float64, bitcast=True), per_unit.to(tl.float64, bitcast=True)
 
 
 @triton.jit
@@ -62,7 +64,8 @@ def _add(
         x *= tl.load(weights + of, mask=there, other=0.0)[:, None]
     _, per_unit = _unit(most + frame, BITS)
     owner = frame * COUNT + tl.load(owners + of, mask=there, other=0)
-    tl.atomic_add(sums + 4 * owner[:, None] + column, (x.to(tl.float64) * per_unit).to(tl.int64), mask=both, sem="relaxed")
+    units = (x.to(tl.float64) * per_unit).to(tl.int64)
+    tl.atomic_add(sums + 4 * owner[:, None] + column, units, mask=both, sem="relaxed")
 
 
 @triton.jit

@@ -11,6 +11,7 @@ from contract import DEVICE, HALVES, agree
 pytest.importorskip("triton")
 from kernels import reference
 from kernels.cases import Draw, case
+from kernels.fused import segments
 from kernels.reference import Bound
 
 BIND, BLEND = case("bind_gaussians"), case("blend_gaussians")
@@ -31,6 +32,52 @@ def test_vertices_in_rows_of_three():
     agree(BIND, x | {"vertices": x["vertices"].contiguous()})
     x = small_blend(65, 1, 2)
     agree(BLEND, x | {"unposed": x["unposed"].contiguous()})
+
+
+def test_triangles_without_an_extent_give_finite_gradients():
+    """Gaussians on the others do not notice."""
+    x = small_bind(65)
+    x["faces"] = torch.arange(12, device=DEVICE, dtype=torch.int32).view(4, 3)
+    x["triangles"] %= 4
+    with torch.no_grad():
+        x["vertices"][:, 1] = x["vertices"][:, 0]  # no first edge
+        x["vertices"][:, 5] = 2 * x["vertices"][:, 4] - x["vertices"][:, 3]  # no height
+        x["vertices"][:, 6:9] = x["vertices"][:, 6:7]  # a point
+    got, want = (BIND.run(x, mode, backward=True) for mode in ("triton", "eager"))
+    assert all(v.isfinite().all() for v in got.values())
+    torch.testing.assert_close(got["d vertices"][..., 9:, :], want["d vertices"][..., 9:, :], rtol=1e-4, atol=1e-4)
+
+
+def test_all_gaussians_on_one_owner():
+    x = small_bind(300, 1, 2)
+    agree(BIND, x | {"triangles": torch.zeros_like(x["triangles"])})
+    x = small_blend(300, 1, 2)
+    agree(BLEND, x | {"near": torch.zeros_like(x["near"])})
+
+
+def sums(rows, owners, count, weights=None):
+    into, most = segments.zeros(len(rows), count, rows.device)
+    most.copy_((rows if weights is None else rows * weights[..., None]).abs().amax((1, 2, 3)).view(torch.int32))
+    return segments.segment_sums(rows, owners, weights, into, most)
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered in cast")
+def test_sums_of_frames_of_any_magnitude():
+    """Each frame as exact as fp32, however large its gradients; one that is not finite spoils itself alone."""
+    draw = Draw.seeded(5, DEVICE)
+    rows, owners = draw(5, 2, 200, 3), draw.below(7, 1, 2, 200)
+    scale = torch.tensor([1e-36, 1e-12, 1, 1e34, float("nan")], device=DEVICE)[:, None, None, None]
+    got = sums(rows * scale, owners, 8)
+    want = torch.zeros(5, 8, 3, device=DEVICE, dtype=torch.double)
+    want.index_add_(1, owners.flatten().long(), (rows * scale).flatten(1, 2).double())
+    assert got[4].isnan().all() and not got[:, 7][:4].any()  # nobody's owner
+    torch.testing.assert_close((got / scale[:, 0])[:4], (want / scale[:, 0]).float()[:4], rtol=1e-5, atol=1e-6)
+
+
+def test_sums_do_not_depend_on_the_order():
+    draw = Draw.seeded(6, DEVICE)
+    rows, owners, order = draw(1, 1, 999, 3), draw.below(7, 1, 1, 999), torch.randperm(999, device=DEVICE)
+    assert torch.equal(sums(rows, owners, 7), sums(rows[:, :, order], owners[:, :, order].contiguous(), 7))
 
 
 def bound_on_a_mesh():
