@@ -21,6 +21,8 @@ from kernels.reference import JOINTS, Attributes, Binding
 TILE, WARPS = 128, 4
 FRAMES = 8
 """Frames that a program goes through, so that it reads a Gaussian once for them."""
+SUMMED, TILES = 64, 8
+"""Gaussians of a tile where sums over all of them are taken, tiles of a program."""
 
 
 @triton.jit
@@ -236,6 +238,60 @@ def _backward(
     put(own_colors, own, there, dr, dg, db, dr, 3)
 
 
+@triton.jit
+def _sums(
+    hidden, d_delta, joints, d_transforms, parts, N, PER, GROUPS, H: tl.constexpr, PIECE: tl.constexpr,
+    FRAMES: tl.constexpr, TILES: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """A program's part, of TILES · TILE Gaussians, of the gradients of FRAMES frames' readouts, biases and (unless d_transforms
+    is None) transforms: columns are the sixteen changes, or a transform's twelve entries, of each of the frames."""
+    part, piece, group = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    person, first = (group // GROUPS).to(tl.int64), group % GROUPS * FRAMES
+    C: tl.constexpr = 16 * FRAMES
+    column, joint, k = tl.arange(0, C), tl.arange(0, 16), piece * PIECE + tl.arange(0, PIECE)
+    frame, entry = first + column // 16, column % 16
+    of_readout, of_bias = tl.zeros((C, PIECE), tl.float32), tl.zeros((C,), tl.float32)
+    of_transforms = tl.zeros((16, C), tl.float32)
+    for i in range(TILES):
+        n = (part * TILES + i) * TILE + tl.arange(0, TILE)
+        there = n < N
+        own, both = person * N + n, there[:, None] & (frame < PER)[None, :]
+        h = tl.load(hidden + own[:, None] * H + k[None, :], mask=there[:, None], other=0.0)
+        d = tl.load(d_delta + own[:, None] * (16 * PER) + (16 * first + column)[None, :], mask=both, other=0.0)
+        of_bias += tl.sum(d, 0)
+        of_readout = tl.dot(tl.trans(d.to(h.dtype)), h, of_readout, input_precision="tf32x3")
+        if d_transforms is not None:
+            at = joints + (person * 5 + joint[:, None]) * N + n[None, :]
+            w = tl.load(at, mask=(joint < 5)[:, None] & there[None, :], other=0.0)
+            at = ((person * PER + frame)[None, :] * N + n[:, None]) * 12 + entry[None, :]
+            g = tl.load(d_transforms + at, mask=both & (entry < 12)[None, :], other=0.0)
+            of_transforms = tl.dot(w, g, of_transforms, input_precision="tf32x3")
+    to = parts + (group * tl.num_programs(0) + part) * (C * (H + 17))
+    tl.store(to + column[:, None] * H + k[None, :], of_readout)
+    if piece == 0:
+        tl.store(to + C * H + column, of_bias)
+        tl.store(to + C * (H + 1) + joint[:, None] * C + column[None, :], of_transforms)
+
+
+def _frame_gradients(hidden, d_delta, joints, d_transforms) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Of readout, bias and transforms, in one reading of what the Gaussians give to them."""
+    B, N, H = hidden.shape
+    per = d_delta.shape[2]
+    frames = min(triton.next_power_of_2(per), FRAMES)
+    P, groups, C = triton.cdiv(N, TILES * SUMMED), triton.cdiv(per, frames), 16 * frames
+    parts = torch.empty(B, groups, P, C * (H + 17), device=hidden.device)
+    _sums[P, H // _piece(H), B * groups](
+        hidden, d_delta, joints, d_transforms, parts, N, per, groups, H, _piece(H), frames, TILES, SUMMED,
+        num_warps=WARPS, num_stages=3,
+    )  # fmt: skip
+    readout, bias, transforms = parts.sum(2).split([C * H, C, 16 * C], -1)
+    by_frame = lambda t, *shape: t.reshape(B, groups * frames, *shape)[:, :per].flatten(0, 1)  # noqa: E731
+    if d_transforms is None:
+        return by_frame(readout, 16, H), by_frame(bias, 16), None
+    transforms = transforms.unflatten(-1, (16, frames, 4, 4))[:, :, :JOINTS].transpose(2, 3)
+    return by_frame(readout, 16, H), by_frame(bias, 16), by_frame(transforms, JOINTS, 4, 4)
+
+
 def _blend(hidden, readout, bias, unposed, transforms, near, weights, joints, *base) -> tuple[Tensor, ...]:
     (B, N, H), F, V = hidden.shape, len(readout), unposed.shape[1]
     out = tuple(torch.empty(F, *t.shape[1:], device=hidden.device) for t in base)
@@ -277,16 +333,9 @@ class _Blendshapes(torch.autograd.Function):
             N, V, F // B, readout.stride(0), bias.stride(0), vertices, moved, near.shape[1], H, _piece(H), TILE,
             num_warps=WARPS, num_stages=1,
         )  # fmt: skip
-        by_frame = d_delta.flatten(2).to(hidden.dtype)  # [B,N,16k]: both products take all frames at once
-        d_hidden = by_frame @ readout.to(hidden.dtype).reshape(B, -1, H)
-        d_readout = (by_frame.mT @ hidden).float().view_as(readout)
-        d_bias = d_delta.sum(1).flatten(0, 1)
+        d_hidden = d_delta.flatten(2).to(hidden.dtype) @ readout.to(hidden.dtype).reshape(B, -1, H)
+        d_readout, d_bias, d_transforms = _frame_gradients(hidden, d_delta, joints, d_transforms)
         d_vertices = segment_sums(d_vertices, near, weights, sums, most) if vertices else None
-        if moved:
-            summed = joints[:, None] @ d_transforms.unflatten(0, (B, -1))  # [B,k,5,12]
-            d_transforms = torch.nn.functional.pad(summed.view(F, JOINTS, 3, 4), (0, 0, 0, 1))
-        else:
-            d_transforms = None
         return d_hidden, d_readout, d_bias, d_vertices, d_transforms, None, None, None, *own
 
 

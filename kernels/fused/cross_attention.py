@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.fused.local_fusion import parts, per_identity, precision, shared, widths
-from kernels.fused.softplus_net import LN2, LOG2E, activation, place, softplus, tile, vector, weight
+from kernels.fused.softplus_net import LN2, LOG2E, activation, decoded, place, softplus, tile, vector, weight
 from kernels.reference import RAW, Attributes, Layers, Phi
 
 LAUNCH = {
@@ -186,15 +186,12 @@ def _forward(
             _keep(delta, 0, za, zb, frame, rows, there, d1, d2, N, D)
         za = (za + tile(f, own, d1, there, D, True).to(tl.float32)).to(DOT)
         zb = (zb + tile(f, own, d2, there, D, True).to(tl.float32)).to(DOT)
-        sa = tl.dot(zb, p21, tl.dot(za, p11, input_precision=P), input_precision=P)
-        sb = tl.dot(zb, p22, tl.dot(za, p12, input_precision=P), input_precision=P)
-        sa = softplus(sa, vector(c1, g1, G, LOG2E), HALF, ASM)
-        sb = softplus(sb, vector(c1, g2, G, LOG2E), HALF, ASM)
         at = (frame // PER).to(tl.int64) * PRIOR_STEP + known * 14
-        start = tl.load(prior + at[:, None] + tl.minimum(col, 13)[None, :])
-        raw = tl.dot(sb, q2, tl.dot(sa, q1, input_precision=P), input_precision=P) + shift[None, :] + start
-        done = offset[None, :] + height[None, :] / (1 + tl.exp2(-raw * (slope * LOG2E)[None, :]))
-        done = tl.where(linear[None, :], raw, done)
+        start = tl.load(prior + at[:, None] + col[None, :], mask=(col < 14)[None, :], other=0.0)
+        ca, cb = vector(c1, g1, G, LOG2E), vector(c1, g2, G, LOG2E)
+        done = decoded(
+            za, zb, p11, p12, p21, p22, ca, cb, q1, q2, shift, start, slope, height, offset, linear, HALF, ASM, P
+        )
         to = first[None, :] + (frame.to(tl.int64) * N + rows)[:, None] * step[None, :]
         tl.store(out + to, done, mask=there[:, None] & (col < 14)[None, :])
 

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.fused.softplus_net import LN2, LOG2E, activation, place, softplus, tile, vector, weight
+from kernels.fused.softplus_net import LN2, LOG2E, activation, decoded, place, softplus, tile, vector, weight
 from kernels.reference import RAW, Attributes, Phi, Psi
 
 LAUNCH = {"num_warps": 4, "num_stages": 2, "maxnreg": 168}
@@ -80,12 +80,9 @@ def _forward(
                 tl.store(to + d2[None, :], db, mask=there[:, None] & (d2 < D)[None, :])
             za += da
             zb += db
-        za, zb = za.to(DOT), zb.to(DOT)
-        sa = softplus(tl.dot(zb, p21, tl.dot(za, p11, input_precision=P), input_precision=P), ca, HALF, ASM)
-        sb = softplus(tl.dot(zb, p22, tl.dot(za, p12, input_precision=P), input_precision=P), cb, HALF, ASM)
-        raw = tl.dot(sb, q2, tl.dot(sa, q1, input_precision=P), input_precision=P) + shift[None, :] + start
-        done = offset[None, :] + height[None, :] / (1 + tl.exp2(-raw * (slope * LOG2E)[None, :]))
-        done = tl.where(linear[None, :], raw, done)
+        done = decoded(
+            za.to(DOT), zb.to(DOT), p11, p12, p21, p22, ca, cb, q1, q2, shift, start, slope, height, offset, linear, HALF, ASM, P
+        )
         to = first[None, :] + (frame.to(tl.int64) * N + rows)[:, None] * step[None, :]
         tl.store(out + to, done, mask=there[:, None] & (col < 14)[None, :])
 

@@ -161,3 +161,16 @@ def place(col, rows):
     first = tl.where(col < 3, 4, tl.where(scale, 7, tl.where(quat, 0, tl.where(opacity, 13, 10))))
     within = tl.where(col < 3, col, tl.where(scale, col - 3, tl.where(quat, col - 6, tl.where(opacity, 0, col - 11))))
     return first.to(tl.int64) * rows + within, tl.where(opacity, 1, tl.where(quat, 4, 3))
+
+
+@triton.jit
+def decoded(
+    za, zb, p11, p12, p21, p22, ca, cb, q1, q2, shift, prior, slope, height, offset, linear,
+    HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr,
+):  # fmt: skip
+    """Φ of features in two pieces, [TILE,16] by raw column: both layers, the prior, and the activations (see `activation`)."""
+    sa = softplus(tl.dot(zb, p21, tl.dot(za, p11, input_precision=P), input_precision=P), ca, HALF, ASM)
+    sb = softplus(tl.dot(zb, p22, tl.dot(za, p12, input_precision=P), input_precision=P), cb, HALF, ASM)
+    raw = tl.dot(sb, q2, tl.dot(sa, q1, input_precision=P), input_precision=P) + shift[None, :] + prior
+    done = offset[None, :] + height[None, :] / (1 + tl.exp2(-raw * (slope * LOG2E)[None, :]))
+    return tl.where(linear[None, :], raw, done)
