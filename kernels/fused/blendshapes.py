@@ -21,8 +21,8 @@ from kernels.reference import JOINTS, Attributes, Binding
 TILE, WARPS = 128, 4
 FRAMES = 8
 """Frames that a program goes through, so that it reads a Gaussian once for them."""
-SUMMED, TILES = 64, 8
-"""Gaussians of a tile where sums over all of them are taken, tiles of a program."""
+SUMMED, TILES, TOGETHER = 32, 16, 4
+"""Gaussians of a tile where sums over all of them are taken, tiles of a program, frames of it at most."""
 
 
 @triton.jit
@@ -250,7 +250,7 @@ def _sums(
     C: tl.constexpr = 16 * FRAMES
     column, joint, k = tl.arange(0, C), tl.arange(0, 16), piece * PIECE + tl.arange(0, PIECE)
     frame, entry = first + column // 16, column % 16
-    of_readout, of_bias = tl.zeros((C, PIECE), tl.float32), tl.zeros((C,), tl.float32)
+    of_readout, of_bias = tl.zeros((PIECE, C), tl.float32), tl.zeros((C,), tl.float32)
     of_transforms = tl.zeros((16, C), tl.float32)
     for i in range(TILES):
         n = (part * TILES + i) * TILE + tl.arange(0, TILE)
@@ -259,7 +259,7 @@ def _sums(
         h = tl.load(hidden + own[:, None] * H + k[None, :], mask=there[:, None], other=0.0)
         d = tl.load(d_delta + own[:, None] * (16 * PER) + (16 * first + column)[None, :], mask=both, other=0.0)
         of_bias += tl.sum(d, 0)
-        of_readout = tl.dot(tl.trans(d.to(h.dtype)), h, of_readout, input_precision="tf32x3")
+        of_readout = tl.dot(tl.trans(h), d.to(h.dtype), of_readout, input_precision="tf32x3")
         if d_transforms is not None:
             at = joints + (person * 5 + joint[:, None]) * N + n[None, :]
             w = tl.load(at, mask=(joint < 5)[:, None] & there[None, :], other=0.0)
@@ -267,7 +267,7 @@ def _sums(
             g = tl.load(d_transforms + at, mask=both & (entry < 12)[None, :], other=0.0)
             of_transforms = tl.dot(w, g, of_transforms, input_precision="tf32x3")
     to = parts + (group * tl.num_programs(0) + part) * (C * (H + 17))
-    tl.store(to + column[:, None] * H + k[None, :], of_readout)
+    tl.store(to + column[None, :] * H + k[:, None], of_readout)
     if piece == 0:
         tl.store(to + C * H + column, of_bias)
         tl.store(to + C * (H + 1) + joint[:, None] * C + column[None, :], of_transforms)
@@ -277,7 +277,7 @@ def _frame_gradients(hidden, d_delta, joints, d_transforms) -> tuple[Tensor, Ten
     """Of readout, bias and transforms, in one reading of what the Gaussians give to them."""
     B, N, H = hidden.shape
     per = d_delta.shape[2]
-    frames = min(triton.next_power_of_2(per), FRAMES)
+    frames = min(triton.next_power_of_2(per), TOGETHER)
     P, groups, C = triton.cdiv(N, TILES * SUMMED), triton.cdiv(per, frames), 16 * frames
     parts = torch.empty(B, groups, P, C * (H + 17), device=hidden.device)
     _sums[P, H // _piece(H), B * groups](

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import pytest
@@ -51,8 +52,17 @@ def test_triangles_without_an_extent_give_finite_gradients():
 def test_all_gaussians_on_one_owner():
     x = small_bind(300, 1, 2)
     agree(BIND, x | {"triangles": torch.zeros_like(x["triangles"])})
-    x = small_blend(300, 1, 2)
+    x = small_blend(600, 1, 2)
     agree(BLEND, x | {"near": torch.zeros_like(x["near"])})
+
+
+def test_gradients_of_some_inputs_alone():
+    x = small_bind(65, 2, 2)
+    for leaves in (("vertices",), ("means", "quats", "scales")):
+        agree(dataclasses.replace(BIND, leaves=leaves), x)
+    x = small_blend(65, 2, 2)
+    for leaves in (("hidden",), ("hidden", "unposed"), ("hidden", "transforms")):
+        agree(dataclasses.replace(BLEND, leaves=leaves), x)
 
 
 def sums(rows, owners, count, weights=None):
