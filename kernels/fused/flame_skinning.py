@@ -204,7 +204,7 @@ class _Skinning(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *d_out):
-        return *flame_gradients(ctx.saved_tensors, ctx.flame, ctx.given, *d_out), None
+        return *flame_gradients(ctx.saved_tensors, ctx.flame, ctx.given, ctx.needs_input_grad[3:5], *d_out), None
 
 
 def flame_skinning(expression: Tensor, pose: Tensor, flame: Flame, shape: Tensor | None = None) -> Skinned:

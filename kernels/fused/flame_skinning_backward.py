@@ -65,11 +65,11 @@ def _backward(
 
 
 def flame_gradients(
-    saved: tuple[Tensor, ...], flame: Flame, given: tuple[int, int],
+    saved: tuple[Tensor, ...], flame: Flame, given: tuple[int, int], wanted: tuple[bool, bool],
     d_posed: Tensor | None, d_unposed: Tensor | None, d_transforms: Tensor | None,
 ) -> tuple[Tensor | None, ...]:  # fmt: skip
-    """Gradients of expression, pose, shape, template and joints, of `given` coefficients of expression and shape, by what the
-    forward pass saved and the gradients of its outputs."""
+    """Gradients of expression, pose, shape, template and joints (the last two where `wanted`), of `given` coefficients of
+    expression and shape, by what the forward pass saved and the gradients of its outputs."""
     pose, unposed, transforms, rest = saved
     (F, V), W, (E, S) = unposed.shape[:2], flame.directions.shape[2], given
     d_posed, d_unposed, d_transforms = (t if t is None else t.contiguous() for t in (d_posed, d_unposed, d_transforms))
@@ -88,8 +88,9 @@ def flame_gradients(
         P, d_coefficients.shape[1], flame.parents, triton.next_power_of_2(P), S, CHUNK, num_warps=1,
     )  # fmt: skip
     after = flame.n_shape - first
-    d_template = _by_person(d_rest[:, :, :V].mT, len(flame.template))
-    return d_coefficients[:, after : after + E], d_pose, d_shape, d_template, _by_person(d_joints, len(flame.joints))
+    d_template = _by_person(d_rest[:, :, :V].mT, len(flame.template)) if wanted[0] else None
+    d_joints = _by_person(d_joints, len(flame.joints)) if wanted[1] else None
+    return d_coefficients[:, after : after + E], d_pose, d_shape, d_template, d_joints
 
 
 def _by_person(x: Tensor, people: int) -> Tensor:
