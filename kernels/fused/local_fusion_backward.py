@@ -277,15 +277,9 @@ def back_through_phi(f, delta, phi: Phi, attributes, d_out, want_prior: bool):
     return d_z, d_prior, *_of_phi(*sums.totals(), phi)
 
 
-def back_through_psi(basis, gain, bias, w1, w2, d_delta, d_more):
-    """→ gradients of basis, gain, bias, w1, w2 and b2. d_delta + d_more (or None): gradient of δf per frame."""
-    sums = Sums(basis, len(gain), basis.shape[1], _psi_size(w1, w2))
-    d_basis = _run_psi(sums, 0, basis, gain, bias, w1, w2, d_delta, d_more)
-    return per_identity(d_basis, len(basis)), *_of_psi(*sums.totals(), gain, bias, w1, w2)
-
-
 def back_through_both(basis, gain, bias, w1, w2, f, delta, phi: Phi, attributes, d_out, d_delta, want_prior: bool):
-    """Φ, then Ψ: → gradients of the features and of the prior (or None) per frame, of Φ's weights; and of Ψ's, as above."""
+    """Φ, then Ψ: → gradients of the features and of the prior (or None) per frame, of Φ's weights; and of basis, gain, bias,
+    w1, w2 and b2."""
     sums = Sums(f, len(gain), f.shape[1], _phi_size(phi), _psi_size(w1, w2))
     d_z, d_prior = _run_phi(sums, 0, f, delta, phi, attributes, d_out, want_prior)
     d_basis = _run_psi(sums, 1, basis, gain, bias, w1, w2, d_z, d_delta)
