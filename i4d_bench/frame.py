@@ -164,9 +164,12 @@ def fusion(r: Rig, mode: str) -> Callable[[MotionCode], Gaussians]:
 
 
 def raster(r: Rig, mode: str, example: Gaussians) -> Callable[[Gaussians], Tensor]:
-    """Gaussians → picture. `triton+graph`: without a word from the host; room for twice the pairs that `example` has."""
+    """Gaussians → picture, colour alone.
+
+    `triton+graph`: without a word from the host; room for twice the pairs that `example` has.
+    """
     if mode != "triton+graph":
-        return lambda g: render(g, r.camera, r.background).rgb
+        return lambda g: render(g, r.camera, r.background, depth=False).rgb
     from i4d_bench.render.resident import Splatter
 
     size = (len(r.background), r.camera.width, r.camera.height)

@@ -166,15 +166,18 @@ def stages(avatar: Avatar, loader: Loader, rows: Triples, grid: int, head, count
     background = torch.zeros(1, 3, device=device)
     n, mode = gaussians[0].means.shape[1], "triton" if device.type == "cuda" else "eager"
 
+    def splat(gaussians, k: int):
+        return render(gaussians, cameras[k], background, depth=False).rgb
+
     def frame(k: int):
         code = loader.driver.encode(loader.frames, np.array([index[k]]))
-        return render(avatar.fusion.animate(prepared, code), cameras[k], background).rgb
+        return splat(avatar.fusion.animate(prepared, code), k)
 
     calls = {
         f"encode/backbone/eager/b1/n{n}": lambda k: avatar.backbone.lift(image, grid, head),
         f"driver/{loader.driver.name}/eager/b1": lambda k: loader.driver.encode(loader.frames, np.array([index[k]])),
         f"fusion/{name}/{mode}/b1/n{n}": lambda k: avatar.fusion.animate(prepared, codes[k]),
-        f"raster/{name}/eager/b1/n{n}/r{size}": lambda k: render(gaussians[k % len(gaussians)], cameras[k], background),
+        f"raster/{name}/eager/b1/n{n}/r{size}": lambda k: splat(gaussians[k % len(gaussians)], k),
         f"frame/{name}/{mode}/b1/n{n}/r{size}": frame,
     }
     return {key: measure(call, count, device).row() for key, call in calls.items()}

@@ -140,7 +140,7 @@ class Trainer:
             gaussians, delta = avatar(images, self.loader.code(source), self.loader.code(target), stage.grid, self.head)
         generator = torch.Generator().manual_seed(step)
         background = torch.rand(len(target), 3, generator=generator).to(self.device)
-        image = render(gaussians, truth.camera, background).rgb
+        image = render(gaussians, truth.camera, background, depth=False).rgb
         loss = reconstruction(image, truth.over(background), truth.regions, self.experiment.train.loss, self.lpips)
         if delta is not None:
             loss = loss + self.experiment.train.loss.delta * feature_change(delta)
@@ -184,7 +184,7 @@ def region_psnr(gaussians: Gaussians, truth) -> Tensor:
 def on_grey(gaussians: Gaussians, camera: Camera) -> Tensor:
     """The image [B,H,W,3] that metrics see: on grey, clipped to 0..1."""
     background = gaussians.means.new_full((len(gaussians.means), 3), GREY)
-    return render(gaussians, camera, background).rgb.clamp(0, 1)
+    return render(gaussians, camera, background, depth=False).rgb.clamp(0, 1)
 
 
 def _stage_at(stages: tuple[Stage, ...], step: int) -> Stage:

@@ -178,8 +178,9 @@ class Identity:
 
 @dataclass
 class Rendered(_Tensors):
-    """An image with its coverage. `rgb` includes the background, `depth` is Σ wᵢ zᵢ (0 where nothing is)."""
+    """An image with its coverage. `rgb` includes the background, `depth` is Σ wᵢ zᵢ (0 where nothing is), or None where
+    it was not asked for."""
 
     rgb: Float[Tensor, "B H W 3"]
     alpha: Float[Tensor, "B H W 1"]
-    depth: Float[Tensor, "B H W 1"]
+    depth: Float[Tensor, "B H W 1"] | None

@@ -17,8 +17,9 @@ def render(
     camera: Camera,
     background: Float[Tensor, "B 3"] | None = None,
     backend: Literal["auto", "gsplat", "cpu", "reference"] = "auto",
+    depth: bool = True,
 ) -> Rendered:
-    """Renders B scenes, each from its own camera, over `background` (black by default).
+    """Renders B scenes, each from its own camera, over `background` (black by default). Without `depth` gsplat leaves it out.
 
     auto: gsplat for CUDA tensors, cpu for CPU tensors. Raises UserError for an unknown backend, or one that cannot run
     where the Gaussians are: there is no silent change of backend.
@@ -34,7 +35,9 @@ def render(
         background = gaussians.means.new_zeros(len(gaussians.means), 3)
     if backend == "gsplat":
         from i4d_bench.render.gsplat import rasterize
-    elif backend == "cpu":
+
+        return rasterize(gaussians, camera, background, depth)
+    if backend == "cpu":
         from i4d_bench.render.cpu import rasterize
     else:
         from i4d_bench.render.reference import rasterize

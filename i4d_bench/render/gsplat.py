@@ -9,7 +9,7 @@ from i4d_bench.render.reference import EPS_2D, NEAR
 from i4d_bench.types import Camera, Gaussians, Rendered, UserError
 
 
-def rasterize(g: Gaussians, camera: Camera, background: Float[Tensor, "B 3"]) -> Rendered:
+def rasterize(g: Gaussians, camera: Camera, background: Float[Tensor, "B 3"], depth: bool = True) -> Rendered:
     """One scene and one camera per batch row, in one launch. Raises UserError when gsplat's extension cannot load."""
     try:
         from gsplat import rasterization
@@ -23,8 +23,8 @@ def rasterize(g: Gaussians, camera: Camera, background: Float[Tensor, "B 3"]) ->
         )
     image, alpha, _ = rasterization(
         g.means, g.quats, g.scales, g.opacities, g.colors, camera.viewmats[:, None], camera.Ks[:, None],
-        camera.width, camera.height, near_plane=NEAR, eps2d=EPS_2D, packed=False, render_mode="RGB+D",
+        camera.width, camera.height, near_plane=NEAR, eps2d=EPS_2D, packed=False, render_mode="RGB+D" if depth else "RGB",
     )  # fmt: skip
-    rgb, depth = image[:, 0, ..., :3], image[:, 0, ..., 3:]
-    alpha = alpha[:, 0]
-    return Rendered(rgb + (1 - alpha) * background[:, None, None], alpha, depth)
+    image, alpha = image[:, 0], alpha[:, 0]
+    rgb = image[..., :3] + (1 - alpha) * background[:, None, None]
+    return Rendered(rgb, alpha, image[..., 3:] if depth else None)

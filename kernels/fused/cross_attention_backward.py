@@ -20,8 +20,8 @@ import triton.language as tl
 
 from kernels.fused.cross_attention import EPS, aligned
 from kernels.fused.local_fusion import per_identity, precision
-from kernels.fused.local_fusion_backward import ONE, Sums, _ones, _rows, _sums, _up, _weight, _wide, packed, unpack
-from kernels.fused.softplus_net import LN2, LOG2E, vector
+from kernels.fused.local_fusion_backward import Sums, _first, _ones, _rows, _sums, _up, _weight, _wide, packed, unpack
+from kernels.fused.softplus_net import LN2, LOG2E
 from kernels.reference import Layers
 
 TOGETHER = 128
@@ -89,9 +89,8 @@ def _network(
     DOT: tl.constexpr = state.dtype.element_ty
     frame, part, parts = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
     d0, h0 = tl.arange(0, D0), tl.arange(0, H0)
-    p = (_weight(w1, h0, d0, H, D, D, 1) * LOG2E).to(DOT)
+    p = _first(_weight(w1, h0, d0, H, D, D, 1), b1, h0, d0, H, D, DOT)
     q = (_weight(w2, h0, d0, H, D, 1, H) * LN2).to(DOT)
-    c = tl.where(h0 == H, ONE, vector(b1, h0, H, LOG2E))
     a, b = tl.zeros([H0, D0], tl.float32), tl.zeros([H0, D0], tl.float32)
 
     rows = part * TILE + tl.arange(0, TILE)
@@ -102,11 +101,11 @@ def _network(
         next_x, next_d = _rows(state, frame * N, rows, d0, N, D), _rows(d_x, frame * N, rows, d0, N, D)
         n, scale = _normalised(x, d0, D)
         n = n.to(DOT)
-        h, r = _up(p, n, c, HALF, ASM, P)
+        h, r = _up(p, n, HALF, ASM, P)
         b = tl.dot(h, d, b, input_precision=P)
         d_y = tl.dot(q, tl.trans(d), input_precision=P).to(DOT) * r
         a = tl.dot(d_y, n, a, input_precision=P)
-        d_n = tl.dot(tl.trans(d_y), p, input_precision=P)
+        d_n = tl.where((d0 < D)[None, :], tl.dot(tl.trans(d_y), p, input_precision=P), 0.0)
         tl.store(to, d + _through(n, scale, d_n, D), mask=there)
         x, d = next_x, next_d
     _sums(sums + (frame * parts + part) * SUMS, h0, d0, d0, a, b, H, D, D)

@@ -19,8 +19,8 @@ from kernels.fused.kinematic_chain import compose, local, turn
 from kernels.reference import JOINTS, Flame, Skinned, check_coefficients
 
 CORRECTIVES = 9 * (JOINTS - 1)
-BLOCK, WARPS = 16, 4
-"""Vertices of a program: 5,023 make two to three programs per multiprocessor."""
+BLOCK, WARPS = {False: 16, True: 32}, 4
+"""Vertices of a program, by whether it has several frames."""
 CHUNK = 32
 """Components read at a time."""
 
@@ -61,11 +61,12 @@ def _add(ax, ay, az, coefficients, directions, k, v, inside, W: tl.constexpr, MA
 
 @triton.jit
 def _components(
-    ax, ay, az, coefficients, directions, frame, ok, v, W: tl.constexpr,
-    COUNT: tl.constexpr, CHUNK: tl.constexpr, MANY: tl.constexpr,
+    ax, ay, az, moved, coefficients, directions, joint_shapes, frame, ok, v, W: tl.constexpr,
+    COUNT: tl.constexpr, CHUNK: tl.constexpr, MANY: tl.constexpr, JOINTS: tl.constexpr,
 ):  # fmt: skip
-    """The first COUNT components. Unrolled as far as it keeps enough loads in flight."""
+    """The first COUNT components. Unrolled as far as it keeps enough loads in flight. JOINTS: `moved` [·,16] follows them, too."""
     UNROLL: tl.constexpr = 1 if MANY else 4
+    column = tl.arange(0, 16)
     for start in range(0, COUNT, CHUNK * UNROLL):
         for i in tl.static_range(UNROLL):
             k = start + i * CHUNK + tl.arange(0, CHUNK)
@@ -74,9 +75,16 @@ def _components(
             else:
                 at, inside = k[:, None], (k < COUNT)[:, None]
             c = tl.load(coefficients + at, mask=inside, other=0.0)
-            inside = (k < COUNT)[:, None] & (v < W)[None, :]
-            ax, ay, az = _add(ax, ay, az, c, directions, k, v, inside, W, MANY)
-    return ax, ay, az
+            inside = (k < COUNT)[:, None]
+            ax, ay, az = _add(ax, ay, az, c, directions, k, v, inside & (v < W)[None, :], W, MANY)
+            if JOINTS:
+                at = joint_shapes + k[:, None] * 15 + column[None, :]
+                x = tl.load(at, mask=inside & (column < 15)[None, :], other=0.0)
+                if MANY:
+                    moved = tl.dot(c, x, moved, input_precision="ieee")
+                else:
+                    moved += c * x
+    return ax, ay, az, moved
 
 
 @triton.jit
@@ -98,13 +106,17 @@ def _forward(
     frame = tl.program_id(1) * FRAMES + tl.arange(0, FRAMES)
     seen, ok = v < V, frame < F
     ROWS: tl.constexpr = FRAMES if MANY else CHUNK
-    ax = tl.zeros((ROWS, BLOCK), tl.float32)
+    ax, moved = tl.zeros((ROWS, BLOCK), tl.float32), tl.zeros((ROWS, 16), tl.float32)
     ay, az = ax, ax
-    if S > 0:
-        ax, ay, az = _components(ax, ay, az, shape, directions, frame, ok, v, W, S, CHUNK, MANY)
+    if S > 0:  # the joints follow the shape
+        ax, ay, az, moved = _components(
+            ax, ay, az, moved, shape, directions, joint_shapes, frame, ok, v, W, S, CHUNK, MANY, True
+        )
     if E > 0:
         after = directions + N_SHAPE * 3 * W
-        ax, ay, az = _components(ax, ay, az, expression, after, frame, ok, v, W, E, CHUNK, MANY)
+        ax, ay, az, moved = _components(
+            ax, ay, az, moved, expression, after, joint_shapes, frame, ok, v, W, E, CHUNK, MANY, False
+        )
     for k0 in tl.static_range(0, 36, CHUNK):
         k = k0 + tl.arange(0, CHUNK)
         inside = (k < 36)[:, None] & (v < W)[None, :]
@@ -125,22 +137,9 @@ def _forward(
     four, where = out[:, :, None] + tl.arange(0, 4)[None, None, :], both[:, :, None]
     tl.store(unposed + four, _four(ax, ay, az, tl.zeros_like(ax)), mask=where)
 
-    if S > 0:  # the joints follow the shape
-        columns = tl.arange(0, 16)
-        moved = tl.zeros((FRAMES, 16), tl.float32)
-        for start in tl.range(0, S, 32, num_stages=1):
-            i = start + tl.arange(0, 32)
-            of = tl.load(
-                joint_shapes + i[:, None] * 15 + columns[None, :],
-                mask=(i < S)[:, None] & (columns < 15)[None, :],
-                other=0.0,
-            )
-            if MANY:
-                given = tl.load(shape + frame[:, None] * S + i[None, :], mask=ok[:, None] & (i < S)[None, :], other=0.0)
-                moved = tl.dot(given, of, moved, input_precision="ieee")
-            else:
-                given = tl.load(shape + frame * S + i[:, None], mask=(i < S)[:, None], other=0.0)
-                moved += tl.sum(given * of, 0)[None, :]
+    if not MANY:
+        moved = tl.sum(moved, 0)[None, :]
+    columns = tl.arange(0, 16)
     px, py, pz = tl.zeros_like(ax), tl.zeros_like(ax), tl.zeros_like(ax)
     chain = ()
     for j in tl.static_range(5):
@@ -182,13 +181,14 @@ def _skin(expression, pose, shape, flame: Flame) -> tuple[Tensor, Tensor, Tensor
     people, S = max(len(template), len(joints)), 0 if shape is None else shape.shape[1]
     posed, unposed = (torch.empty(F, V, 4, device=pose.device) for _ in range(2))
     transforms, rest = (torch.empty(F, JOINTS, *shape, device=pose.device) for shape in ((4, 4), (3,)))
-    frames = 1 if F == 1 else 16 if F <= 16 else 32
-    _forward[triton.cdiv(V, BLOCK), triton.cdiv(F, frames)](
+    frames = 1 if F == 1 else 16 if F <= 16 or not S else 32
+    block = BLOCK[frames > 1]
+    _forward[triton.cdiv(V, block), triton.cdiv(F, frames)](
         expression, pose, shape, template, directions, flame.weights, joints, flame.joint_shapes,
         posed, unposed, transforms, rest, F, per_person(F, people), V,
         3 * V if len(template) > 1 else 0, 3 * JOINTS if len(joints) > 1 else 0, directions.shape[2],
         flame.n_shape, len(directions) - CORRECTIVES, S, expression.shape[1], flame.parents,
-        frames, BLOCK, CHUNK, num_warps=WARPS, num_stages=3,
+        frames, block, CHUNK, num_warps=WARPS, num_stages=3,
     )  # fmt: skip
     return posed, unposed, transforms, rest
 

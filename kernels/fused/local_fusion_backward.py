@@ -5,9 +5,9 @@ the weights' gradients, h and d_y, come out of one product in the registers that
 is the tile as it was loaded. The next tile is read, into registers, while one is worked on.
 
 Programs sum the weights' gradients over their own tiles, and a last launch sums the programs, always in one order: gradients are
-deterministic. A unit past the last is held at h = ONE, and the input has a column of ones past its last, so that the products
-sum what they multiply, too: the gradients of the second bias and of the first. A program's sum C = Σ d_y ⊗ basis gives both
-d_w1 = C ⊙ gain and d_gain = Σ_h w1 ⊙ C.
+deterministic. The input has a column of ones past its last, which adds the first bias, and a unit past the last is held at h =
+ONE: so the products sum what they multiply, too, the gradients of the first bias and of the second. A program's sum
+C = Σ d_y ⊗ basis gives both d_w1 = C ⊙ gain and d_gain = Σ_h w1 ⊙ C.
 """
 
 from __future__ import annotations
@@ -37,9 +37,17 @@ def _weight(w, h, i, H: tl.constexpr, I: tl.constexpr, step_h: tl.constexpr, ste
 
 
 @triton.jit
-def _up(w, x, bias, HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr):
+def _first(w, bias, h, i, H: tl.constexpr, I: tl.constexpr, DOT: tl.constexpr):  # noqa: E741
+    """A first layer [H0, I0] in the order of `_weight`, log2 e larger, with its bias as the column that meets the input's ones.
+    The unit past the last is held at h = ONE."""
+    bias = tl.where(h == H, ONE, vector(bias, h, H, LOG2E))
+    return tl.where((i == I)[None, :], bias[:, None], w * LOG2E).to(DOT)
+
+
+@triton.jit
+def _up(w, x, HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr):
     """The hidden layer [H, TILE], log2(1 + 2^y), and its slope, both in x's type."""
-    h, r = softplus_slope(tl.dot(w, tl.trans(x), input_precision=P), bias, HALF, ASM, 1)
+    h, r = softplus_slope(tl.dot(w, tl.trans(x), input_precision=P), HALF, ASM)
     return h.to(x.dtype), r.to(x.dtype)
 
 
@@ -105,9 +113,8 @@ def _phi(
     DOT: tl.constexpr = f.dtype.element_ty
     frame, part, parts = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
     d0, g0, col = tl.arange(0, D0), tl.arange(0, G0), tl.arange(0, 16)
-    p = (_weight(u1, g0, d0, G, D, D, 1) * LOG2E).to(DOT)
+    p = _first(_weight(u1, g0, d0, G, D, D, 1), c1, g0, d0, G, D, DOT)
     q = (_weight(u2, g0, col, G, 14, 1, G) * LN2).to(DOT)
-    c = tl.where(g0 == G, ONE, vector(c1, g0, G, LOG2E))
     slope, height, offset, _, linear = activation(col)
     known_out = tl.where(col < 3, means + col, tl.where(col < 6, scales + col - 3, tl.where(
         col < 10, quats + col - 6, tl.where(col == 10, opacities + 0 * col, colors + col - 11))))  # fmt: skip
@@ -131,7 +138,7 @@ def _phi(
         d_raw = d_raw.to(DOT)
         if DELTA:
             x += e
-        h, r = _up(p, x, c, HALF, ASM, P)
+        h, r = _up(p, x, HALF, ASM, P)
         b = tl.dot(h, d_raw, b, input_precision=P)
         d_y = tl.dot(q, tl.trans(d_raw), input_precision=P).to(DOT) * r
         a = tl.dot(d_y, x, a, input_precision=P)
@@ -152,9 +159,8 @@ def _psi(
     frame, part, parts = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
     m0, d0, h0 = tl.arange(0, M0), tl.arange(0, D0), tl.arange(0, H0)
     g = vector(gain + frame * M, m0, M, 1.0)
-    p = (_weight(w1, h0, m0, H, M, M, 1) * (g * LOG2E)[None, :]).to(DOT)
+    p = _first(_weight(w1, h0, m0, H, M, M, 1) * g[None, :], bias + frame * H, h0, m0, H, M, DOT)
     q = (_weight(w2, h0, d0, H, D, 1, H) * LN2).to(DOT)
-    c = tl.where(h0 == H, ONE, vector(bias + frame * H, h0, H, LOG2E))
     a, b = tl.zeros([H0, M0], tl.float32), tl.zeros([H0, D0], tl.float32)
 
     rows = part * TILE + tl.arange(0, TILE)
@@ -165,7 +171,7 @@ def _psi(
         next_x, next_d, next_e = _read_psi(basis, d_delta, d_more, frame, PER, rows, m0, d0, N, M, D, MORE)
         if MORE:
             d += e
-        h, r = _up(p, x, c, HALF, ASM, P)
+        h, r = _up(p, x, HALF, ASM, P)
         b = tl.dot(h, d, b, input_precision=P)
         d_y = tl.dot(q, tl.trans(d), input_precision=P).to(DOT) * r
         a = tl.dot(d_y, x, a, input_precision=P)
@@ -197,7 +203,7 @@ class Sums:
         """Per frame, [frames, size] each."""
         (frames, parts), size = self.grid, sum(self.sizes)
         out = torch.empty(frames, size, device=self.like.device)
-        _total[(triton.cdiv(size, 64), frames)](self.buffers, out, parts, SIZE=size, ROWS=32, BLOCK=64)
+        _total[(triton.cdiv(size, 16), frames)](self.buffers, out, parts, SIZE=size, ROWS=128, BLOCK=16)
         return list(out.split(self.sizes, 1))
 
 
