@@ -53,7 +53,8 @@ def test_declares_itself(name):
 def test_shapes_ranges_and_gradients(name, tiny):
     fusion, identity = awake(name), tiny.identity(2)
     out = fusion.animate(fusion.prepare(identity, tiny.code(2)), tiny.code(6, seed=2))
-    n = identity.f.shape[1]
+    n = out.means.shape[1]
+    assert n >= identity.f.shape[1], "a design may add Gaussians, not lose any"
     assert [tuple(getattr(out, f).shape) for f in FIELDS] == [(6, n, 3), (6, n, 4), (6, n, 3), (6, n), (6, n, 3)]
     assert all(getattr(out, f).dtype == torch.float32 and getattr(out, f).isfinite().all() for f in FIELDS)
     assert (out.scales > 0).all() and (out.opacities >= 0).all() and (out.opacities <= 1).all()

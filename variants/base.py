@@ -30,14 +30,18 @@ class Fusion(nn.Module, ABC):
     family: where the operator works. needs: what it reads of the driving `MotionCode`.
     neutral_is_canonical: driving with the source's own code gives the canonical avatar exactly.
     tokens: the override that says how many motion tokens it attends to, where it has one.
+    native: the published sizes, where they differ from the defaults, which match `local_adaln` in parameters or in FLOPs.
     storage: the type in which `prepare` keeps what there is per Gaussian; 16 bits multiply in 16 bits too.
-    Every constructor argument has a default and is an override that experiments may set.
+    Every constructor argument has a default and is an override that experiments may set. Learned designs share the names of
+    two: `init_scale` multiplies their last layer at the start (0: they start at the canonical avatar), and designs that read
+    motion codes have `source` (False hides the source's own code).
     """
 
     family: ClassVar[Family]
     needs: ClassVar[Needs]
     neutral_is_canonical: ClassVar[bool] = False
     tokens: ClassVar[str | None] = None
+    native: ClassVar[dict[str, Any]] = {}
     storage: torch.dtype = torch.float32
 
     @abstractmethod
