@@ -88,7 +88,7 @@ def animate(
 
 @app.command
 def speed(
-    designs: Designs = (),
+    designs: Annotated[tuple[str, ...], arg(help="names; default: all")] = (),
     modes: Annotated[
         tuple[str, ...], arg(help="eager, compiled, triton, triton+graph; default: all that run here")
     ] = (),

@@ -43,7 +43,7 @@ def _fastest(rows: dict, at: Callable) -> dict[str, str]:
 
 def _powers(axis, ticks: list[int], label: str) -> None:
     """A logarithmic axis with its own values as ticks."""
-    short = lambda v: f"{v / 2**20:g} M" if v >= 2**20 else f"{v / 2**10:g} k" if v >= 2**10 else f"{v}"  # noqa: E731
+    short = lambda v: f"{v / 2**20:g}M" if v >= 2**20 else f"{v / 2**10:g}k" if v >= 2**10 else f"{v}"  # noqa: E731
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")
     axis.set_xticks(ticks, [short(v) for v in ticks])
