@@ -1,0 +1,81 @@
+"""Ψ deforms in space instead of in feature space: the paper's own ablation (PAPER §2, "deforming in space").
+
+    (Δp, Δs, Δr)_i = u ⊙ s · [W2 softplus(W1 x_i + b1) + b2],   x_i = W (LN(m_i) ⊙ γ + β) + b,   (γ, β) = A c
+    position_i + Δp_i,   scales_i · exp(Δs_i),   (1, Δr_i / 2) ∗ quaternion_i,   opacity and colour stay
+
+on the canonical Gaussians, c = [M(source); M(driving)]. The paper does not say how the changes apply; here each lives where all
+its values are valid and 0 changes nothing: positions add, scales stay positive, and the rotation vector Δr, in the avatar's
+axes, turns by 2 atan(|Δr| / 2) ≈ |Δr| about itself, smooth at 0 (quaternions need no unit length). The units u make s = 1
+start as gently as δf does in `local_adaln`: the largest Gaussian of Φ for positions, half a radian, a factor √e.
+δf does not exist, so that the loss on |δf| does not reach this design.
+
+Matched to `local_adaln` in parameters: 106,233 (W2 has 9 rows instead of 48). W starts as in the short presets (DESIGN §4).
+`init_scale=0` starts at the canonical avatar; `source=False` hides M(source).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from i4d_bench.types import Gaussians, Identity, MotionCode
+from kernels.reference import MAX_SCALE, Psi, multiply
+from variants.base import register
+from variants.local_adaln import LocalAdaLN, OfCode
+
+UNITS = (MAX_SCALE,) * 3 + (0.5,) * 6
+"""u: of position, log scale, rotation."""
+
+
+@dataclass
+class Prepared:
+    canonical: Gaussians
+    basis: Tensor  # LN(m) [B,N,M]
+    psi: Psi
+    code: OfCode
+
+
+@register("local_spatial")
+class LocalSpatial(LocalAdaLN):
+    outputs = len(UNITS)
+
+    def __init__(
+        self,
+        motion_basis: int = 48,
+        hidden: int = 96,
+        delta_scale: float = 1.0,
+        a_std: float = 0.02,
+        w_std: float = 0.14,
+        init_scale: float = 1.0,
+        source: bool = True,
+    ):
+        super().__init__(motion_basis, hidden, delta_scale, a_std, w_std, init_scale, source)
+        self.register_buffer("units", torch.tensor(UNITS), persistent=False)
+
+    def prepare(self, identity: Identity, source: MotionCode) -> Prepared:
+        psi, code = self.folded(source)
+        psi = Psi(psi.w1, self.units[:, None] * psi.w2, self.units * psi.b2)
+        basis = F.layer_norm(identity.m, identity.m.shape[-1:])
+        return Prepared(identity.canonical, basis.to(self.storage), psi, code)
+
+    def animate(self, prepared: Prepared, driving: MotionCode) -> Gaussians:
+        psi, basis, canonical = prepared.psi, prepared.basis[:, None], prepared.canonical
+        per_person = lambda t: t.to(basis).unflatten(0, (len(basis), -1))  # noqa: E731  [B·k,…] → [B,k,…]
+        gain, bias = prepared.code(driving).split([psi.w1.shape[1], psi.w1.shape[0]], -1)
+        first = per_person(psi.w1 * gain[:, None])  # γ in the weights: [B,k,H,M] instead of [B,k,N,M]
+        hidden = F.softplus(basis @ first.mT + per_person(bias)[:, :, None])
+        change = F.linear(hidden, psi.w2.to(basis), psi.b2.to(basis)).float()
+        position, scale, turn = change.split(3, -1)
+        means, quats, scales = (t[:, None] for t in (canonical.means, canonical.quats, canonical.scales))
+        turned = multiply(F.pad(turn / 2, (1, 0), value=1.0), quats.expand(*turn.shape[:3], 4))
+        frames = change.shape[1]
+        return Gaussians(
+            (means + position).flatten(0, 1),
+            turned.flatten(0, 1),
+            (scales * torch.exp(scale)).flatten(0, 1),
+            canonical.opacities.repeat_interleave(frames, 0),
+            canonical.colors.repeat_interleave(frames, 0),
+        )
