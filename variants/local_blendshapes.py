@@ -8,7 +8,7 @@ they change features, not the Gaussians' attributes; and the coefficients come f
 RGBAvatar's 20. As the blendshapes are linear in h_i, a frame folds Σ_k ψ_k W_k to one 48 × H matrix, whatever K, and only the
 h_i are stored.
 
-Matched to `local_adaln` in parameters: 107,396. `init_scale=0` starts at the canonical avatar; `source=False` hides M(source).
+Matched to `local_adaln` in parameters: 106,396. `init_scale=0` starts at the canonical avatar; `source=False` hides M(source).
 """
 
 from __future__ import annotations
