@@ -24,30 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from i4d_bench.types import FEATURE_DIM, MOTION_DIM, MOTION_TOKENS, Gaussians, Identity, MotionCode
-from kernels.reference import Layers
+from variants.attention import Layer, fold, scaled, unfold
 from variants.base import Fusion, register
-
-
-class Layer(nn.Module):
-    """One layer's weights. Keys and values have no bias: a softmax does not see the first, b_o holds the second."""
-
-    def __init__(self, dim: int, hidden: int):
-        super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.q, self.k, self.v = (nn.Linear(dim, dim, bias=False) for _ in range(3))
-        self.o = nn.Linear(dim, dim)
-        self.W1, self.W2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
-
-    def folded(self, heads: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Maps of a token to keys [A,D,D], score [A,1,D] and values [A,D,D] per head, with the norm's affine part and 1/√d."""
-        q, k, v = (w.weight.unflatten(0, (heads, -1)) for w in (self.q, self.k, self.v))  # [A,d,D]
-        o = self.o.weight.unflatten(1, (heads, -1)).movedim(1, 0)  # [A,D,d]
-        meet = q.mT @ k / k.shape[1] ** 0.5
-        return self.norm1.weight[:, None] * meet, self.norm1.bias[None] @ meet, o @ v
-
-    def network(self) -> tuple[Tensor, Tensor]:
-        """W1 and b1 with the second norm's affine part."""
-        return self.W1.weight * self.norm2.weight, F.linear(self.norm2.bias, self.W1.weight, self.W1.bias)
 
 
 @dataclass
@@ -86,23 +64,10 @@ class GlobalCrossAttention(Fusion):
         self.embed = nn.Linear(code * (1 + source), dim * (tokens or 1), bias=False)
         self.position = nn.Parameter(0.5 * torch.randn(self.count, dim))
         self.layers = nn.ModuleList(Layer(dim, hidden) for _ in range(layers))
-        self.out = nn.Linear(dim, FEATURE_DIM)
-        with torch.no_grad():
-            self.out.weight.mul_(init_scale)
-            self.out.bias.mul_(init_scale)
+        self.out = scaled(nn.Linear(dim, FEATURE_DIM), init_scale)
 
     def prepare(self, identity: Identity, source: MotionCode) -> Prepared:
-        keys, score, values = (torch.stack(w) for w in zip(*(y.folded(self.heads) for y in self.layers), strict=True))
-        rows = torch.cat([w.flatten(0, 2) for w in (keys, values, score)])  # [L·A·(D + D + 1), D]
-        rows = F.pad(rows, (0, 0, 0, -len(rows) % 8))  # whole 16 bytes for the kernel to read
-        w1, b1 = (torch.stack(w) for w in zip(*(y.network() for y in self.layers), strict=True))
-        of = lambda name: torch.stack([y.get_parameter(name) for y in self.layers])  # noqa: E731
-        s = self.delta_scale
-        layers = Layers(of("o.bias"), w1, b1, of("W2.weight"), of("W2.bias"), s * self.out.weight, s * self.out.bias)
-        half = self.storage != torch.float32 and not torch.is_grad_enabled()  # gradients of weights keep their range
-        multiplied = torch.float16 if half else torch.float32
-        layers = Layers(*(w.to(multiplied) for w in layers))
-
+        rows, layers = fold(self.layers, self.heads, self.out, self.delta_scale, self.storage)
         x0 = self.motion(F.layer_norm(identity.m, identity.m.shape[-1:])) + self.place(identity.anchors)
         fused = identity.decode.attended(x0.to(self.storage), identity.f.to(self.storage), layers)
         from_source, from_driving = self.embed.weight.tensor_split([self.embed.in_features // 2 * self.sees_source], 1)
@@ -110,18 +75,14 @@ class GlobalCrossAttention(Fusion):
         if self.sees_source:
             tokens = tokens + self._tokens(source, from_source)
         if self.learned:
-            return Prepared(fused, from_driving, rows, tokens @ rows.T, multiplied)
-        return Prepared(fused, None, rows @ from_driving, tokens @ rows.T, multiplied)
+            return Prepared(fused, from_driving, rows, tokens @ rows.T, layers.o.dtype)
+        return Prepared(fused, None, rows @ from_driving, tokens @ rows.T, layers.o.dtype)
 
     def animate(self, prepared: Prepared, driving: MotionCode) -> Gaussians:
         embedded = driving.tokens if prepared.embed is None else self._tokens(driving, prepared.embed)
         change = F.linear(embedded, prepared.rows)  # [F,T,R]
         code = (change.unflatten(0, (len(prepared.source), -1)) + prepared.source[:, None]).flatten(0, 1).to(prepared.multiplied)
-        shape = (len(self.layers), self.heads)
-        size = shape[0] * shape[1] * FEATURE_DIM
-        keys, values = (code[..., k * size : (k + 1) * size].unflatten(-1, (*shape, -1)).movedim(1, 3) for k in range(2))
-        score = code[..., 2 * size : 2 * size + shape[0] * shape[1]].unflatten(-1, shape).movedim(1, 3)
-        return prepared.fused(keys, score, values)
+        return prepared.fused(*unfold(code, len(self.layers), self.heads, FEATURE_DIM))
 
     def _tokens(self, code: MotionCode, weight: Tensor) -> Tensor:
         """This half's part of the tokens [·,T,D]."""
