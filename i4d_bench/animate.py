@@ -24,7 +24,6 @@ from i4d_bench.progress import console, track
 from i4d_bench.run import open_head, with_flame
 from i4d_bench.train import on_grey
 from i4d_bench.types import Identity, UserError
-from variants import create
 
 DRIVER_ON_VIDEO = {"oracle": "blendshapes"}
 """A world's oracle speaks the 52 ARKit coefficients; on video MediaPipe measures the same 52."""
@@ -50,7 +49,7 @@ def load_run(folder: Path, device: torch.device) -> Run:
     content = json.loads(described.read_text())
     experiment = presets.from_dict(content["experiment"])
     backbone = Backbone(experiment.model)
-    fusion = create(content["design"], **experiment.overrides.get(content["design"], {}))
+    fusion = experiment.fusion(content["design"])
     try:
         state = torch.load(checkpoint, map_location="cpu")
         backbone.load_state_dict(state["backbone"])

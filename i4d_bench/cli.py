@@ -14,13 +14,17 @@ from i4d_bench.types import UserError
 
 app = tyro.extras.SubcommandApp()
 
-Designs = Annotated[tuple[str, ...], arg(help="Names, or all. Default: the preset's own four.")]
+Designs = Annotated[
+    tuple[str, ...],
+    arg(help="names, or all; NAME@native: its published size, NAME@SETTING=VALUE,…; default: the preset's own four"),
+]
 
 
 @app.command
 def run(
     preset: Annotated[str, arg(help="cpu, gpu or smoke; auto: gpu where there is one")] = "auto",
     designs: Designs = (),
+    ablation: Annotated[str | None, arg(help="one of `i4d-bench list ablations`, in place of designs")] = None,
     data: Annotated[Path | None, arg(help="a data set made by `ingest`, in place of a rendered world")] = None,
     world: Literal["procedural", "ict"] = "procedural",
     driver: Annotated[
@@ -42,6 +46,10 @@ def run(
     from i4d_bench import run as job
 
     experiment = presets.preset(job.default_preset() if preset == "auto" else preset)
+    if ablation:
+        if designs:
+            raise UserError("an ablation brings its own designs: give --ablation or --designs")
+        experiment = presets.ablation(ablation, experiment)
     kind = "clips" if data else world
     experiment = dataclasses.replace(
         experiment,
@@ -126,6 +134,23 @@ def report(folder: Positional[Path]) -> None:
 
 
 @app.command
+def costs(reports: Path = Path("reports")) -> None:
+    """Counts parameters, FLOPs and activations of every design at the paper's scale, and stores them in costs.csv."""
+    from i4d_bench.report import designs
+
+    designs.write_costs(reports)
+    print(designs.table(designs.read_costs(reports)))
+
+
+@app.command
+def docs(reports: Path = Path("reports"), out: Path = Path("docs/designs.md")) -> None:
+    """Writes the page of all designs from their docstrings and the stored costs and speeds."""
+    from i4d_bench.report import designs
+
+    designs.build(reports, out)
+
+
+@app.command
 def assets() -> None:
     """Says which optional files this machine has, checks them, and where to get the others."""
     from i4d_bench.doctor import assets as job
@@ -142,15 +167,16 @@ def doctor() -> None:
 
 
 @app.command(name="list")
-def list_(what: Positional[Literal["designs", "presets", "metrics"]]) -> None:
-    """Lists designs, presets or metrics."""
+def list_(what: Positional[Literal["designs", "ablations", "presets", "metrics"]]) -> None:
+    """Lists designs, ablations, presets or metrics."""
     from i4d_bench.metrics import CARDS
-    from i4d_bench.presets import PRESETS
+    from i4d_bench.presets import PRESETS, ablations
     from variants import design, names
 
     first_line = lambda thing: (sys.modules[thing.__module__].__doc__ or "").splitlines()[0]  # noqa: E731
     rows = {
         "designs": lambda: [(n, design(n).family, first_line(design(n))) for n in names()],
+        "ablations": lambda: [(n, f"{len(a.designs)} rows", a.question) for n, a in ablations().items()],
         "presets": lambda: [(n, "", make.__doc__.splitlines()[0]) for n, make in PRESETS.items()],
         "metrics": lambda: [(c.name, c.arrow, c.definition) for c in CARDS.values()],
     }[what]()

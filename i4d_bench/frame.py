@@ -89,11 +89,13 @@ class Rig:
 def rig(
     design: str, n: int, resolution: int, batch: int = 1, device: str | torch.device = "cpu", frames: int = 8,
     storage: torch.dtype = torch.float16, overrides: dict[str, Any] | None = None, seed: int = 0,
+    base: presets.Experiment | None = None,
 ) -> Rig:  # fmt: skip
-    """`design` on N Gaussians, with `frames` driving images in turn. storage: of the fast modes."""
+    """`design` on N Gaussians, with `frames` driving images in turn. storage: of the fast modes. base: whose backbone and settings;
+    default: the device's preset."""
     torch.manual_seed(seed)
     device = torch.device(device)
-    base = presets.gpu() if device.type == "cuda" else presets.cpu()
+    base = base or (presets.gpu() if device.type == "cuda" else presets.cpu())
     head, shape = None, None
     if variants.design(design).needs == "flame":
         head = exported_head("procedural").to(device)
@@ -112,8 +114,7 @@ def rig(
     with torch.no_grad():
         source, identity = driver(draw(1)), encode(photos[0])
     images = [draw(batch) for _ in range(frames)]
-    settings = base.overrides.get(design, {}) | (overrides or {})
-    fusion = variants.create(design, **settings).to(device).eval().requires_grad_(False)
+    fusion = base.fusion(design, **(overrides or {})).to(device).eval().requires_grad_(False)
     return Rig(fusion, encode, photos, identity, source, driver, images, camera, torch.zeros(batch, 3, device=device), storage)
 
 

@@ -6,11 +6,14 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import hashlib
+import inspect
 import json
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from i4d_bench.types import UserError
+from variants import Fusion, create, design, names
+from variants.base import parse
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,19 @@ class Experiment:
     flame: str | None = None  # a FLAME file in place of the world's exported head
     seed: int = 0
     designs: tuple[str, ...] = ("local_adaln", "global_triplane_attention", "flame_blendshapes", "static")
-    overrides: dict[str, dict[str, Any]] = field(default_factory=dict)  # per design
+    overrides: dict[str, dict[str, Any]] = field(default_factory=dict)  # per design; `lr`: its own in place of train.lr_fusion
+    ablation: str | None = None
+
+    def settings(self, entry: str) -> dict[str, Any]:
+        """Of a design as lists write it (`variants.base.parse`): the experiment's overrides, above them the entry's own."""
+        name, own = parse(entry)
+        return self.overrides.get(name, {}) | own
+
+    def fusion(self, entry: str, **more) -> Fusion:
+        """The design, new; `more` settings above all. Raises UserError for an unknown name or setting."""
+        settings = self.settings(entry) | more
+        settings.pop("lr", None)
+        return create(parse(entry)[0], **settings)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -110,7 +125,7 @@ class Experiment:
     def shared(self) -> dict[str, Any]:
         """What all designs of this experiment have in common and their numbers depend on."""
         content = self.to_dict()
-        del content["designs"], content["overrides"], content["train"]["checkpoint_seconds"]
+        del content["designs"], content["overrides"], content["ablation"], content["train"]["checkpoint_seconds"]
         return content
 
 
@@ -173,6 +188,75 @@ def preset(name: str) -> Experiment:
         near = difflib.get_close_matches(name, PRESETS, n=3, cutoff=0.3) or list(PRESETS)
         raise UserError(f"there is no preset {name!r}; did you mean {', '.join(near)}?")
     return PRESETS[name]()
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """Designs and settings that answer one question, each row beside the others. share: of the preset's training steps."""
+
+    question: str
+    designs: tuple[str, ...]
+    set: tuple[str, ...] = ()
+    share: float = 1.0
+
+
+SEARCH = {"lr": (1e-3, 3e-3), "init_scale": (0.0, 0.3, 1.0)}
+"""What every learned design is tried with, the same for all (DESIGN §4); 0 starts at the canonical avatar."""
+
+
+def ablations() -> dict[str, Ablation]:
+    """By name. `search` has every learned design, those of the user's own, too."""
+    each = lambda design, setting, *values: [f"{design}@{setting}={v}" for v in values]  # noqa: E731
+    learned = [d for d in names() if "init_scale" in inspect.signature(design(d)).parameters]
+    grid = [f"lr={lr},init_scale={scale}" for lr in SEARCH["lr"] for scale in SEARCH["init_scale"]]
+    with_source = ("local_adaln", "local_film", "global_cross_attention", "global_triplane_attention")
+    all_of_them = {
+        "driver": (
+            "Is it the driver or the operator? With --driver flame all designs read the same coefficients.",
+            ["local_adaln", "flame_adaln", "global_cross_attention", "flame_blendshapes"],
+        ),
+        "motion-dim": (
+            "How wide must the motion basis be? One backbone with the widest; a design reads its first channels.",
+            each("local_adaln", "motion_basis", 8, 16, 32, 48, 96),
+            ("model.motion_basis=96",),
+        ),
+        "attention-layers": (
+            "How deep must attention to the motion tokens be?",
+            each("global_cross_attention", "layers", 1, 2, 4),
+        ),
+        "attention-tokens": (
+            "The code's own 32 tokens, or some that are learned?",
+            ["global_cross_attention", *each("global_cross_attention", "tokens", 4, 16, 64)],
+        ),
+        "blendshapes": ("How many blendshapes per Gaussian?", each("local_blendshapes", "blendshapes", 10, 20, 50)),
+        "source-code": (
+            "Does a design need the source's code beside the driver's?",
+            [d + s for d in with_source for s in ("", "@source=false")],
+        ),
+        "space": (
+            "Deform features or positions, by the motion basis or by the features themselves (the paper's own ablation)?",
+            ["local_adaln", "local_spatial", "local_nobasis"],
+        ),
+        "search": (
+            "Which learning rate and which scale of the last layer at the start does each design want?",
+            [f"{d}@{s}" for d in learned for s in grid],
+            (),
+            0.25,
+        ),
+    }
+    return {name: Ablation(question, (*rows, "static"), *more) for name, (question, rows, *more) in all_of_them.items()}
+
+
+def ablation(name: str, experiment: Experiment) -> Experiment:
+    """The preset with the ablation's designs and settings. Raises UserError with the nearest names."""
+    known = ablations()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or list(known)
+        raise UserError(f"there is no ablation {name!r}; did you mean {', '.join(near)}?")
+    chosen, train = known[name], experiment.train
+    stages = tuple(replace(s, steps=max(1, round(chosen.share * s.steps))) for s in train.stages)
+    experiment = replace(experiment, designs=chosen.designs, ablation=name, train=replace(train, stages=stages))
+    return override(experiment, list(chosen.set))
 
 
 def from_dict(content: dict[str, Any]) -> Experiment:

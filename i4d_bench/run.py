@@ -36,15 +36,15 @@ from i4d_bench.progress import console
 from i4d_bench.timing import stages
 from i4d_bench.train import ONSET_DB, Diverged, Progress, Trainer
 from i4d_bench.types import UserError
-from variants import create, names
 from variants import design as design_class
+from variants import names
 
 
 def designs(experiment: Experiment) -> list[str]:
     """The designs asked for ("all": every registered one). Raises UserError for an unknown name or setting."""
     chosen = names() if experiment.designs == ("all",) else list(experiment.designs)
     for name in {*chosen, *experiment.overrides}:
-        create(name, **experiment.overrides.get(name, {}))
+        experiment.fusion(name)
     return chosen
 
 
@@ -94,8 +94,11 @@ def folder_name(experiment: Experiment) -> str:
     e, preset = experiment, presets.preset(experiment.preset)
     kind, path = e.world.kind, e.world.path
     plain = dataclasses.replace(preset.world, kind=kind, path=path)
+    if e.ablation:
+        preset = presets.ablation(e.ablation, preset)
     own = {"world": plain, "driver": e.driver, "flame": e.flame, "designs": e.designs, "seed": e.seed}
-    parts = [e.preset, results.hardware_name(), Path(path).resolve().name if path else kind, e.driver]
+    parts = [f"ablation-{e.ablation}"] if e.ablation else []
+    parts += [e.preset, results.hardware_name(), Path(path).resolve().name if path else kind, e.driver]
     parts += [Path(e.flame).stem] if e.flame else []
     if e != dataclasses.replace(preset, **own):
         parts.append(presets.digest([{**e.shared(), "seed": None}, e.overrides])[:6])
@@ -114,7 +117,7 @@ def data_version(experiment: Experiment) -> Any:
 
 def run_id(experiment: Experiment, design: str) -> str:
     """Of everything that the run's numbers depend on; which other designs run with it does not count."""
-    content = [experiment.shared(), data_version(experiment), experiment.overrides.get(design, {})]
+    content = [experiment.shared(), data_version(experiment), experiment.settings(design)]
     return f"{design}-s{experiment.seed}-{presets.digest(content)}"
 
 
@@ -218,7 +221,7 @@ class Bench:
             family=design_class(name).family,
             preset=e.preset,
             config=e.to_dict(),
-            overrides=e.overrides.get(name, {}),
+            overrides=e.settings(name),
             seed=e.seed,
             driver=e.driver,
             data={"kind": meta["kind"], "hash": meta["hash"], "frames": meta["frames"], "flame": self.flame_note},

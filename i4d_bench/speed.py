@@ -48,16 +48,21 @@ class Plan:
     batches: tuple[int, ...] = (8,)
     tokens: tuple[int, ...] = (4, 16, 64, 256)
     modes: tuple[str, ...] = frame.MODES
-    designs: tuple[str, ...] = field(default_factory=lambda: tuple(variants.names()))
+    designs: tuple[str, ...] = field(default_factory=lambda: everything())
     frames: int = 200
     storage: torch.dtype = torch.float16
+
+
+def everything() -> tuple[str, ...]:
+    """Every design, and with its published sizes where it has some."""
+    return tuple(n for name in variants.names() for n in (name, f"{name}@native") if "@" not in n or variants.design(name).native)
 
 
 def plan(device: torch.device) -> Plan:
     """A GPU's, or a small one for a CPU."""
     if device.type == "cuda":
         return Plan()
-    return Plan(4096, 128, 1, (1024, 16_384), (64, 256), (4,), (4, 64), ("eager",), frames=20)
+    return Plan(4096, 128, 1, (1024, 16_384), (64, 256), (4,), (4, 64), ("eager",), tuple(variants.names()), frames=20)
 
 
 def rows(what: Plan) -> list[Kernel | Stage]:
@@ -76,9 +81,10 @@ def rows(what: Plan) -> list[Kernel | Stage]:
         axis = sorted({*what.batches, *c.batches}) if what.batches else ()
         out += [Kernel(c.name, m, b, what.gaussians) for b in axis for m in modes]
     out += [Stage("driver", "resnet18", m, b) for b in what.batches for m in what.modes]
-    out += [Stage("fusion", d, m, *at) for d in what.designs for at in counts + batches for m in what.modes]
-    out += [Stage("frame", d, m, *at) for d in what.designs for at in batches for m in what.modes]
-    with_tokens = [d for d in what.designs if variants.design(d).tokens is not None]
+    plain = [d for d in what.designs if "@" not in d]  # the axes; published sizes stand at the base point
+    out += [Stage("fusion", d, m, *at) for d in plain for at in counts + batches for m in what.modes]
+    out += [Stage("frame", d, m, *at) for d in plain for at in batches for m in what.modes]
+    with_tokens = [d for d in plain if variants.design(d).tokens is not None]
     out += [Stage("fusion", d, m, *base, t) for d in with_tokens for t in what.tokens for m in what.modes]
     sizes = counts + [(*base[:2], r) for r in what.resolutions]
     out += [Stage("raster", "static", m, *at) for at in sizes + batches for m in what.modes if m in frame.RASTERS]
@@ -94,7 +100,7 @@ def main(reports: Path, given: dict[str, Any], base_only: bool) -> None:
     if given.get("designs") == ("all",):
         del given["designs"]
     for name in given.get("designs", ()):
-        variants.design(name)
+        variants.create(name)
     for mode in given.get("modes", ()):
         if mode not in frame.MODES:
             raise UserError(f"there is no mode {mode!r}; there are {', '.join(frame.MODES)}")

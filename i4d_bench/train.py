@@ -26,7 +26,7 @@ from i4d_bench.presets import Experiment, Stage
 from i4d_bench.progress import track
 from i4d_bench.render import render
 from i4d_bench.types import Camera, Gaussians, ParametricHead, UserError
-from variants import Fusion, create
+from variants import Fusion
 
 ONSET_DB = 0.5
 """A design follows the driver once its gap passes this (DESIGN §4)."""
@@ -85,7 +85,7 @@ class Trainer:
         return avatar, progress
 
     def fusion(self, name: str) -> Fusion:
-        return create(name, **self.experiment.overrides.get(name, {})).to(self.device)
+        return self.experiment.fusion(name).to(self.device)
 
     def _fit(self, path: Path, name: str, backbone: Backbone, fusion: Fusion | None, stages, start=None) -> Progress:
         config = self.experiment.train
@@ -95,7 +95,8 @@ class Trainer:
             optimizer.load_state_dict(start["optimizer"])  # Adam's memory of the warm-up goes on
             own = list(fusion.parameters())
             if own:
-                optimizer.add_param_group({"params": own, "lr": config.lr_fusion, "base": config.lr_fusion})
+                lr = self.experiment.settings(name).get("lr", config.lr_fusion)
+                optimizer.add_param_group({"params": own, "lr": lr, "base": lr})
         modules = {"backbone": backbone, "fusion": fusion or nn.Module()}
         progress, total = Progress(), sum(s.steps for s in stages)
         if path.exists():

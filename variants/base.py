@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import json
 import pkgutil
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal
@@ -81,18 +82,40 @@ def names(family: Family | None = None) -> list[str]:
     return sorted(n for n, cls in _discover().items() if family in (None, cls.family))
 
 
+def parse(entry: str) -> tuple[str, dict[str, Any]]:
+    """Name and settings of a design as lists of designs write it: `local_adaln`, `global_cross_attention@layers=4,tokens=4`, or
+    `global_triplane_attention@native` for its published sizes. Raises UserError."""
+    name, _, text = entry.partition("@")
+    if text == "native":
+        if not design(name).native:
+            raise UserError(f"{name} has no published sizes other than its own")
+        return name, dict(design(name).native)
+    settings = {}
+    for part in filter(None, text.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise UserError(f"{entry!r}: behind @ stands native or SETTING=VALUE,…, not {part!r}")
+        try:
+            settings[key] = json.loads(value)
+        except ValueError:
+            settings[key] = value
+    return name, settings
+
+
 def design(name: str) -> type[Fusion]:
-    """The class registered under `name`. Raises UserError with the nearest names."""
-    registry = _discover()
+    """The class registered under `name` (what stands behind @ does not matter). Raises UserError with the nearest names."""
+    registry, name = _discover(), name.partition("@")[0]
     if name not in registry:
         near = difflib.get_close_matches(name, registry, n=3, cutoff=0.4) or sorted(registry)
         raise UserError(f"there is no fusion design {name!r}; did you mean {', '.join(near)}?")
     return registry[name]
 
 
-def create(name: str, **overrides) -> Fusion:
-    """A new design with its defaults replaced by `overrides`. Raises UserError for an unknown name or override."""
-    cls = design(name)
+def create(entry: str, **overrides) -> Fusion:
+    """A new design (see `parse`) with its defaults replaced by `overrides` and, above those, by the entry's own settings. Raises
+    UserError for an unknown name or override."""
+    name, own = parse(entry)
+    cls, overrides = design(name), overrides | own
     known = [p for p in inspect.signature(cls.__init__).parameters if p != "self"]
     for key in overrides:
         if key not in known:

@@ -1,0 +1,120 @@
+"""docs/designs.md, from the designs' docstrings, `i4d-bench costs` and the stored speed reports; and the table of costs."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+
+import variants
+from i4d_bench import frame, presets
+from i4d_bench.cache import atomic_file
+from i4d_bench.cost import cost
+from i4d_bench.progress import track
+from i4d_bench.speed import Plan, everything
+from i4d_bench.types import UserError
+
+N = Plan().gaussians
+BASELINE, NEAR = "local_adaln", 0.15
+"""Matched is what has about as many parameters, or at most about as many FLOPs per frame, within NEAR."""
+HEAD = """# The designs
+
+Written by `i4d-bench docs` from the designs' own docstrings and what is stored in reports/; do not edit. All designs share the
+encoder, f, m, Φ, the renderer, the driver and the batches: only how the driving code meets the Gaussians differs.
+c = [M(source); M(driving)].
+
+*Local* here means: what a Gaussian becomes depends on its own m_i and f_i, and on the code, alone. By that word
+`global_cross_attention` is local, too: its attention is global over the motion tokens, not over the Gaussians. In the other
+`global_*` designs a change of one Gaussian or of one place in the planes reaches others (tests pin both).
+
+"""
+
+
+def costs(entries: tuple[str, ...] = ()) -> pd.DataFrame:
+    """Of every design at the paper's scale, one identity and one frame, by torch's own counter on the CPU."""
+    rows, base = [], presets.gpu()
+    entries = entries or everything()
+    for entry in track(entries, "costs", len(entries)):
+        r = frame.rig(entry, N, 64, frames=1, base=base)
+        spent = cost(r.fusion, r.identity, r.source, r.driver(r.images[0]))
+        rows.append({"design": entry, "family": r.fusion.family, **asdict(spent)})
+    return pd.DataFrame(rows)
+
+
+def matched(costs: pd.DataFrame) -> dict[str, str]:
+    """By what each design is matched to BASELINE: parameters, FLOPs, or nothing."""
+    of = costs.set_index("design")
+    out = {}
+    for name, row in of.iterrows():
+        params, flops = (row[k] / of.loc[BASELINE, k] for k in ("params", "flops_frame"))
+        out[name] = "parameters" if abs(params - 1) <= NEAR else "FLOPs" if flops <= 1 + NEAR else ""
+    return out
+
+
+def write_costs(reports: Path) -> None:
+    reports.mkdir(parents=True, exist_ok=True)
+    with atomic_file(reports / "costs.csv") as path:
+        costs().to_csv(path, index=False)
+
+
+def read_costs(reports: Path) -> pd.DataFrame:
+    path = reports / "costs.csv"
+    if not path.exists():
+        raise UserError(f"{path} is missing: run `i4d-bench costs`")
+    return pd.read_csv(path)
+
+
+def table(costs: pd.DataFrame) -> str:
+    """Both matchings side by side."""
+    by, base = matched(costs), costs.set_index("design").loc[BASELINE]
+    shown = pd.DataFrame({
+        "design": costs["design"], "family": costs["family"], "parameters": costs["params"].map("{:,}".format),
+        "of local_adaln": (costs["params"] / base["params"]).map("{:.2f}×".format),
+        "GFLOP per identity": (costs["flops_identity"] / 1e9).map("{:.2f}".format),
+        "GFLOP per frame": (costs["flops_frame"] / 1e9).map("{:.2f}".format),
+        "of local_adaln's": (costs["flops_frame"] / base["flops_frame"]).map("{:.2f}×".format),
+        "activations (MiB)": (costs["memory"] / 2**20).map("{:,.0f}".format), "matched by": costs["design"].map(by),
+    })  # fmt: skip
+    return shown.to_markdown(index=False, disable_numparse=True, colalign=("left", "left", *["right"] * 6, "left"))
+
+
+def build(reports: Path, to: Path) -> None:
+    """Writes `to`. Raises UserError where there are no costs."""
+    costs, speed = read_costs(reports), _speed(reports)
+    counted = f"{N:,} Gaussians, one identity, one frame, in plain torch, Φ included where a design calls it."
+    sections = [_section(name, costs.set_index("design"), speed) for name in variants.names()]
+    parts = [HEAD, "## Costs\n\n", counted, "\n\n", table(costs), "\n\n", *sections]
+    with atomic_file(to) as path:
+        path.write_text("".join(parts).rstrip() + "\n")
+
+
+def _section(name: str, costs: pd.DataFrame, speed: dict[str, dict]) -> str:
+    cls = variants.design(name)
+    title, _, text = (sys.modules[cls.__module__].__doc__ or "").partition("\n")
+    lines = [f"## {name}", "", f"*{cls.family}* · {title}", "", f"    {inspect.getdoc(cls)}", "", text.strip("\n"), ""]
+    lines += ["| | parameters | GFLOP per frame | fusion and Φ, ms | frames per second |", "|---|---:|---:|---:|---:|"]
+    for entry in (n for n in costs.index if n.partition("@")[0] == name):
+        row = costs.loc[entry]
+        timed = [_fastest(speed, stage, entry) for stage in ("fusion", "frame")]
+        shown = (lambda row: f"{row['ms']:.3f}", lambda row: f"{row['fps']:,.0f}")
+        cells = [f"{show(t[1])} ({t[0]})" if t else "" for show, t in zip(shown, timed, strict=True)]
+        label = "published sizes" if "@" in entry else "as compared"
+        lines.append(f"| {label} | {row['params']:,} | {row['flops_frame'] / 1e9:.2f} | {cells[0]} | {cells[1]} |")
+    return "\n".join([*lines, "", ""])
+
+
+def _speed(reports: Path) -> dict[str, dict]:
+    """Rows of the speed report at N Gaussians and 512²; empty where there is none."""
+    found = sorted(reports.glob(f"speed-*-n{N}-r512/speed.json"))
+    return json.loads(found[0].read_text())["rows"] if found else {}
+
+
+def _fastest(rows: dict[str, dict], stage: str, entry: str) -> tuple[str, dict] | None:
+    """Mode and row of the fastest that is right, at the base point."""
+    tail = f"/b1/n{N}" + ("/r512" if stage == "frame" else "")
+    of = {m: rows[k] for m in frame.MODES if (k := f"{stage}/{entry}/{m}{tail}") in rows and rows[k]["status"] == "ok"}
+    return min(of.items(), key=lambda item: item[1]["ms"]) if of else None

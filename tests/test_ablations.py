@@ -1,0 +1,75 @@
+"""Designs with settings in their names, and the named ablations made of them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+import variants
+from i4d_bench import cli, presets, run
+from i4d_bench.types import UserError
+from variants.base import parse
+
+ABLATIONS = presets.ablations()
+
+
+def test_an_entry_is_a_design_and_its_settings():
+    assert parse("local_adaln") == ("local_adaln", {})
+    assert parse("global_cross_attention@layers=4,source=false") == ("global_cross_attention", {"layers": 4, "source": False})
+    assert len(variants.create("global_cross_attention@layers=4").layers) == 4
+    with pytest.raises(UserError, match="native or SETTING=VALUE"):
+        parse("local_adaln@wide")
+    with pytest.raises(UserError, match="motion_basis"):
+        variants.create("local_adaln@motion_bases=8")
+
+
+def test_what_stands_in_the_name_is_above_the_presets_overrides():
+    e = dataclasses.replace(presets.smoke(), overrides={"local_adaln": {"hidden": 8, "w_std": 0.5, "lr": 0.1}})
+    assert e.settings("local_adaln@hidden=16") == {"hidden": 16, "w_std": 0.5, "lr": 0.1}
+    assert e.fusion("local_adaln@hidden=16").W1.out_features == 16
+
+
+@pytest.mark.parametrize("name", [n for n in variants.names() if variants.design(n).native])
+def test_published_sizes_can_be_built(name):
+    count = lambda fusion: sum(p.numel() for p in fusion.parameters())  # noqa: E731
+    assert count(variants.create(f"{name}@native")) != count(variants.create(name))
+
+
+def test_a_design_without_published_sizes_says_so():
+    with pytest.raises(UserError, match="local_adaln has no published sizes"):
+        variants.create("local_adaln@native")
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+@pytest.mark.parametrize("preset", ["cpu", "gpu"])
+def test_an_ablation_is_one_experiment(name, preset):
+    """All its rows can be built, share one backbone, and have runs and a folder of their own."""
+    plain = presets.preset(preset)
+    e = presets.ablation(name, plain)
+    assert run.designs(e) == list(ABLATIONS[name].designs) and "static" in e.designs
+    assert len({run.run_id(e, d) for d in e.designs}) == len(e.designs)
+    assert run.folder_name(e).startswith(f"ablation-{name}-{preset}")
+    assert run.folder_name(e).removeprefix(f"ablation-{name}-") == run.folder_name(plain)
+
+
+def test_a_run_that_is_the_same_has_the_same_name_in_an_ablation():
+    plain = presets.cpu()
+    assert run.run_id(presets.ablation("space", plain), "local_adaln") == run.run_id(plain, "local_adaln")
+
+
+def test_the_search_tries_every_learned_design_alike():
+    tried = [parse(d) for d in ABLATIONS["search"].designs if d != "static"]
+    settings = {name: [s for n, s in tried if n == name] for name, _ in tried}
+    assert set(settings) == set(variants.names()) - {"static", "flame_binding"}
+    assert all(s == settings["local_adaln"] for s in settings.values()) and len(settings["local_adaln"]) == 6
+
+
+def test_unknown_ablations_are_named():
+    with pytest.raises(UserError, match="motion-dim"):
+        presets.ablation("motion-dims", presets.cpu())
+
+
+def test_ablations_are_listed_with_their_question(capsys):
+    cli.list_("ablations")
+    assert "How wide must the motion basis be?" in capsys.readouterr().out
