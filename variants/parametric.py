@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from i4d_bench.types import FlameCode, Identity, MotionCode, ParametricHead, UserError
@@ -24,6 +26,16 @@ def driver_of(name: str, driving: MotionCode) -> FlameCode:
     if driving.flame is None:
         raise UserError(f"{name} needs the driver's FLAME coefficients: {WHERE}")
     return driving.flame
+
+
+def anybody(head: ParametricHead, code: FlameCode) -> Float[Tensor, "V 3"]:
+    """The head without shape, expression and pose: what every person's mesh can be compared with."""
+    return head(*(torch.zeros_like(t[:1]) for t in (code.shape, code.expression, code.pose)))[0]
+
+
+def per_frame(t: Float[Tensor, "B *rest"], frames: int) -> Float[Tensor, "F *rest"]:
+    """What a person has, for each of k frames: identity-major, and a view where there is one person or one frame."""
+    return t[:, None].expand(-1, frames, *t.shape[1:]).flatten(0, 1)
 
 
 def shaped(head: ParametricHead, shape: Tensor) -> Callable[[Tensor, Tensor], Skinned]:
