@@ -11,7 +11,8 @@ frame, is left out: the shared Φ decodes the added Gaussians, their position ar
 box, and the shared rasteriser draws both. So what is lifted and what rides on the mesh must agree without a network to
 mend the picture. The driver's expression moves vertices and nothing else: attributes are cached, a frame is FLAME's skinning.
 
-Matched in parameters, 110,268, all of them used once per identity: no FLOPs of its own per frame. V is as published.
+Matched in parameters: 110,268, all of them used once per identity, so that a frame has no FLOPs but the head's own (7 MFLOP
+for the embedded one). V is as published.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ from variants.parametric import anybody, driver_of, per_frame, shaped, source_of
 OCTAVES = 6
 OFFSET = 0.05
 """Canonical units that a Gaussian may leave its vertex by, in each direction."""
-OPAQUE, TRANSPARENT = 1.5, -3.0
-"""Prior of the opacity: where the lifted Gaussians start on the head, and off it (0.018: seen, yet reached by gradients)."""
+OPAQUE, TRANSPARENT = 1.5, -4.0
+"""Prior of the opacity: what the lifted Gaussians on the head start with, and one (0.007) hardly seen, yet reached by gradients:
+rasterisers skip what is below 1/255."""
 
 
 @dataclass
