@@ -7,10 +7,10 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
+from test_variants import FIELDS, awake, close, make
 
 import variants
 import variants.attention
-from tests.test_variants import FIELDS, awake, close, make
 
 PLANES = ("global_triplane_attention", "global_interleaved_attention", "global_joint_attention")
 MIXING = (*PLANES, "global_latent_attention")
