@@ -65,6 +65,8 @@ def figures(session: nox.Session) -> None:
     folders = sorted({p.parent for name in ("runs.jsonl", "speed.json") for p in (ROOT / "reports").glob(f"*/{name}")})
     for folder in folders:
         python(session, "-m", "i4d_bench.cli", "report", str(folder.relative_to(ROOT)))
+    if (ROOT / "reports" / "costs.csv").exists():
+        python(session, "-m", "i4d_bench.cli", "docs")
     session.log(f"{len(folders)} report folders rebuilt")
 
 

@@ -15,7 +15,9 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from i4d_bench.types import Gaussians, Identity, MotionCode, UserError
 
@@ -52,6 +54,13 @@ class Fusion(nn.Module, ABC):
     @abstractmethod
     def animate(self, prepared: Prepared, driving: MotionCode) -> Gaussians:
         """Once per frame. `driving` holds k frames for each of the B identities prepared: [B·k, …], identity-major."""
+
+
+def normed(m: Float[Tensor, "B N M"], width: int) -> Float[Tensor, "B N width"]:
+    """LN(m_i), without affine, of the motion basis's first `width` channels. Raises UserError where it has fewer."""
+    if m.shape[-1] < width:
+        raise UserError(f"a design wants a motion basis of {width} channels, the backbone's has {m.shape[-1]} (model.motion_basis)")
+    return F.layer_norm(m[..., :width], (width,))
 
 
 _REGISTRY: dict[str, type[Fusion]] = {}

@@ -5,6 +5,7 @@ Each is written as .csv (all numbers), .md and .tex (rounded; best and not signi
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from i4d_bench.cache import atomic_file
 from i4d_bench.metrics import CARDS
 from i4d_bench.results import Record, Store, interval
 from i4d_bench.stats import best_and_ties, compare_family
+from variants import design, names
 
 SET_NAMES = {"self": "self", "cross": "cross", "recon": "reconstruction", "novel": "novel view", "extreme": "extreme"}
 METRICS = (
@@ -65,15 +67,29 @@ def cost_columns(records: dict[str, Record]) -> list[Column]:
         got = {d: value(r) for d, r in records.items()}
         return Column(head, {d: np.nan if v is None else v for d, v in got.items()}, digits)
 
+    def setting(r: Record, name: str, default: float | None) -> float | None:
+        """What a learned design was trained with."""
+        return r.overrides.get(name, default) if r.params else None
+
     scaled = lambda v, by: None if v is None else v / by  # noqa: E731
     return [
         column("FPS ↑", 0, lambda r: r.fps),
         column("params (M)", 3, lambda r: scaled(r.params, 1e6)),
         column("GFLOP / frame", 3, lambda r: scaled(r.flops_frame, 1e9)),
         column("memory (MiB)", 1, lambda r: scaled(r.memory, 2**20)),
+        column("lr", 4, lambda r: setting(r, "lr", r.config.get("train", {}).get("lr_fusion"))),
+        column("start scale", 2, lambda r: setting(r, "init_scale", _default(r.design, "init_scale"))),
         column("training (s)", 0, lambda r: r.train_seconds),
         column("onset (steps)", 0, lambda r: r.onset["step"] if r.onset else None),
     ]
+
+
+def _default(entry: str, setting: str) -> float | None:
+    """Of a design's constructor; None where it has no such setting, or is not registered here."""
+    if entry.partition("@")[0] not in names():
+        return None
+    parameter = inspect.signature(design(entry)).parameters.get(setting)
+    return None if parameter is None else parameter.default
 
 
 def metric_column(store: Store, designs: list[str], set_: str, metric: str, samples: pd.DataFrame) -> Column:
