@@ -11,6 +11,9 @@ planes' f channels pooled to `tokens`². The first stage has met no driver yet a
 run every frame, as do the planes. The driver features are the motion code. `init_scale=0` starts at the canonical avatar;
 `source=False` hides M(source).
 
+Published are d = 1024, 40 motion tokens of 384, 5 and 5 blocks, 4 heads; how many plane tokens is not known to us (PAPER §4), so
+that `native` leaves `tokens` alone.
+
 Size: tokens carry the weights, 4.2 GFLOP per frame at 196,608 Gaussians with Φ (`local_adaln`: 6.0), 5.0 M parameters.
 """
 

@@ -7,8 +7,8 @@
 
 c = [M(source); M(driving)]. Changed to fit the shared pipeline: the head tokens are the planes' f channels pooled to `tokens`²
 in place of a learned encoder's, and they leave as residual planes, read where f was, in place of a UV map's upsampler. Layers
-and expression tokens are FlexAvatar's by default; Avat3r's 8 + 8 layers over all image tokens are `layers=16` without its separate
-cross-attention. `init_scale=0` starts at the canonical avatar; `source=False` hides M(source).
+and expression tokens are FlexAvatar's; Avat3r's run 8 self- and 8 cross-attention layers over all image tokens with as many of
+them. `init_scale=0` starts at the canonical avatar; `source=False` hides M(source).
 
 Size: tokens carry the weights, 3.8 GFLOP per frame at 196,608 Gaussians with Φ (`local_adaln`: 6.0), 2.9 M parameters.
 """
