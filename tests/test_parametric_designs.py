@@ -199,11 +199,27 @@ def test_gaussians_on_the_mesh_read_the_map_where_the_mesh_is_drawn(tiny):
     torch.testing.assert_close(p.joints[0], head.weights[chosen].mean(1), rtol=0, atol=0.1)
 
 
+def test_the_map_sees_the_jaw_but_not_the_heads_own_turning():
+    head, zero = procedural(), torch.zeros(1, 1)
+    corners, weights = texels(head.v_template, head.faces, 32)
+
+    def change(joint):
+        pose = torch.zeros(1, 15)
+        pose[:, 3 * joint : 3 * joint + 2] = 0.3
+        still, turned = (shaped(head, zero)(zero, p) for p in (0 * pose, pose))
+        still, turned = (flame_uv.position_map(m, corners, weights, 32)[0] for m in (still, turned))
+        return (still - turned).norm(dim=0)[16:, 8:24]  # the upper front
+
+    root, neck = change(0), change(1)
+    assert root.max() < 1e-5 and neck.median() < 1e-5
+    assert change(2).max() > 0.02 and change(3).max() > 0.005, "jaw and eye"
+
+
 def test_splatting_averages_and_fills_from_around():
-    uv = torch.tensor([[[-0.9, -0.9], [-0.9, -0.9], [0.9, 0.9]]])
+    uv = torch.tensor([[[-0.9, -0.9], [-0.9, -0.9], [0.9, 0.1]]])
     got = flame_uv.splat(torch.tensor([[[1.0], [3.0], [8.0]]]), uv, 8)[0, 0]
     torch.testing.assert_close(got[0, 0].item(), 2.0, rtol=0, atol=0.05)
-    torch.testing.assert_close(got[7, 7].item(), 8.0, rtol=0, atol=0.05)
+    torch.testing.assert_close(got[4, 7].item(), 8.0, rtol=0, atol=0.05)
     torch.testing.assert_close(got[1, 1].item(), 2.0, rtol=0, atol=0.05)
     assert got.isfinite().all() and (got >= 1).all() and (got <= 8).all()
 
@@ -221,6 +237,8 @@ def test_barycentric_weights_give_back_the_point():
 def test_flame_vertices_ride_on_the_mesh_and_leave_the_lifted_alone(tiny):
     """Beside the canonical avatar as it is, one Gaussian a vertex, always as far from it; only its place moves."""
     fusion, identity, source, driving = awake("flame_vertices"), tiny.identity(2), tiny.code(2), tiny.code(6, seed=2)
+    with torch.no_grad():
+        fusion.out.weight.mul_(100)  # as far from the vertex as it may
     got, n = animated(fusion, identity, source, driving), identity.f.shape[1]
     lifted = identity.canonical.map(lambda t: t.repeat_interleave(3, 0))
     close(got.map(lambda t: t[:, :n]), lifted, 0)
@@ -228,7 +246,7 @@ def test_flame_vertices_ride_on_the_mesh_and_leave_the_lifted_alone(tiny):
     offset = (got.means[:, n:] - mesh).unflatten(0, (2, 3))
     assert offset.shape[2] == 60 and (mesh[0] - mesh[1]).norm(dim=-1).min() > 1e-3
     torch.testing.assert_close(offset, offset[:, :1].expand_as(offset), rtol=0, atol=1e-6)
-    assert 1e-4 < offset.abs().max() <= 0.05
+    assert 0.02 < offset.abs().max() < 0.0501
     for name in ("quats", "scales", "opacities", "colors"):
         added = getattr(got, name)[:, n:].unflatten(0, (2, 3))
         assert torch.equal(added, added[:, :1].expand_as(added)) and not torch.equal(added[0], added[1])
