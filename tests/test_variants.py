@@ -181,10 +181,10 @@ def test_global_cross_attention_is_attention(settings, tiny):
     identity, source, driving = tiny.identity(2), tiny.code(2), tiny.code(2, seed=2)
     parts = [source, driving] if settings.get("source", True) else [driving]
     if "tokens" in settings:
-        tokens = fusion.embed(torch.cat([c.motion for c in parts], -1)).unflatten(-1, (5, 48))
+        read = torch.cat([c.motion for c in parts], -1)[:, None].expand(-1, 5, -1)
     else:
-        tokens = fusion.embed(torch.cat([c.tokens for c in parts], -1))
-    tokens = tokens + fusion.position
+        read = torch.cat([c.tokens for c in parts], -1)
+    tokens = torch.stack([read[:, t] @ fusion.E[t].T for t in range(read.shape[1])], 1) + fusion.position
     heads = lambda t: t.unflatten(-1, (3, 16)).transpose(1, 2)  # noqa: E731
     x = fusion.motion(F.layer_norm(identity.m, (48,))) + fusion.place(identity.anchors)
     for layer in fusion.layers:

@@ -19,7 +19,7 @@ from i4d_bench.speed import Plan, everything
 from i4d_bench.types import UserError
 
 N = Plan().gaussians
-BASELINE, NEAR = "local_adaln", 0.15
+BASELINE, NEAR = "local_adaln", 0.2
 """Matched is what has about as many parameters, or at most about as many FLOPs per frame, within NEAR."""
 HEAD = """# The designs
 

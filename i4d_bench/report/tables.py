@@ -17,7 +17,8 @@ from i4d_bench.cache import atomic_file
 from i4d_bench.metrics import CARDS
 from i4d_bench.results import Record, Store, interval
 from i4d_bench.stats import best_and_ties, compare_family
-from variants import design, names
+from variants import design as design_class
+from variants import names
 
 SET_NAMES = {"self": "self", "cross": "cross", "recon": "reconstruction", "novel": "novel view", "extreme": "extreme"}
 METRICS = (
@@ -88,7 +89,7 @@ def _default(entry: str, setting: str) -> float | None:
     """Of a design's constructor; None where it has no such setting, or is not registered here."""
     if entry.partition("@")[0] not in names():
         return None
-    parameter = inspect.signature(design(entry)).parameters.get(setting)
+    parameter = inspect.signature(design_class(entry)).parameters.get(setting)
     return None if parameter is None else parameter.default
 
 
