@@ -176,13 +176,13 @@ def test_texels_see_the_outermost_surface():
     wanted = torch.stack(torch.meshgrid(t, t, indexing="ij")[::-1], -1).flatten(0, 1)
     off = (coordinates(points, template) - wanted).abs().amax(-1) * 32
     assert (off < 0.5).float().mean() > 0.9, "all but those above and beside the mesh"
-    # Sizing up by every vertex: nothing within a quarter texel lies much further out.
+    # Measured by the vertices: hardly ever does one within a quarter texel lie much further out.
     _, _, out = unwrap(template, template)
     _, _, mine = unwrap(points, template)
     near = (torch.cdist(wanted, coordinates(template, template)) < 0.25 / 32) & (off < 0.5)[:, None]
     furthest = torch.where(near, out, torch.zeros(())).amax(1)
     seen = near.any(1)
-    assert seen.sum() > 100 and (mine[seen] > furthest[seen] - 0.03).float().mean() > 0.97
+    assert seen.sum() > 100 and (mine[seen] > furthest[seen] - 0.03).float().mean() > 0.995
 
 
 def test_gaussians_on_the_mesh_read_the_map_where_the_mesh_is_drawn(tiny):
@@ -212,15 +212,17 @@ def test_the_map_sees_the_jaw_but_not_the_heads_own_turning():
 
     root, neck = change(0), change(1)
     assert root.max() < 1e-5 and neck.median() < 1e-5
-    assert change(2).max() > 0.02 and change(3).max() > 0.005, "jaw and eye"
+    jaw, eye = change(2), change(3)
+    assert jaw.median() < 1e-5 and eye.median() < 1e-5, "most of the upper front is neither"
+    assert jaw.max() > 0.02 and eye.max() > 0.005
 
 
 def test_splatting_averages_and_fills_from_around():
-    uv = torch.tensor([[[-0.9, -0.9], [-0.9, -0.9], [0.9, 0.1]]])
-    got = flame_uv.splat(torch.tensor([[[1.0], [3.0], [8.0]]]), uv, 8)[0, 0]
-    torch.testing.assert_close(got[0, 0].item(), 2.0, rtol=0, atol=0.05)
-    torch.testing.assert_close(got[4, 7].item(), 8.0, rtol=0, atol=0.05)
-    torch.testing.assert_close(got[1, 1].item(), 2.0, rtol=0, atol=0.05)
+    """u counts columns, v rows; gaps take after the nearest."""
+    uv = torch.tensor([[[-0.9, -0.9], [-0.9, -0.9], [0.9, 0.1], [0.1, 0.9]]])
+    got = flame_uv.splat(torch.tensor([[[1.0], [3.0], [8.0], [4.0]]]), uv, 8)[0, 0]
+    places = {(0, 0): 2.0, (1, 1): 2.0, (4, 7): 8.0, (7, 4): 4.0}
+    torch.testing.assert_close([got[p].item() for p in places], list(places.values()), rtol=0, atol=0.05)
     assert got.isfinite().all() and (got >= 1).all() and (got <= 8).all()
 
 
