@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
 
 import variants
 from i4d_bench import cli, presets, run
@@ -73,3 +74,17 @@ def test_unknown_ablations_are_named():
 def test_ablations_are_listed_with_their_question(capsys):
     cli.list_("ablations")
     assert "How wide must the motion basis be?" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("width", [8, 64])
+def test_the_motion_basis_is_the_first_channels_of_m(width, tiny):
+    """Of a backbone with more; what lies behind them has no effect. A backbone with fewer is refused."""
+    identity, source, driving = tiny.identity(1), tiny.code(1), tiny.code(1, seed=2)
+    fusion = variants.create(f"local_adaln@motion_basis={width}")
+    if width > identity.m.shape[-1]:
+        with pytest.raises(UserError, match="64 channels"):
+            fusion.prepare(identity, source)
+        return
+    other = dataclasses.replace(identity, m=torch.cat([identity.m[..., :width], torch.randn_like(identity.m[..., width:])], -1))
+    a, b = (fusion.animate(fusion.prepare(i, source), driving) for i in (identity, other))
+    assert torch.equal(a.colors, b.colors) and a.colors.shape == identity.canonical.colors.shape

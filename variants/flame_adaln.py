@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from i4d_bench.types import FEATURE_DIM, FlameCode, Gaussians, Identity, MotionCode
 from kernels.reference import Psi
-from variants.base import Fusion, register
+from variants.base import Fusion, normed, register
 from variants.parametric import driver_of, source_of
 
 POSE = slice(3, 15)
@@ -76,7 +76,7 @@ class FlameAdaLN(Fusion):
         from_source, from_driving = torch.cat([gamma, w1 @ beta]).chunk(2, 1)
         constant = torch.cat([gamma.new_zeros(len(gamma)), F.linear(self.W.bias, self.W1.weight, self.W1.bias)])
         psi = Psi(w1, self.delta_scale * self.W2.weight, self.delta_scale * self.W2.bias)
-        basis = F.layer_norm(identity.m, identity.m.shape[-1:])
+        basis = normed(identity.m, self.W.in_features)
         return Prepared(
             identity.decode.after(identity.f.to(self.storage), basis.to(self.storage), psi),
             from_driving,

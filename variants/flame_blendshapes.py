@@ -21,7 +21,7 @@ from torch import Tensor, nn
 import kernels
 from i4d_bench.types import FEATURE_DIM, FlameCode, Gaussians, Identity, MotionCode
 from kernels.reference import RAW, Attributes, Binding, Skinned
-from variants.base import Fusion, register
+from variants.base import Fusion, normed, register
 from variants.parametric import driver_of, shaped, source_of
 
 MOVING = slice(6, 15)
@@ -75,7 +75,7 @@ class FlameBlendshapes(Fusion):
         joints = (near * (weights / weights.sum(-1, keepdim=True))[..., None]).sum(2)
         person = torch.arange(len(vertices), device=vertices.device)[:, None, None]
         pulled = (weights[..., None] * rest.unposed[person, vertices]).sum(2)
-        hidden = F.silu(self.layer1(F.layer_norm(identity.m, identity.m.shape[-1:])))
+        hidden = F.silu(self.layer1(normed(identity.m, self.layer1.in_features)))
         idle = -hidden.shape[-1] % ROWS
         weight = F.pad(self.layer2.weight.unflatten(0, (self.coefficients, RAW)), (0, idle, 0, ROWS - RAW))
         bias = F.pad(self.layer2.bias.unflatten(0, (self.coefficients, RAW)), (0, ROWS - RAW))

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from i4d_bench.types import FEATURE_DIM, Decode, Gaussians, Identity, MotionCode
 from kernels.reference import Skinned, multiply, quaternion
-from variants.base import Fusion, register
+from variants.base import Fusion, normed, register
 from variants.nearest import leaves_of, nearest_triangles
 from variants.parametric import anybody, driver_of, shaped, source_of
 from variants.unwrap import barycentric, coordinates, texels
@@ -119,7 +119,7 @@ class FlameUV(Fusion):
         uv = coordinates((inside * template[faces[near]]).sum(2), template)
         joints = (inside * head.weights[faces[near]]).sum(2)
 
-        basis = F.layer_norm(identity.m, identity.m.shape[-1:])
+        basis = normed(identity.m, self.mask.in_features)
         averaged = splat(torch.cat([identity.f, basis], -1), uv, self.resolution)
         return Prepared(
             own,

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from i4d_bench.types import FEATURE_DIM, MOTION_DIM, MOTION_TOKENS, Gaussians, Identity, MotionCode
 from variants.attention import Layer, fold, scaled, unfold
-from variants.base import Fusion, register
+from variants.base import Fusion, normed, register
 
 
 @dataclass
@@ -69,7 +69,7 @@ class GlobalCrossAttention(Fusion):
 
     def prepare(self, identity: Identity, source: MotionCode) -> Prepared:
         rows, layers = fold(self.layers, self.heads, self.out, self.delta_scale, self.storage)
-        x0 = self.motion(F.layer_norm(identity.m, identity.m.shape[-1:])) + self.place(identity.anchors)
+        x0 = self.motion(normed(identity.m, self.motion.in_features)) + self.place(identity.anchors)
         fused = identity.decode.attended(x0.to(self.storage), identity.f.to(self.storage), layers)
         from_source, from_driving = self.E.tensor_split([self.reads * self.sees_source], 2)
         tokens = self.position.expand(len(source.motion), -1, -1)

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from i4d_bench.types import FEATURE_DIM, Gaussians, Identity, MotionCode
 from variants.attention import Attention, Block, Layer, fold, scaled, tokens_of_motion, unfold
-from variants.base import Fusion, register
+from variants.base import Fusion, normed, register
 
 SCATTER_HEADS = 3
 """Of 16, as in `global_cross_attention`; for the pool as well."""
@@ -77,7 +77,7 @@ class GlobalLatentAttention(Fusion):
         self.out = scaled(nn.Linear(width, FEATURE_DIM), init_scale)
 
     def prepare(self, identity: Identity, source: MotionCode) -> Prepared:
-        x = self.basis(F.layer_norm(identity.m, identity.m.shape[-1:])) + self.place(identity.anchors)
+        x = self.basis(normed(identity.m, self.basis.in_features)) + self.place(identity.anchors)
         queries = self.queries.repeat(len(x), 1, 1)
         latents = self.lift(queries + self.pool(queries, self.norm(x)))
         rows, layers = fold([self.scatter], SCATTER_HEADS, self.out, self.delta_scale, self.storage)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from i4d_bench.types import FEATURE_DIM, MOTION_DIM, MOTION_TOKENS, Gaussians, Identity, MotionCode
 from kernels.reference import Psi
-from variants.base import Fusion, register
+from variants.base import Fusion, normed, register
 
 CODE = MOTION_TOKENS * MOTION_DIM
 
@@ -81,7 +81,7 @@ class LocalAdaLN(Fusion):
 
     def prepare(self, identity: Identity, source: MotionCode) -> Prepared:
         psi, code = self.folded(source)
-        basis = F.layer_norm(identity.m, identity.m.shape[-1:])
+        basis = normed(identity.m, self.W.in_features)
         return Prepared(identity.decode.after(identity.f.to(self.storage), basis.to(self.storage), psi), code)
 
     def folded(self, source: MotionCode) -> tuple[Psi, OfCode]:

@@ -14,11 +14,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from i4d_bench.types import FEATURE_DIM, Gaussians, Identity, MotionCode
-from variants.base import Fusion, register
+from variants.base import Fusion, normed, register
 from variants.local_adaln import CODE, OfCode
 
 
@@ -58,7 +57,7 @@ class LocalBilinear(Fusion):
         return Prepared(
             identity,
             (identity.f + self.delta_scale * self.W.bias).to(self.storage),
-            F.layer_norm(identity.m, identity.m.shape[-1:]).to(self.storage),
+            normed(identity.m, self.U.in_features).to(self.storage),
             OfCode.prepare(self.V.weight, self.V.weight.new_zeros(self.V.out_features), source),
         )
 

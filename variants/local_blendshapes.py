@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from i4d_bench.types import FEATURE_DIM, Gaussians, Identity, MotionCode
-from variants.base import Fusion, register
+from variants.base import Fusion, normed, register
 from variants.local_adaln import CODE, OfCode
 
 
@@ -56,7 +56,7 @@ class LocalBlendshapes(Fusion):
             self.W2.weight.mul_(init_scale)
 
     def prepare(self, identity: Identity, source: MotionCode) -> Prepared:
-        hidden = F.softplus(self.W1(F.layer_norm(identity.m, identity.m.shape[-1:])))
+        hidden = F.softplus(self.W1(normed(identity.m, self.W1.in_features)))
         return Prepared(
             replace(identity, f=identity.f.to(self.storage)),
             hidden.to(self.storage),

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from i4d_bench.types import FEATURE_DIM, Gaussians, Identity, MotionCode
 from kernels.reference import Psi
-from variants.base import Fusion, register
+from variants.base import Fusion, normed, register
 from variants.local_adaln import CODE, OfCode
 
 
@@ -65,7 +65,7 @@ class LocalFiLM(Fusion):
         (gamma, beta), (gamma0, beta0) = self.V2.weight.chunk(2), self.V2.bias.chunk(2)
         bias = w1 @ beta0 + F.linear(self.W.bias, self.W1.weight, self.W1.bias)
         psi = Psi(w1, self.delta_scale * self.W2.weight, self.delta_scale * self.W2.bias)
-        basis = F.layer_norm(identity.m, identity.m.shape[-1:])
+        basis = normed(identity.m, self.W.in_features)
         return Prepared(
             identity.decode.after(identity.f.to(self.storage), basis.to(self.storage), psi),
             OfCode.prepare(self.V1.weight, self.V1.bias, source),

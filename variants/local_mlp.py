@@ -16,12 +16,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from i4d_bench.types import FEATURE_DIM, Gaussians, Identity, MotionCode
 from kernels.reference import Psi
-from variants.base import Fusion, register
+from variants.base import Fusion, normed, register
 from variants.local_adaln import CODE, OfCode
 
 
@@ -55,7 +54,7 @@ class LocalMLP(Fusion):
     def prepare(self, identity: Identity, source: MotionCode) -> Prepared:
         on_basis, on_code = self.W1.weight.tensor_split([self.basis], 1)
         psi = Psi(on_basis, self.delta_scale * self.W2.weight, self.delta_scale * self.W2.bias)
-        basis = F.layer_norm(identity.m, identity.m.shape[-1:])
+        basis = normed(identity.m, self.basis)
         return Prepared(
             identity.decode.after(identity.f.to(self.storage), basis.to(self.storage), psi),
             OfCode.prepare(on_code, self.W1.bias, source),

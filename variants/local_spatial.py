@@ -23,7 +23,7 @@ from torch import Tensor
 
 from i4d_bench.types import Gaussians, Identity, MotionCode
 from kernels.reference import MAX_SCALE, Psi, multiply
-from variants.base import register
+from variants.base import normed, register
 from variants.local_adaln import LocalAdaLN, OfCode
 
 UNITS = (MAX_SCALE,) * 3 + (0.5,) * 6
@@ -58,7 +58,7 @@ class LocalSpatial(LocalAdaLN):
     def prepare(self, identity: Identity, source: MotionCode) -> Prepared:
         psi, code = self.folded(source)
         psi = Psi(psi.w1, self.units[:, None] * psi.w2, self.units * psi.b2)
-        basis = F.layer_norm(identity.m, identity.m.shape[-1:])
+        basis = normed(identity.m, self.W.in_features)
         return Prepared(identity.canonical, basis.to(self.storage), psi, code)
 
     def animate(self, prepared: Prepared, driving: MotionCode) -> Gaussians:
