@@ -116,7 +116,7 @@ def test_flame_uv_is_its_equation(tiny):
     ]
     basis = torch.nn.functional.layer_norm(identity.m, (48,))
     features = flame_uv.splat(torch.cat([identity.f, basis], -1), p.uv[:, 0], 64)
-    x = torch.cat([features, maps[0], (maps[1] - maps[0]) / 0.02], 1)
+    x = torch.cat([features, maps[0], (maps[1] - maps[0]) / 0.005], 1)
     weight = torch.cat([fusion.identity.weight, fusion.position.weight], 1)
     delta = fusion.out(fusion.network(torch.nn.functional.conv2d(x, weight, fusion.identity.bias, padding=1)))
     read = torch.nn.functional.grid_sample(delta, p.uv, align_corners=False, padding_mode="border")[:, :, 0].mT

@@ -8,7 +8,7 @@
 Changed to fit the shared pipeline: FlexAvatar's static Gaussians live on the UV map, ours are lifted from the image and read Δ
 where the triangle nearest to them lies on the map, whose joint weights they take over; the offset is one of features, before
 the shared Φ; and the map is a cylinder's (`unwrap`), because the heads here bring no texture coordinates. The driven mesh
-enters as its displacement from the source's, in units of 8 mm, so that an expression is not a hundredth of what a
+enters as its displacement from the source's, in units of 2 mm, so that an expression is not a hundredth of what a
 position is.
 
 Identity features are averaged into the texels, and their part of the first convolution computed, once per identity; a texel's
@@ -37,8 +37,8 @@ from variants.unwrap import barycentric, coordinates, texels
 
 WIDTHS = (1, 2, 4, 4)
 """Channels of the U-Net's levels over those of its first; each level has half the texels per side."""
-UNIT = 0.02
-"""Canonical units (8 mm) that count as one in the displacement map: expressions move the face by 5 mm rms."""
+UNIT = 0.005
+"""Canonical units (2 mm) that count as one in the displacement map: expressions move the face by 5 mm rms, the rest of it hardly."""
 NECK = 1
 
 
