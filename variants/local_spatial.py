@@ -5,8 +5,9 @@
 
 on the canonical Gaussians, c = [M(source); M(driving)]. The paper does not say how the changes apply; here each lives where all
 its values are valid and 0 changes nothing: positions add, scales stay positive, and the rotation vector Δr, in the avatar's
-axes, turns by 2 atan(|Δr| / 2) ≈ |Δr| about itself, smooth at 0 (quaternions need no unit length). The units u make s = 1
-start as gently as δf does in `local_adaln`: the largest Gaussian of Φ for positions, half a radian, a factor √e.
+axes, turns by 2 atan(|Δr| / 2) ≈ |Δr| about itself, smooth at 0 (quaternions need no unit length). The units u let positions
+start, at s = 1, about as far from the canonical ones as δf takes them in `local_adaln` (0.02): Φ's largest Gaussian; and half
+a radian and a factor √e.
 δf does not exist, so that the loss on |δf| does not reach this design.
 
 Matched to `local_adaln` in parameters: 106,233 (W2 has 9 rows instead of 48). W starts as in the short presets (DESIGN §4).
