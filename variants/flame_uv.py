@@ -38,7 +38,7 @@ from variants.unwrap import barycentric, coordinates, texels
 WIDTHS = (1, 2, 4, 4)
 """Channels of the U-Net's levels over those of its first; each level has half the texels per side."""
 UNIT = 0.005
-"""Canonical units (2 mm) that count as one in the displacement map: expressions move the face by 5 mm rms, the rest of it hardly."""
+"""Canonical units (2 mm) that count as one in the displacement map: expressions move the face by 5 mm rms, the rest hardly."""
 NECK = 1
 
 
@@ -81,6 +81,8 @@ class Prepared:
 
 @register("flame_uv")
 class FlameUV(Fusion):
+    """driven mesh → position map ⊕ identity features ─U-Net→ map ─read at uv_i, ⊙ mask→ + f_i ─Φ→ ─skinning→ Gaussian i"""
+
     family = "parametric"
     needs = "flame"
 
