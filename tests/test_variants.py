@@ -47,6 +47,7 @@ def test_declares_itself(name):
     assert cls.needs in ("motion", "flame", "none")
     assert name in variants.names(cls.family)
     assert cls.__module__ == f"variants.{name}", "one design, one file of its name"
+    assert "→" in (cls.__doc__ or "") and "\n" not in cls.__doc__, "the class's docstring is its diagram, in one line"
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -28,7 +28,7 @@ Prepared = Any
 
 
 class Fusion(nn.Module, ABC):
-    """How the driving expression meets the 3D structure.
+    """How the driving expression meets the 3D structure. A design's own docstring is one line, its diagram.
 
     family: where the operator works. needs: what it reads of the driving `MotionCode`.
     neutral_is_canonical: driving with the source's own code gives the canonical avatar exactly.

@@ -43,6 +43,8 @@ class Prepared:
 
 @register("flame_adaln")
 class FlameAdaLN(Fusion):
+    """FLAME ψ ─A→ γ, β;   m_i ─LN, ⊙ γ, + β, W→ x_i ─MLP→ + f_i ─Φ→ Gaussian i"""
+
     family = "parametric"
     needs = "flame"
 

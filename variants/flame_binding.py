@@ -36,6 +36,8 @@ class Prepared:
 
 @register("flame_binding")
 class FlameBinding(Fusion):
+    """f_i ─Φ→ canonical Gaussian i ─bound to the nearest triangle of the mesh→ moves, turns and grows with the driven triangle"""
+
     family = "parametric"
     needs = "flame"
     neutral_is_canonical = True

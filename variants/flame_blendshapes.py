@@ -43,6 +43,8 @@ class Prepared:
 
 @register("flame_blendshapes")
 class FlameBlendshapes(Fusion):
+    """f_i ─Φ→ canonical Gaussian i;   m_i ─MLP→ B_1…B_K;   + Σ_k ψ_k B_k + the mesh's own blendshapes ─skinning→ Gaussian i"""
+
     family = "parametric"
     needs = "flame"
     neutral_is_canonical = True

@@ -50,6 +50,8 @@ class Prepared:
 
 @register("flame_vertices")
 class FlameVertices(Fusion):
+    """f_i ─Φ→ Gaussian i, still;   vertex, f near it ─MLP, Φ→ Gaussian on the driven vertex"""
+
     family = "parametric"
     needs = "flame"
 

@@ -39,6 +39,8 @@ class Prepared:
 
 @register("global_cross_attention")
 class GlobalCrossAttention(Fusion):
+    """c → 32 tokens;   m_i, position_i ─query→ L × (attend to the tokens, MLP) → + f_i ─Φ→ Gaussian i"""
+
     family = "global"
     needs = "motion"
     tokens = "tokens"

@@ -39,6 +39,8 @@ class Prepared:
 
 @register("global_interleaved_attention")
 class GlobalInterleavedAttention(Fusion):
+    """planes → tokens ─5 × (attend to each other, MLP, attend to c)→ planes ─read at i→ + f_i ─Φ→ Gaussian i"""
+
     family = "global"
     needs = "motion"
     tokens = "motion_tokens"

@@ -34,6 +34,8 @@ class Prepared:
 
 @register("global_joint_attention")
 class GlobalJointAttention(Fusion):
+    """c → 4 tokens;   planes → tokens;   [both] ─4 × (attend to each other, MLP)→ planes ─read at i→ + f_i ─Φ→ Gaussian i"""
+
     family = "global"
     needs = "motion"
     tokens = "motion_tokens"

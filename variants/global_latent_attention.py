@@ -44,6 +44,8 @@ class Prepared:
 
 @register("global_latent_attention")
 class GlobalLatentAttention(Fusion):
+    """all m_i ─pool→ L latents ─attend to c, to each other, MLP→ latents ─attended to by m_i, MLP→ + f_i ─Φ→ Gaussian i"""
+
     family = "global"
     needs = "motion"
     tokens = "motion_tokens"

@@ -36,6 +36,8 @@ class Prepared:
 
 @register("global_triplane_attention")
 class GlobalTriplaneAttention(Fusion):
+    """planes → tokens ─B × (attend to c, to each other, MLP)→ planes ─read at i→ + f_i ─Φ→ Gaussian i"""
+
     family = "global"
     needs = "motion"
     tokens = "motion_tokens"

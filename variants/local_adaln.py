@@ -53,6 +53,8 @@ class Prepared:
 
 @register("local_adaln")
 class LocalAdaLN(Fusion):
+    """c ─A→ γ, β;   m_i ─LN, ⊙ γ, + β, W→ x_i ─MLP→ + f_i ─Φ→ Gaussian i"""
+
     family = "local"
     needs = "motion"
     outputs: ClassVar[int] = FEATURE_DIM  # of Ψ, per Gaussian

@@ -31,6 +31,8 @@ class Prepared:
 
 @register("local_bilinear")
 class LocalBilinear(Fusion):
+    """(U m_i) ⊙ (V c) ─W→ + f_i ─Φ→ Gaussian i"""
+
     family = "local"
     needs = "motion"
 

@@ -33,6 +33,8 @@ class Prepared:
 
 @register("local_blendshapes")
 class LocalBlendshapes(Fusion):
+    """c ─MLP→ ψ;   m_i ─MLP→ B_1…B_K;   Σ_k ψ_k B_k → + f_i ─Φ→ Gaussian i"""
+
     family = "local"
     needs = "motion"
 

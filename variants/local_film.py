@@ -34,6 +34,8 @@ class Prepared:
 
 @register("local_film")
 class LocalFiLM(Fusion):
+    """c ─MLP→ γ, β;   m_i ─LN, ⊙ (1 + γ), + β, W→ x_i ─MLP→ + f_i ─Φ→ Gaussian i"""
+
     family = "local"
     needs = "motion"
 

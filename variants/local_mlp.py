@@ -32,6 +32,8 @@ class Prepared:
 
 @register("local_mlp")
 class LocalMLP(Fusion):
+    """[m_i; c] ─MLP→ + f_i ─Φ→ Gaussian i"""
+
     family = "local"
     needs = "motion"
 

@@ -19,6 +19,8 @@ from variants.local_adaln import LocalAdaLN, Prepared
 
 @register("local_nobasis")
 class LocalNoBasis(LocalAdaLN):
+    """c ─A→ γ, β;   f_i ─LN, ⊙ γ, + β, W→ x_i ─MLP→ + f_i ─Φ→ Gaussian i"""
+
     def __init__(
         self,
         hidden: int = 96,

@@ -41,6 +41,8 @@ class Prepared:
 
 @register("local_spatial")
 class LocalSpatial(LocalAdaLN):
+    """f_i ─Φ→ canonical Gaussian i;   m_i, c ─Ψ→ Δposition, Δscale, Δrotation → Gaussian i"""
+
     outputs = len(UNITS)
 
     def __init__(

@@ -8,6 +8,8 @@ from variants.base import Fusion, register
 
 @register("static")
 class Static(Fusion):
+    """f_i ─Φ→ Gaussian i"""
+
     family = "control"
     needs = "none"
     neutral_is_canonical = True
