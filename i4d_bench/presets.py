@@ -134,6 +134,11 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
+QUICK = {name: {"delta_scale": 1.0, "w_std": 0.14} for name in ("local_adaln", "flame_adaln")}
+"""The published start (0.01, 0.02) is for long training."""
+ON_PLANES = ("global_triplane_attention", "global_interleaved_attention", "global_joint_attention")
+
+
 def cpu() -> Experiment:
     """Two cores, no GPU: two minutes a design. Images trained, rendered and scored at 64², Gaussians dense in the face."""
     return Experiment(
@@ -142,10 +147,9 @@ def cpu() -> Experiment:
         model=Model(stem=24, widths=(32, 64, 96), grid=24, focus=0.45),
         train=Train(warmup=(Stage(400, 64, 24, 8, 4),), stages=(Stage(500, 64, 24, 8, 4),), lr_fusion=2e-3),
         evaluate=Evaluate(),
-        overrides={
-            "local_adaln": {"delta_scale": 1.0, "w_std": 0.14},
-            "global_triplane_attention": {"dim": 128, "tokens": 8},
-        },
+        overrides=QUICK
+        | {name: {"dim": 128, "tokens": 8} for name in ON_PLANES}
+        | {"global_latent_attention": {"dim": 128}, "flame_uv": {"width": 16, "resolution": 32}},
     )
 
 
@@ -162,7 +166,7 @@ def gpu() -> Experiment:
             validate_every=200,
         ),
         evaluate=Evaluate(batch=32, reader_steps=1000, identity=("dlib", "mobileface")),
-        overrides={"local_adaln": {"delta_scale": 1.0, "w_std": 0.14}},
+        overrides=dict(QUICK),
     )
 
 
@@ -175,7 +179,8 @@ def smoke() -> Experiment:
         model=Model(size=32, stem=8, widths=(8, 16, 16), blocks=1, grid=16),
         train=Train(warmup=(stage,), stages=(stage,), lr_steps=2, validate_every=2),
         evaluate=Evaluate(lpips=(), identity=(), reader_steps=3, timed_frames=3, batch=4),
-        overrides={"global_triplane_attention": {"dim": 32, "tokens": 4}},
+        overrides={name: {"dim": 32, "tokens": 4} for name in ON_PLANES}
+        | {"global_latent_attention": {"dim": 32}, "flame_uv": {"width": 8, "resolution": 16}},
     )
 
 

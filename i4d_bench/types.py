@@ -136,6 +136,8 @@ class Triplane:
 class Decode(Protocol):
     """Φ with an identity's priors (`i4d_bench.model.decoder.Decode` is it)."""
 
+    phi: tuple[Tensor, Tensor, Tensor, Tensor]  # Φ's weights, as `kernels.decode` takes them
+
     def __call__(self, features: Float[Tensor, "F N 48"]) -> Gaussians: ...
 
     def after(self, f: Float[Tensor, "B N 48"], basis: Float[Tensor, "B N M"], psi) -> Callable[..., Gaussians]:

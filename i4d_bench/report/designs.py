@@ -51,7 +51,8 @@ def matched(costs: pd.DataFrame) -> dict[str, str]:
     out = {}
     for name, row in of.iterrows():
         params, flops = (row[k] / of.loc[BASELINE, k] for k in ("params", "flops_frame"))
-        out[name] = "parameters" if abs(params - 1) <= NEAR else "FLOPs" if flops <= 1 + NEAR else ""
+        near = "parameters" if abs(params - 1) <= NEAR else "FLOPs" if flops <= 1 + NEAR else ""
+        out[name] = near if params else ""
     return out
 
 
