@@ -23,6 +23,8 @@ import kernels
 import variants
 from i4d_bench import frame, results, timing
 from i4d_bench.cache import atomic_file
+from i4d_bench.data.landmarker import Landmarker
+from i4d_bench.data.synthetic import exported_head
 from i4d_bench.progress import track
 from i4d_bench.types import Gaussians, MotionCode, UserError
 from kernels.cases import CASES, FLOORS, case
@@ -65,14 +67,16 @@ def plan(device: torch.device) -> Plan:
     return Plan(4096, 128, 1, (1024, 16_384), (64, 256), (4,), (4, 64), ("eager",), tuple(variants.names()), frames=20)
 
 
-def rows(what: Plan) -> list[Kernel | Stage]:
+def rows(what: Plan) -> list[Kernel | Stage | Tracker]:
     """Every row of the plan: the base point first, then the axes."""
     base = (what.batch, what.gaussians, what.resolution)
     batches = [(b, *base[1:]) for b in what.batches]
     counts = [(base[0], n, base[2]) for n in what.counts]
-    out: list[Kernel | Stage] = [Stage("driver", "resnet18", m, what.batch) for m in what.modes]
+    out: list[Kernel | Stage | Tracker] = [Stage("driver", "resnet18", m, what.batch) for m in what.modes]
     out += [Stage("encode", "backbone", "eager", 1, n) for n in (what.gaussians, *what.counts) if "eager" in what.modes]
     out += [Stage("raster", "static", m, *base) for m in what.modes if m in frame.RASTERS]
+    if "eager" in what.modes and any(variants.design(d).needs == "flame" for d in what.designs):
+        out.append(Tracker())
     out += [Stage(s, d, m, *base) for d in what.designs for s in ("fusion", "frame") for m in what.modes]
     for c in CASES:
         modes = [m for m in (*frame.MODES[:3], *c.others) if m in what.modes or (m in c.others and "compiled" in what.modes)]
@@ -175,7 +179,7 @@ class Speed:
                 self.rows, self.roof = old["rows"], old["roof"]
         self.roof = self.roof or timing.roof(self.device)
 
-    def measure(self, row: Kernel | Stage, what: Plan) -> None:
+    def measure(self, row: Kernel | Stage | Tracker, what: Plan) -> None:
         """Stores a row. One that fails says why; raises UserError when the GPU is lost with it."""
         try:
             self.rows[row.key] = row.measure(what, self.device)
@@ -186,7 +190,7 @@ class Speed:
         _free(self.device)
         self.save()
 
-    def _still_there(self, row: Kernel | Stage) -> None:
+    def _still_there(self, row: Kernel | Stage | Tracker) -> None:
         try:
             if self.device.type == "cuda":
                 torch.cuda.synchronize()
@@ -253,6 +257,21 @@ class Kernel:
             far = [float((y - true).double().norm() / true.double().norm().clamp_min(1e-30)) for y, true in pairs]
             error = max(far) / (COMPILED * FLOORS[storage])
         return call, error, {} if backward else least
+
+
+@dataclass(frozen=True)
+class Tracker:
+    """What designs on FLAME coefficients need before each frame of a video, and others do not."""
+
+    mode: str = "eager"
+    key: str = "tracker/mediapipe/eager/b1"
+
+    @torch.no_grad()
+    def measure(self, what: Plan, device: torch.device) -> dict[str, Any]:
+        pictures = frame.tracked_pictures(8)
+        with Landmarker() as landmarker:
+            track = frame.tracker(landmarker, exported_head("procedural").to(device))
+            return timing.measure(lambda k: track(pictures[k % len(pictures)]), what.frames, device).row()
 
 
 def of_roof(row: dict[str, Any], roof: dict[str, float]) -> float | None:

@@ -10,7 +10,10 @@ import torch
 
 import variants
 from i4d_bench import frame, speed, timing
+from i4d_bench.data.landmarker import Landmarker
+from i4d_bench.data.synthetic import exported_head
 from i4d_bench.report import build
+from i4d_bench.report.speed import Key, frames_table
 from i4d_bench.types import UserError
 from kernels.cases import case
 
@@ -130,3 +133,45 @@ def test_the_fast_frame_is_the_eager_frame(design, mode):
     row = speed.Stage("frame", design, mode, 2, 4097, 100)
     result = row.measure(speed.Plan(frames=3), torch.device("cuda"))
     assert result["status"] == "ok", result
+
+
+FLAME_PLAN = replace(PLAN, designs=("flame_adaln",), counts=(), resolutions=(), batches=(), tokens=())
+
+
+def test_without_a_tracker_its_row_says_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.delenv("I4D_ASSETS", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    row = next(r for r in speed.rows(FLAME_PLAN) if isinstance(r, speed.Tracker))
+    s = speed.Speed(tmp_path, CPU, (1, 300, 32), roof={"copy_tb_s": 1.0, "matmul_tflop_s": 1.0})
+    s.measure(row, FLAME_PLAN)
+    assert s.rows[row.key]["status"].startswith("failed: MediaPipe's face_landmarker.task is not at")
+
+
+def test_designs_that_read_motion_codes_need_no_tracker():
+    assert not any(isinstance(r, speed.Tracker) for r in speed.rows(PLAN))
+
+
+def test_frames_of_flame_designs_are_printed_with_the_tracker_too():
+    """A frame of 2 ms behind a tracker of 8 ms: 100 per second; what needs no tracker has no such number."""
+    timed = lambda ms: {"ms": ms, "p5": ms, "p95": ms, "host_ms": ms, "fps": 1000 / ms, "status": "ok"}  # noqa: E731
+    times = {
+        "tracker/mediapipe/eager/b1": 8.0,
+        "frame/flame_uv/eager/b1/n9/r32": 2.0,
+        "frame/flame_uv/eager/b4/n9/r32": 8.0,
+        "frame/static/eager/b1/n9/r32": 2.0,
+    }
+    rows = {Key.parse(k): timed(ms) for k, ms in times.items()}
+    assert list(frames_table(rows)["with tracker"]) == ["100", "100", ""]
+
+
+@pytest.mark.assets
+def test_the_tracker_reads_what_the_picture_shows():
+    """MediaPipe's blendshapes through the head's own map; a picture without a face is an error, not a frame."""
+    head = exported_head("procedural")
+    with Landmarker() as landmarker:
+        track, picture = frame.tracker(landmarker, head), frame.tracked_pictures(1)[0]
+        face, code = landmarker(picture), track(picture)
+        with pytest.raises(RuntimeError, match="no face"):
+            track(picture * 0)
+    torch.testing.assert_close(code.pose[0], torch.from_numpy(face.blendshapes) @ head.arkit_pose)
+    assert code.expression.shape == (1, head.n_expression) and code.expression.any() and not code.shape.any()

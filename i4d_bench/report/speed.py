@@ -14,8 +14,9 @@ from i4d_bench.report import speed_figures
 from i4d_bench.report.tables import write_text
 from i4d_bench.speed import of_roof
 from i4d_bench.types import UserError
+from variants import design, names
 
-STAGES = ("encode", "driver", "fusion", "raster", "frame")
+STAGES = ("encode", "driver", "tracker", "fusion", "raster", "frame")
 
 
 @dataclass(frozen=True)
@@ -135,15 +136,21 @@ def stages_table(rows: dict[Key, dict], base: tuple[int, int, int]) -> pd.DataFr
 
 
 def frames_table(rows: dict[Key, dict]) -> pd.DataFrame:
-    out = []
+    """Designs on FLAME coefficients also with the tracker that finds them in a photo, one after the other."""
+    out, tracker = [], rows.get(Key("tracker", "mediapipe", "eager", 1))
+    if tracker and tracker["status"] != "ok":
+        tracker = None
     for k, row in rows.items():
         if k.stage == "frame":
             ok = row["status"] == "ok"
             eager = rows.get(replace(k, mode="eager"))
             gain = f"{eager['host_ms'] / row['host_ms']:.1f}×" if ok and eager and eager["status"] == "ok" else ""
+            tracked = ""
+            if ok and tracker and k.what.partition("@")[0] in names() and design(k.what).needs == "flame":
+                tracked = f"{1000 * k.b / (row['host_ms'] + k.b * tracker['host_ms']):.0f}"
             out.append({"design": k.what, "mode": k.mode, "batch": k.b, "Gaussians": k.n, "resolution": k.r,
                         "device (ms)": cell(row), "host (ms)": f"{row['host_ms']:.3f}" if ok else "",
-                        "frames per second": f"{k.b * row['fps']:.0f}" if ok else "", "over eager": gain,
+                        "frames per second": f"{k.b * row['fps']:.0f}" if ok else "", "with tracker": tracked, "over eager": gain,
                         "PSNR to fp32 eager (dB)": f"{row['psnr']:.1f}" if "psnr" in row else "",
                         "peak memory (MiB)": f"{row['peak_mib']:.0f}" if "peak_mib" in row else ""})  # fmt: skip
     return pd.DataFrame(out)
