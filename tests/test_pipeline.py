@@ -106,6 +106,14 @@ def trainer(frames) -> Trainer:
     return Trainer(e, Loader(frames, Driver("oracle", frames), CPU), None, CPU)
 
 
+def test_a_design_may_have_a_learning_rate_of_its_own(frames, tmp_path):
+    """Above the preset's, and not the backbone's: one of the two settings that the search tries."""
+    t = trainer(frames)
+    t.design(tmp_path / "a", "local_adaln@lr=0.25,init_scale=0", t.backbone(tmp_path))
+    groups = torch.load(tmp_path / "a" / "checkpoint.pt")["optimizer"]["param_groups"]
+    assert [g["base"] for g in groups] == [t.experiment.train.lr, 0.25]
+
+
 def test_an_interrupted_run_resumes_to_the_same_weights(frames, tmp_path, monkeypatch):
     whole, broken = trainer(frames), trainer(frames)
     straight, progress = whole.design(tmp_path / "a", "local_adaln", whole.backbone(tmp_path))
