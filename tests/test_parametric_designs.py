@@ -6,14 +6,18 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from functools import cache
 
 import pytest
 import torch
 from conftest import TinyHead
+from test_flame import random_arrays
 from test_variants import FIELDS, awake, close, differ, make
 
+import variants
 from i4d_bench.data.synthetic import exported_head
+from i4d_bench.heads import flame
 from i4d_bench.render import render
 from i4d_bench.types import Camera, FlameCode, MotionCode, UserError
 from kernels.reference import Skinned, multiply, quaternion, rodrigues
@@ -58,6 +62,27 @@ def test_any_flame_format_head_will_do(name, tiny):
         with torch.no_grad():
             one, other = (fusion.animate(prepared, codes(4, seed=s)) for s in (2, 3))
         assert len(one.means) == 4 and all(getattr(one, f).isfinite().all() for f in FIELDS) and differ(one, other)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A head as FLAME's own pickles lay it out (random, 120 vertices, 300 + 100 components), and ICT-FaceKit's fit."""
+    path = tmp_path_factory.mktemp("flame") / "generic_model.pkl"
+    path.write_bytes(pickle.dumps(random_arrays()))
+    return {"flame": lambda: flame.load(path), "ict": lambda: exported_head("ict")}
+
+
+@pytest.mark.parametrize("which", ["flame", pytest.param("ict", marks=pytest.mark.assets)])
+@pytest.mark.parametrize("name", variants.names("parametric"))
+def test_heads_from_files_will_do(name, which, files, tiny):
+    """The code that runs on the embedded head runs on a FLAME file and on ICT's fit: the source's code shows the source."""
+    head, fusion = files[which](), make(name)
+    identity, source, driving = on(head, tiny.identity(1)), code_of(head, 1), code_of(head, 2, seed=2)
+    with torch.no_grad():
+        out = animated(fusion, identity, source, driving)
+        assert all(getattr(out, f).isfinite().all() for f in FIELDS) and differ(out[:1], out[1:])
+        if fusion.neutral_is_canonical:
+            close(animated(fusion, identity, source, source), identity.canonical, 1e-4)
 
 
 @pytest.mark.parametrize("name", DESIGNS)
