@@ -22,6 +22,7 @@ class Cost:
     flops_identity: int  # prepare
     flops_frame: int  # animate, one frame; Φ included where the design calls it
     memory: int  # bytes: the most that tensors made while animating one frame hold at once
+    gaussians: int  # drawn in a frame: those that were lifted, and what the design adds
 
 
 class LiveBytes(TorchDispatchMode):
@@ -62,7 +63,7 @@ def count(call: Callable[[], object]) -> tuple[object, int]:
 def cost(fusion: Fusion, identity: Identity, source: MotionCode, driving: MotionCode) -> Cost:
     """Cost of one identity and one driving frame (every batch of size 1)."""
     prepared, per_identity = count(lambda: fusion.prepare(identity, source))
-    _, per_frame = count(lambda: fusion.animate(prepared, driving))
+    drawn, per_frame = count(lambda: fusion.animate(prepared, driving))
     with LiveBytes() as memory:
         fusion.animate(prepared, driving)
-    return Cost(sum(p.numel() for p in fusion.parameters()), per_identity, per_frame, memory.peak)
+    return Cost(sum(p.numel() for p in fusion.parameters()), per_identity, per_frame, memory.peak, drawn.means.shape[1])

@@ -68,7 +68,7 @@ class Record:
     flops_identity: int | None = None
     flops_frame: int | None = None
     memory: int | None = None  # bytes of activations while animating one frame
-    gaussians: int | None = None
+    gaussians: int | None = None  # drawn in a frame
     train_seconds: float | None = None
     curve: list[dict[str, float]] = field(default_factory=list)
     onset: dict[str, float] | None = None

@@ -241,7 +241,7 @@ class Bench:
         grid, size = self.experiment.model.grid, avatar.backbone.config.size
         identity = avatar.backbone.lift(self.loader.sources(rows.source[:1], size), grid, self.head)
         spent = cost(avatar.fusion, identity, self.loader.code(rows.source[:1]), self.loader.code(rows.driving[:1]))
-        record.params, record.memory, record.gaussians = spent.params, spent.memory, identity.f.shape[1]
+        record.params, record.memory, record.gaussians = spent.params, spent.memory, spent.gaussians
         record.flops_identity, record.flops_frame = spent.flops_identity, spent.flops_frame
         frames = self.experiment.evaluate.timed_frames
         record.timings = stages(avatar, self.loader, rows, grid, self.head, frames, record.design)
