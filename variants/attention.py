@@ -13,18 +13,11 @@ from torch import Tensor, nn
 
 from i4d_bench.types import FEATURE_DIM, MOTION_DIM, MOTION_TOKENS, Identity, MotionCode
 from kernels.reference import Layers
+from variants.base import scaled
 
 CODE = MOTION_TOKENS * MOTION_DIM
 UP = 2
 """Texels per token side in the decoded residual planes, which are read bilinearly."""
-
-
-def scaled(layer: nn.Linear, by: float) -> nn.Linear:
-    """The layer with its initial weight and bias multiplied."""
-    with torch.no_grad():
-        layer.weight.mul_(by)
-        layer.bias.mul_(by)
-    return layer
 
 
 class Attention(nn.Module):

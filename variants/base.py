@@ -63,6 +63,15 @@ def normed(m: Float[Tensor, "B N M"], width: int) -> Float[Tensor, "B N width"]:
     return F.layer_norm(m[..., :width], (width,))
 
 
+def scaled(layer: nn.Linear, by: float) -> nn.Linear:
+    """The layer with its initial weight, and bias where it has one, multiplied."""
+    with torch.no_grad():
+        layer.weight.mul_(by)
+        if layer.bias is not None:
+            layer.bias.mul_(by)
+    return layer
+
+
 _REGISTRY: dict[str, type[Fusion]] = {}
 
 

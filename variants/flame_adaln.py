@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from i4d_bench.types import FEATURE_DIM, FlameCode, Gaussians, Identity, MotionCode
 from kernels.reference import Psi
-from variants.base import Fusion, normed, register
+from variants.base import Fusion, normed, register, scaled
 from variants.parametric import driver_of, source_of
 
 POSE = slice(3, 15)
@@ -67,9 +67,7 @@ class FlameAdaLN(Fusion):
         self.W2 = nn.Linear(hidden, FEATURE_DIM)
         nn.init.normal_(self.A.weight, std=a_std)
         nn.init.normal_(self.W.weight, std=w_std)
-        with torch.no_grad():
-            self.W2.weight.mul_(init_scale)
-            self.W2.bias.mul_(init_scale)
+        scaled(self.W2, init_scale)
 
     def prepare(self, identity: Identity, source: MotionCode) -> Prepared:
         _, code = source_of(self.name, identity, source)

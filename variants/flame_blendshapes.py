@@ -21,7 +21,7 @@ from torch import Tensor, nn
 import kernels
 from i4d_bench.types import FEATURE_DIM, FlameCode, Gaussians, Identity, MotionCode
 from kernels.reference import RAW, Attributes, Binding, Skinned
-from variants.base import Fusion, normed, register
+from variants.base import Fusion, normed, register, scaled
 from variants.parametric import driver_of, shaped, source_of
 
 MOVING = slice(6, 15)
@@ -64,9 +64,7 @@ class FlameBlendshapes(Fusion):
         self.coefficients = n_expression + MOVING.stop - MOVING.start
         self.layer1 = nn.Linear(motion_basis, hidden)
         self.layer2 = nn.Linear(hidden, self.coefficients * RAW)
-        with torch.no_grad():
-            self.layer2.weight.mul_(init_scale)
-            self.layer2.bias.mul_(init_scale)
+        scaled(self.layer2, init_scale)
 
     def prepare(self, identity: Identity, source: MotionCode) -> Prepared:
         head, code = source_of(self.name, identity, source)

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from i4d_bench.types import FEATURE_DIM, Decode, Gaussians, Identity, MotionCode
 from kernels.reference import Skinned, multiply, quaternion
-from variants.base import Fusion, normed, register
+from variants.base import Fusion, normed, register, scaled
 from variants.nearest import leaves_of, nearest_triangles
 from variants.parametric import anybody, driver_of, shaped, source_of
 from variants.unwrap import barycentric, coordinates, texels
@@ -102,9 +102,7 @@ class FlameUV(Fusion):
         self.network = UNet(width)
         self.out = nn.Conv2d(width, FEATURE_DIM, 1)
         self.mask = nn.Linear(motion_basis, 1)
-        with torch.no_grad():
-            self.out.weight.mul_(init_scale)
-            self.out.bias.mul_(init_scale)
+        scaled(self.out, init_scale)
 
     def prepare(self, identity: Identity, source: MotionCode) -> Prepared:
         head, code = source_of(self.name, identity, source)

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 import kernels
 from i4d_bench.types import FEATURE_DIM, Gaussians, Identity, MotionCode
 from kernels.reference import MAX_SCALE, RAW, Skinned
-from variants.base import Fusion, register
+from variants.base import Fusion, register, scaled
 from variants.parametric import anybody, driver_of, per_frame, shaped, source_of
 
 OCTAVES = 6
@@ -70,9 +70,7 @@ class FlameVertices(Fusion):
         wide = 3 + 6 * OCTAVES + 2 * (FEATURE_DIM + motion_basis)
         self.layer1, self.layer2 = nn.Linear(wide, hidden), nn.Linear(hidden, hidden)
         self.out = nn.Linear(hidden, FEATURE_DIM)
-        with torch.no_grad():
-            self.out.weight.mul_(init_scale)
-            self.out.bias.mul_(init_scale)
+        scaled(self.out, init_scale)
 
     def prepare(self, identity: Identity, source: MotionCode) -> Prepared:
         head, code = source_of(self.name, identity, source)

@@ -24,8 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from i4d_bench.types import FEATURE_DIM, MOTION_DIM, MOTION_TOKENS, Gaussians, Identity, MotionCode
-from variants.attention import Layer, fold, scaled, unfold
-from variants.base import Fusion, normed, register
+from variants.attention import Layer, fold, unfold
+from variants.base import Fusion, normed, register, scaled
 
 
 @dataclass

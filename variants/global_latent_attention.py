@@ -26,8 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from i4d_bench.types import FEATURE_DIM, Gaussians, Identity, MotionCode
-from variants.attention import Attention, Block, Layer, fold, scaled, tokens_of_motion, unfold
-from variants.base import Fusion, normed, register
+from variants.attention import Attention, Block, Layer, fold, tokens_of_motion, unfold
+from variants.base import Fusion, normed, register, scaled
 
 SCATTER_HEADS = 3
 """Of 16, as in `global_cross_attention`; for the pool as well."""

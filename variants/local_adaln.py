@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from i4d_bench.types import FEATURE_DIM, MOTION_DIM, MOTION_TOKENS, Gaussians, Identity, MotionCode
 from kernels.reference import Psi
-from variants.base import Fusion, normed, register
+from variants.base import Fusion, normed, register, scaled
 
 CODE = MOTION_TOKENS * MOTION_DIM
 
@@ -77,9 +77,7 @@ class LocalAdaLN(Fusion):
         self.W2 = nn.Linear(hidden, self.outputs)
         nn.init.normal_(self.A.weight, std=a_std)
         nn.init.normal_(self.W.weight, std=w_std)
-        with torch.no_grad():
-            self.W2.weight.mul_(init_scale)
-            self.W2.bias.mul_(init_scale)
+        scaled(self.W2, init_scale)
 
     def prepare(self, identity: Identity, source: MotionCode) -> Prepared:
         psi, code = self.folded(source)

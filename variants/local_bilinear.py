@@ -13,11 +13,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from i4d_bench.types import FEATURE_DIM, Gaussians, Identity, MotionCode
-from variants.base import Fusion, normed, register
+from variants.base import Fusion, normed, register, scaled
 from variants.local_adaln import CODE, OfCode
 
 
@@ -51,9 +50,7 @@ class LocalBilinear(Fusion):
         self.V = nn.Linear((1 + source) * CODE, rank, bias=False)
         self.W = nn.Linear(rank, FEATURE_DIM)
         nn.init.normal_(self.V.weight, std=v_std)
-        with torch.no_grad():
-            self.W.weight.mul_(init_scale)
-            self.W.bias.mul_(init_scale)
+        scaled(self.W, init_scale)
 
     def prepare(self, identity: Identity, source: MotionCode) -> Prepared:
         return Prepared(

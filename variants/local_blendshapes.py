@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from i4d_bench.types import FEATURE_DIM, Gaussians, Identity, MotionCode
-from variants.base import Fusion, normed, register
+from variants.base import Fusion, normed, register, scaled
 from variants.local_adaln import CODE, OfCode
 
 
@@ -54,8 +54,7 @@ class LocalBlendshapes(Fusion):
         self.V2 = nn.Linear(mapping, blendshapes)
         self.W1 = nn.Linear(motion_basis, hidden)
         self.W2 = nn.Linear(hidden, blendshapes * FEATURE_DIM, bias=False)  # W_k for all k
-        with torch.no_grad():
-            self.W2.weight.mul_(init_scale)
+        scaled(self.W2, init_scale)
 
     def prepare(self, identity: Identity, source: MotionCode) -> Prepared:
         hidden = F.softplus(self.W1(normed(identity.m, self.W1.in_features)))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from i4d_bench.types import FEATURE_DIM, Gaussians, Identity, MotionCode
 from kernels.reference import Psi
-from variants.base import Fusion, normed, register
+from variants.base import Fusion, normed, register, scaled
 from variants.local_adaln import CODE, OfCode
 
 
@@ -57,9 +57,7 @@ class LocalFiLM(Fusion):
         self.W1 = nn.Linear(FEATURE_DIM, hidden)
         self.W2 = nn.Linear(hidden, FEATURE_DIM)
         nn.init.normal_(self.W.weight, std=w_std)
-        with torch.no_grad():
-            self.W2.weight.mul_(init_scale)
-            self.W2.bias.mul_(init_scale)
+        scaled(self.W2, init_scale)
 
     def prepare(self, identity: Identity, source: MotionCode) -> Prepared:
         # β reaches the hidden layer through linear maps alone: they fold, as in local_adaln.

@@ -15,12 +15,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from i4d_bench.types import FEATURE_DIM, Gaussians, Identity, MotionCode
 from kernels.reference import Psi
-from variants.base import Fusion, normed, register
+from variants.base import Fusion, normed, register, scaled
 from variants.local_adaln import CODE, OfCode
 
 
@@ -49,9 +48,7 @@ class LocalMLP(Fusion):
         self.basis, self.delta_scale = motion_basis, delta_scale
         self.W1 = nn.Linear(motion_basis + (1 + source) * CODE, hidden)
         self.W2 = nn.Linear(hidden, FEATURE_DIM)
-        with torch.no_grad():
-            self.W2.weight.mul_(init_scale)
-            self.W2.bias.mul_(init_scale)
+        scaled(self.W2, init_scale)
 
     def prepare(self, identity: Identity, source: MotionCode) -> Prepared:
         on_basis, on_code = self.W1.weight.tensor_split([self.basis], 1)
