@@ -119,6 +119,11 @@ class Experiment:
         settings.pop("lr", None)
         return create(parse(entry)[0], **settings)
 
+    @property
+    def scored(self) -> bool:
+        """Whether designs meet the test people; a search is judged by the validation gap alone."""
+        return self.ablation is None or ablations()[self.ablation].scored
+
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
@@ -198,12 +203,16 @@ def preset(name: str) -> Experiment:
 
 @dataclass(frozen=True)
 class Ablation:
-    """Designs and settings that answer one question, each row beside the others. share: of the preset's training steps."""
+    """Designs and settings that answer one question, each row beside the others.
+
+    share: of the preset's training steps. scored: False where the validation gap decides and test people are not met.
+    """
 
     question: str
     designs: tuple[str, ...]
     set: tuple[str, ...] = ()
     share: float = 1.0
+    scored: bool = True
 
 
 SEARCH = {"lr": (1e-3, 3e-3), "init_scale": (0.0, 0.3, 1.0)}
@@ -248,6 +257,7 @@ def ablations() -> dict[str, Ablation]:
             [f"{d}@{s}" for d in learned for s in grid],
             (),
             0.25,
+            False,
         ),
     }
     return {name: Ablation(question, (*rows, "static"), *more) for name, (question, rows, *more) in all_of_them.items()}

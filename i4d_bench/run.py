@@ -7,8 +7,8 @@ import dataclasses
 import json
 import multiprocessing
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +71,8 @@ def run(experiment: Experiment, reports: Path, runs: Path, jobs: int = 1) -> Pat
         console.print(f"already finished: {', '.join(ready)}")
     failed = {}
     if todo:
-        bench = Bench(experiment, runs)
-        if jobs > 1 and len(todo) > 1:
-            _train_in_parallel(experiment, todo, runs, jobs)
-        for name in todo:
+        bench, trained = Bench(experiment, runs), _trained(experiment, todo, runs, jobs)
+        for name in list(trained) if experiment.scored else trained:  # scores come with timings, which want an idle machine
             try:
                 bench.run_design(name, store)
             except Diverged as e:
@@ -131,7 +129,7 @@ class Bench:
         self.folder = runs / f"{folder_name(experiment)}-s{experiment.seed}-{shared}"
         self.frames, self.flame_note = open_data(experiment)
         self.head = open_head(experiment, self.device)
-        self.reader = self._reader()
+        self.reader = self._reader() if experiment.scored else None
         driver = Driver(experiment.driver, self.frames, self._image_reader())
         self.loader = Loader(self.frames, driver, self.device)
         lpips = load_lpips("alex", self.device) if experiment.train.loss.lpips else None
@@ -199,11 +197,14 @@ class Bench:
         return impostor_mean(embedded.cpu(), people)
 
     def run_design(self, name: str, store: results.Store) -> None:
-        """Trains (or resumes), scores, times and stores one design."""
+        """Trains (or resumes), scores, times and stores one design; one that is not scored keeps its curve alone."""
         folder = self.folder / run_id(self.experiment, name)
         avatar, progress = self.trainer.design(folder, name, self.backbone)
         describe(folder, self.experiment, name, self.frames)
         begun = time.monotonic()
+        if not self.experiment.scored:
+            store.add(self.record(name, *_status(avatar, progress), progress), [])
+            return
         scores = self.evaluator(avatar)
         record = self.record(name, *_status(avatar, progress), progress)
         self._measure_cost(record, avatar)
@@ -333,17 +334,33 @@ def _keep_memory() -> None:
     libc.mallopt(trim_threshold, (1 << 31) - 1)
 
 
-def _train_in_parallel(experiment: Experiment, todo: list[str], runs: Path, jobs: int) -> None:
-    """Trains designs in processes of their own, `jobs` at a time; each leaves its finished checkpoint."""
+def _trained(experiment: Experiment, todo: list[str], runs: Path, jobs: int) -> Iterator[str]:
+    """Designs as soon as their checkpoint is finished: `jobs` at a time in processes of their own, one alone by the caller."""
+    if min(jobs, len(todo)) < 2:
+        yield from todo
+        return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context) as pool:
-        for job in [pool.submit(_train_one, experiment, name, runs) for name in todo]:
+    pool = ProcessPoolExecutor(min(jobs, len(todo)), context, _open_bench, (experiment, runs))
+    try:
+        running = {pool.submit(_train, name): name for name in todo}
+        for job in as_completed(running):
             try:
                 job.result()
             except Diverged as e:  # said again, and recorded, when its turn comes
                 console.print(str(e))
+            yield running[job]
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _train_one(experiment: Experiment, name: str, runs: Path) -> None:
-    bench = Bench(experiment, runs)
-    bench.trainer.design(bench.folder / run_id(experiment, name), name, bench.backbone)
+_bench: Bench | None = None
+"""Of a training process."""
+
+
+def _open_bench(experiment: Experiment, runs: Path) -> None:
+    global _bench
+    _bench = Bench(experiment, runs)
+
+
+def _train(name: str) -> None:
+    _bench.trainer.design(_bench.folder / run_id(_bench.experiment, name), name, _bench.backbone)

@@ -90,7 +90,7 @@ class Trainer:
     def _fit(self, path: Path, name: str, backbone: Backbone, fusion: Fusion | None, stages, start=None) -> Progress:
         config = self.experiment.train
         groups = [{"params": list(backbone.parameters()), "lr": config.lr, "base": config.lr}]
-        optimizer = torch.optim.Adam(groups, betas=config.betas, eps=1e-8)
+        optimizer = torch.optim.Adam(groups, betas=config.betas, eps=1e-8, fused=True)
         if start is not None:
             optimizer.load_state_dict(start["optimizer"])  # Adam's memory of the warm-up goes on
             own = list(fusion.parameters())
@@ -106,7 +106,10 @@ class Trainer:
         saved = started = time.monotonic()
         before, loss = progress.seconds, torch.zeros(())
         offset = 0 if fusion is None else sum(s.steps for s in config.warmup)  # batches go on where the warm-up ended
+        precision = torch.get_float32_matmul_precision()
         try:
+            if self.experiment.model.bf16 and self.device.type == "cuda":
+                torch.set_float32_matmul_precision("high")  # where the encoder has 8 bits, the others' products may have tf32's 11
             note = lambda: f"loss {float(loss):.4f}"  # noqa: E731
             for step in track(range(progress.step, total), name, total, progress.step, note):
                 stage = _stage_at(stages, step)
@@ -126,6 +129,8 @@ class Trainer:
         except KeyboardInterrupt:
             _save(path, modules, optimizer, progress)
             raise
+        finally:
+            torch.set_float32_matmul_precision(precision)
         _save(path, modules, optimizer, progress)
         return progress
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from i4d_bench.report import build
+from i4d_bench.report import build, search
 from i4d_bench.results import Record, Store
 
 FAMILIES = ("local", "global", "parametric")
@@ -76,3 +76,24 @@ def test_a_single_design_or_person_is_reported(tmp_path, designs, people):
     build(store.folder)
     assert len(pd.read_csv(tmp_path / "main.csv")) == designs
     assert ("no difference can reach" in (tmp_path / "main.md").read_text()) == (people < 6)
+
+
+def test_a_search_takes_the_setting_with_the_largest_gap_at_the_end(tmp_path):
+    """Not the one that was largest on the way, nor a failed one."""
+    store = Store(tmp_path)
+    gaps = {(0.001, 0.0): [0.2, 0.6], (0.001, 1.0): [0.9, 0.7], (0.003, 0.0): [0.1, 1.3], (0.003, 1.0): []}
+    for (lr, scale), curve in gaps.items():
+        for name, factor in (("local_adaln", 1), ("global_joint_attention", 0.1)):
+            points = [{"step": 100 * (k + 1), "gap": factor * g} for k, g in enumerate(curve)]
+            entry = f"{name}@lr={lr},init_scale={scale}"
+            onset = next((p for p in points if p["gap"] >= 0.5), None)
+            status = "failed" if not curve else "converged" if onset else "not converged"
+            store.add(Record(run_id=entry, design=entry, family=name.partition("_")[0], preset="gpu", config={"ablation": "search"},
+                             overrides={}, seed=0, driver="oracle", data=DATA, status=status, why="" if curve else "nan",
+                             curve=points, onset=onset), [])  # fmt: skip
+    build(tmp_path)
+    assert [search.best(arms) for arms in search.arms(store).values()] == [(0.003, 0.0)] * 2
+    table = pd.read_csv(tmp_path / "main.csv").set_index("design")
+    assert table.loc["local_adaln", "lr 0.001, scale 1"] == 0.7 and table.loc["local_adaln", "onset of the best (steps)"] == 200
+    printed = (tmp_path / "main.md").read_text()
+    assert "**1.30**" in printed and "global_joint_attention†" in printed and "scale=1.0: failed (nan)" in printed

@@ -13,7 +13,7 @@ from i4d_bench.types import UserError
 
 def build(folder: Path) -> None:
     """Raises UserError when the folder holds no results."""
-    from i4d_bench.report import figures, html, speed, tables
+    from i4d_bench.report import figures, html, search, speed, tables
 
     if (folder / "speed.json").exists():
         speed.build(folder)
@@ -25,8 +25,11 @@ def build(folder: Path) -> None:
         path.write_text(json.dumps(summary(store), indent=1) + "\n")
     gc.freeze()  # statsmodels collects garbage at every call; what is loaded by now need not be looked at again
     try:
-        built = tables.build(store)
-        figures.build(store)
+        if store.records[0].config.get("ablation") == "search":
+            built = search.build(store)
+        else:
+            built = tables.build(store)
+            figures.build(store)
         html.build(store, *built)
     finally:
         gc.unfreeze()

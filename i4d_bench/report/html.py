@@ -7,11 +7,12 @@ from pathlib import Path
 
 import jinja2
 
-from i4d_bench.report.tables import Column, notes, write_text
+from i4d_bench.report.tables import Column, write_text
 from i4d_bench.results import Record, Store
 
 FIGURES = {"speed_quality": "Speed against expression error", "curves": "When designs start to follow the driver",
-           "intervals": "Scores with 95% intervals", "qualitative": "Cross-reenactment"}  # fmt: skip
+           "intervals": "Scores with 95% intervals", "qualitative": "Cross-reenactment",
+           "search": "The gap of every setting over training"}  # fmt: skip
 PAGE = jinja2.Environment(autoescape=True).from_string("""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{{ title }}</title>
 <style>body{font:15px/1.45 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#222}
@@ -30,18 +31,15 @@ th:first-child,td:first-child{text-align:left;position:sticky;left:0;background:
 </html>""")
 
 
-def build(store: Store, columns: list[Column], more: list[Column], records: dict[str, Record]) -> Path:
-    """Writes index.html from what `tables.build` returned and the figures that lie in the folder."""
+def build(store: Store, tables: dict[str, list[Column]], records: dict[str, Record], notes: list[str]) -> Path:
+    """Writes index.html from what `tables.build` or `search.build` returned and the figures that lie in the folder."""
     shown = lambda cs: [c for c in cs if any(v == v for v in c.values.values())]  # noqa: E731  (NaN differs from itself)
-    tables = [("Self- and cross-reenactment", shown(columns)), ("Other test sets", shown(more))]
     images = [
         (title, base64.b64encode(path.read_bytes()).decode())
         for name, title in FIGURES.items()
         if (path := store.folder / f"{name}.png").exists()
     ]
-    people = store.samples["identity"].nunique()
-    page = PAGE.render(
-        title=store.folder.name, tables=tables, records=records, notes=notes(records, people), figures=images
-    )
+    filled = [(head, shown(columns)) for head, columns in tables.items()]
+    page = PAGE.render(title=store.folder.name, tables=filled, records=records, notes=notes, figures=images)
     write_text(store.folder / "index.html", page)
     return store.folder / "index.html"

@@ -238,10 +238,11 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text)
 
 
-def build(store: Store) -> tuple[list[Column], list[Column], dict[str, Record]]:
-    """Writes every table; returns the columns of the main and of the sets table, and the designs' records."""
+def build(store: Store) -> tuple[dict[str, list[Column]], dict[str, Record], list[str]]:
+    """Writes every table; returns the main and the sets table by their titles, the designs' records, and the notes."""
     columns, records = main_table(store)
-    write(store.folder, "main", columns, records, notes(records, store.samples["identity"].nunique()))
+    under = notes(records, store.samples["identity"].nunique())
+    write(store.folder, "main", columns, records, under)
     more, _ = sets_table(store)
     write(store.folder, "sets", more, records, [])
     table = pairs(store)
@@ -251,4 +252,4 @@ def build(store: Store) -> tuple[list[Column], list[Column], dict[str, Record]]:
         store.folder / "pairs.md",
         head + (table.to_markdown(index=False, floatfmt=".4g") if len(table) else "none") + "\n",
     )
-    return columns, more, records
+    return {"Self- and cross-reenactment": columns, "Other test sets": more}, records, under

@@ -2,8 +2,9 @@
 
 Two softplus networks of 48 → 96 → 48 and 48 → 96 → 14 with everything between them on chip: a Gaussian costs its bytes
 (basis and feature in, attributes out) and 192 softplus. Storage in 16 bits multiplies in fp16 (the rate of bf16, 8 times
-finer), fp32 in three tf32 products. Widths that are no powers of two go in two pieces (48 = 32 + 16, 96 = 64 + 32): nothing
-is masked or wasted. Programs stay on their processor with the weights of one frame, γ in them, and take tile after tile.
+finer), fp32 in three tf32 products, or one where torch.set_float32_matmul_precision allows it. Widths that are no powers of two
+go in two pieces (48 = 32 + 16, 96 = 64 + 32): nothing is masked or wasted. Programs stay on their processor with the weights of
+one frame, γ in them, and take tile after tile.
 """
 
 from __future__ import annotations
@@ -103,7 +104,8 @@ def widths(**sizes: int) -> dict[str, int]:
 def precision(stored: torch.dtype, device: torch.device) -> dict:
     """How features stored so are computed with."""
     half, cuda = stored != torch.float32, device.type == "cuda"
-    return {"HALF": half, "ASM": cuda, "P": "tf32x3" if cuda and not half else "ieee"}
+    single = "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+    return {"HALF": half, "ASM": cuda, "P": single if cuda and not half else "ieee"}
 
 
 def parts(n: int, frames: int, tile: int, resident: int, device: torch.device) -> int:

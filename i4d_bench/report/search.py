@@ -1,0 +1,93 @@
+"""The report of the ablation `search`: for every design, the validation gap that each setting reached, and the best setting."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from i4d_bench.presets import SEARCH
+from i4d_bench.report.figures import STYLE, save
+from i4d_bench.report.tables import Column, latest, write
+from i4d_bench.results import Record, Store
+from i4d_bench.train import ONSET_DB
+from variants.base import parse
+
+Arms = dict[tuple[float, float], Record]
+"""A design's runs by learning rate and scale of the last layer at the start."""
+
+
+def arms(store: Store) -> dict[str, Arms]:
+    """The runs of every design that was searched, families together."""
+    out: dict[str, Arms] = {}
+    for entry, record in latest(store).items():
+        name, settings = parse(entry)
+        if settings:
+            out.setdefault(name, {})[tuple(settings[k] for k in SEARCH)] = record
+    return out
+
+
+def gap(record: Record) -> float:
+    """At the end of training, dB; NaN for a failed run."""
+    return record.curve[-1]["gap"] if record.curve else np.nan
+
+
+def best(arms: Arms) -> tuple[float, float]:
+    """The setting with the largest gap."""
+    return max(arms, key=lambda setting: np.nan_to_num(gap(arms[setting]), nan=-np.inf))
+
+
+def build(store: Store) -> tuple[dict[str, list[Column]], dict[str, Record], list[str]]:
+    """Writes main.csv, .md, .tex and search.pdf, .png; returns the table by its title, each design's best run, and the notes."""
+    found = arms(store)
+    chosen = {name: best(runs) for name, runs in found.items()}
+    records = {name: runs[chosen[name]] for name, runs in found.items()}
+    columns = []
+    for lr, scale in sorted({setting for runs in found.values() for setting in runs}):
+        gaps = {n: gap(runs[lr, scale]) if (lr, scale) in runs else np.nan for n, runs in found.items()}
+        columns.append(Column(f"lr {lr:g}, scale {scale:g}", gaps, 2, frozenset(n for n in found if chosen[n] == (lr, scale))))
+    onset = {n: r.onset["step"] if r.onset else np.nan for n, r in records.items()}
+    columns.append(Column("onset of the best (steps)", onset, 0))
+    under = _notes(store, records)
+    write(store.folder, "main", columns, records, under)
+    _figure(store, found)
+    return {"Driving gap on validation (dB)": columns}, records, under
+
+
+def _notes(store: Store, records: dict[str, Record]) -> list[str]:
+    if not records:
+        return []
+    one, every = next(iter(records.values())), store.records
+    steps = max((c["step"] for r in every for c in r.curve), default=0)
+    env, data = one.environment, f"data {one.data['kind']} ({one.data['hash']}), driver {one.driver}"
+    out = [
+        f"{one.preset} preset, {env['hardware']}, {data}, commit {env['commit']}.",
+        f"Driving gap on the validation people after {steps} steps, dB; bold: the best, which is taken.",
+        "lr: the design's own, the backbone's is the same for all; scale: its last layer's at the start (0: the canonical avatar).",
+    ]
+    out += [f"† {n}: its best setting did not pass {ONSET_DB} dB." for n, r in records.items() if r.status == "not converged"]
+    return out + [f"{r.design}: failed ({r.why})." for r in every if r.status == "failed"]
+
+
+def _figure(store: Store, found: dict[str, Arms]) -> None:
+    """The gap of every setting over the steps: a panel per design, a colour per rate, a dash per scale."""
+    if not found:
+        return
+    settings = sorted({setting for runs in found.values() for setting in runs})
+    hues = dict(zip(sorted({lr for lr, _ in settings}), ("#2b6cb0", "#c2501a", "#0a7f6f", "#777777"), strict=False))
+    dashes = dict(zip(sorted({scale for _, scale in settings}), (":", "--", "-", "-."), strict=False))
+    rows = -(-len(found) // 4)
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(rows, 4, figsize=(7.2, 0.7 + 1.25 * rows), sharex=True, sharey=True, squeeze=False)
+        for axis in axes.flat[len(found):]:  # fmt: skip
+            axis.set_axis_off()
+        for axis, (name, runs) in zip(axes.flat, found.items(), strict=False):
+            for (lr, scale), r in sorted(runs.items()):
+                curve = [(0, 0.0), *((c["step"], c["gap"]) for c in r.curve)]
+                axis.plot(*zip(*curve, strict=True), color=hues[lr], ls=dashes[scale], lw=1.1, label=f"lr {lr:g}, scale {scale:g}")
+            axis.axhline(ONSET_DB, color="k", lw=0.6, ls=(0, (1, 2)))
+            axis.set_title(name, fontsize=6.5)
+        figure.supxlabel("training steps after the warm-up", fontsize=8)
+        figure.supylabel("driving gap, validation (dB)", fontsize=8)
+        handles, labels = axes.flat[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=6.5)
+        save(figure, store.folder, "search")
