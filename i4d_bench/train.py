@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -106,10 +108,7 @@ class Trainer:
         saved = started = time.monotonic()
         before, loss = progress.seconds, torch.zeros(())
         offset = 0 if fusion is None else sum(s.steps for s in config.warmup)  # batches go on where the warm-up ended
-        precision = torch.get_float32_matmul_precision()
         try:
-            if self.experiment.model.bf16 and self.device.type == "cuda":
-                torch.set_float32_matmul_precision("high")  # where the encoder has 8 bits, the others' products may have tf32's 11
             note = lambda: f"loss {float(loss):.4f}"  # noqa: E731
             for step in track(range(progress.step, total), name, total, progress.step, note):
                 stage = _stage_at(stages, step)
@@ -129,8 +128,6 @@ class Trainer:
         except KeyboardInterrupt:
             _save(path, modules, optimizer, progress)
             raise
-        finally:
-            torch.set_float32_matmul_precision(precision)
         _save(path, modules, optimizer, progress)
         return progress
 
@@ -138,12 +135,13 @@ class Trainer:
         source, target = self.batches.draw(step, stage, drive=fusion is not None)
         images = self.loader.sources(source, self.experiment.model.size)
         truth = self.loader.targets(target, stage.resolution)
-        if fusion is None:
-            canonical = backbone.lift(images, stage.grid).canonical
-            gaussians, delta = canonical.map(lambda t: t.repeat_interleave(stage.frames, 0)), None
-        else:
-            avatar = Avatar(backbone, fusion)
-            gaussians, delta = avatar(images, self.loader.code(source), self.loader.code(target), stage.grid, self.head)
+        with self._products():
+            if fusion is None:
+                canonical = backbone.lift(images, stage.grid).canonical
+                gaussians, delta = canonical.map(lambda t: t.repeat_interleave(stage.frames, 0)), None
+            else:
+                avatar, codes = Avatar(backbone, fusion), (self.loader.code(source), self.loader.code(target))
+                gaussians, delta = avatar(images, *codes, stage.grid, self.head)
         generator = torch.Generator().manual_seed(step)
         background = torch.rand(len(target), 3, generator=generator).to(self.device)
         image = render(gaussians, truth.camera, background, depth=False).rgb
@@ -151,11 +149,23 @@ class Trainer:
         if delta is not None:
             loss = loss + self.experiment.train.loss.delta * feature_change(delta)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        with self._products():
+            loss.backward()
         for group in optimizer.param_groups:
             nn.utils.clip_grad_norm_(group["params"], self.experiment.train.clip)
         optimizer.step()
         return loss.detach()
+
+    @contextmanager
+    def _products(self) -> Iterator[None]:
+        """Inside, fp32 matrix products may have tf32's 11 bits where the encoder has bf16's 8. Not for SSIM: small differences."""
+        before = torch.get_float32_matmul_precision()
+        try:
+            if self.experiment.model.bf16 and self.device.type == "cuda":
+                torch.set_float32_matmul_precision("high")
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
 
     def _validate(self, backbone, fusion, progress: Progress, loss: float) -> dict[str, float]:
         rows = driving_gap(Avatar(backbone, fusion), self.loader, self.validation, self.head)
