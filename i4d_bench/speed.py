@@ -34,6 +34,8 @@ PSNR = 45.0
 """dB to the fp32 eager picture that a fast row must reach."""
 COMPILED = 50.0
 """How many floors (`kernels.cases.FLOORS`) a compiled kernel may be from its own source: it rounds at other places."""
+IN_EVERY_MODE = ("local_adaln", "global_cross_attention")
+"""On the axes; the other designs there run in eager and in the last mode, which is the fastest."""
 SPARE_CORES, MOST_WORKERS = 2, 14
 """Of the processes that compile ahead of the measuring."""
 
@@ -86,10 +88,12 @@ def rows(what: Plan) -> list[Kernel | Stage | Tracker]:
         out += [Kernel(c.name, m, b, what.gaussians) for b in axis for m in modes]
     out += [Stage("driver", "resnet18", m, b) for b in what.batches for m in what.modes]
     plain = [d for d in what.designs if "@" not in d]  # the axes; published sizes stand at the base point
-    out += [Stage("fusion", d, m, *at) for d in plain for at in counts + batches for m in what.modes]
-    out += [Stage("frame", d, m, *at) for d in plain for at in batches for m in what.modes]
+    ends = tuple(dict.fromkeys((what.modes[0], what.modes[-1])))
+    modes_of = {d: what.modes if d in IN_EVERY_MODE else ends for d in plain}
+    out += [Stage("fusion", d, m, *at) for d in plain for at in counts + batches for m in modes_of[d]]
+    out += [Stage("frame", d, m, *at) for d in plain for at in batches for m in modes_of[d]]
     with_tokens = [d for d in plain if variants.design(d).tokens is not None]
-    out += [Stage("fusion", d, m, *base, t) for d in with_tokens for t in what.tokens for m in what.modes]
+    out += [Stage("fusion", d, m, *base, t) for d in with_tokens for t in what.tokens for m in modes_of[d]]
     sizes = counts + [(*base[:2], r) for r in what.resolutions]
     out += [Stage("raster", "static", m, *at) for at in sizes + batches for m in what.modes if m in frame.RASTERS]
     whole = [d for d in what.designs if d == "local_adaln"]  # where the splatting is all that changes, one design shows it
