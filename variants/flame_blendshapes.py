@@ -22,6 +22,7 @@ import kernels
 from i4d_bench.types import FEATURE_DIM, FlameCode, Gaussians, Identity, MotionCode
 from kernels.reference import RAW, Attributes, Binding, Skinned
 from variants.base import Fusion, normed, register, scaled
+from variants.nearest import smallest
 from variants.parametric import driver_of, shaped, source_of
 
 MOVING = slice(6, 15)
@@ -96,7 +97,7 @@ class FlameBlendshapes(Fusion):
         count = mesh.shape[1]
         subset = torch.linspace(0, count - 1, min(count, self.bind_vertices), device=mesh.device).long()
         chunks = (
-            torch.cdist(part, mesh[:, subset]).topk(self.neighbours, largest=False) for part in means.split(16384, 1)
+            smallest(torch.cdist(part, mesh[:, subset]), self.neighbours) for part in means.split(16384, 1)
         )
         distance, index = (torch.cat(t, 1) for t in zip(*chunks, strict=True))
         weights = 1 / (distance + 1e-3)
