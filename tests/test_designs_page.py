@@ -9,7 +9,8 @@ import pytest
 
 import variants
 from i4d_bench.presets import gpu
-from i4d_bench.report import designs
+from i4d_bench.report import designs, search
+from i4d_bench.results import Record
 from i4d_bench.speed import everything
 from i4d_bench.types import UserError
 
@@ -43,3 +44,27 @@ def test_what_a_match_is():
 def test_without_costs_the_page_says_what_to_run(tmp_path):
     with pytest.raises(UserError, match="i4d-bench costs"):
         designs.build(tmp_path, tmp_path / "designs.md")
+
+
+def _arm(lr: float, scale: float, *gaps: float) -> tuple[tuple[float, float], Record]:
+    curve = [{"step": 300 * (k + 1), "seconds": 9.0 * (k + 1), "gap": g} for k, g in enumerate(gaps)]
+    entry = f"local_adaln@lr={lr},init_scale={scale}"
+    return (lr, scale), Record(
+        run_id=entry, design=entry, family="local", preset="gpu", config={}, overrides={}, seed=0, driver="oracle", data={},
+        status="converged", curve=curve, onset=next((c for c in curve if c["gap"] >= 0.5), None), environment={},
+    )  # fmt: skip
+
+
+def test_the_note_on_the_onset_says_what_decided():
+    arms = dict([_arm(1e-3, 0.0, 0.1, 0.6), _arm(1e-3, 1.0, 0.7, 1.0), _arm(3e-3, 0.0, 0.2, 0.8), _arm(3e-3, 1.0, 0.1, 2.0)])
+    text = search.decided(arms)
+    assert "2.00 dB with lr 0.003 and scale 1; with the other start at 0.80 and the other rate at 1.00; so the start" in text
+    assert text.endswith("First to follow, from step 300 on, was lr 0.001 with scale 1.")
+    _, trained = _arm(3e-3, 1.0, 0.4, 3.0)
+    note = designs.onset(trained, arms)
+    assert "from step 600 on (18 s); after 600 steps the validation gap is 3.00 dB" in note and text in note
+
+
+def test_the_note_says_where_nothing_followed_or_nothing_mattered():
+    text = search.decided(dict([_arm(1e-3, 0.0, 0.1, 0.21), _arm(3e-3, 0.0, 0.1, 0.2), _arm(3e-3, 1.0)]))
+    assert "rate and start changed it by less than 0.1 dB" in text and text.endswith("No setting passed 0.5 dB by then.")

@@ -15,6 +15,9 @@ from i4d_bench import frame, presets
 from i4d_bench.cache import atomic_file
 from i4d_bench.cost import cost
 from i4d_bench.progress import track
+from i4d_bench.report import search
+from i4d_bench.report.tables import latest
+from i4d_bench.results import Record, Store
 from i4d_bench.speed import Plan, everything
 from i4d_bench.types import UserError
 
@@ -87,13 +90,14 @@ def build(reports: Path, to: Path) -> None:
     """Writes `to`. Raises UserError where there are no costs."""
     costs, speed = read_costs(reports), _speed(reports)
     counted = f"{N:,} Gaussians, one identity, one frame, in plain torch, Φ included where a design calls it."
-    sections = [_section(name, costs.set_index("design"), speed) for name in variants.names()]
+    trained, searched = _trained(reports), _searched(reports)
+    sections = [_section(n, costs.set_index("design"), speed, trained.get(n), searched.get(n)) for n in variants.names()]
     parts = [HEAD, "## Costs\n\n", counted, "\n\n", table(costs), "\n\n", *sections]
     with atomic_file(to) as path:
         path.write_text("".join(parts).rstrip() + "\n")
 
 
-def _section(name: str, costs: pd.DataFrame, speed: dict[str, dict]) -> str:
+def _section(name: str, costs: pd.DataFrame, speed: dict[str, dict], trained: Record | None, arms: search.Arms | None) -> str:
     cls = variants.design(name)
     title, _, text = (sys.modules[cls.__module__].__doc__ or "").partition("\n")
     lines = [f"## {name}", "", f"*{cls.family}* · {title}", "", f"    {inspect.getdoc(cls)}", "", text.strip("\n"), ""]
@@ -105,7 +109,31 @@ def _section(name: str, costs: pd.DataFrame, speed: dict[str, dict]) -> str:
         cells = [f"{show(t[1])} ({t[0]})" if t else "" for show, t in zip(shown, timed, strict=True)]
         label = "published sizes" if "@" in entry else "as compared"
         lines.append(f"| {label} | {row['params']:,} | {row['flops_frame'] / 1e9:.2f} | {cells[0]} | {cells[1]} |")
+    lines += ["", onset(trained, arms)] if trained or arms else []
     return "\n".join([*lines, "", ""])
+
+
+def onset(trained: Record | None, arms: search.Arms | None) -> str:
+    """When a design starts to follow the driver and what decided that."""
+    text = "**Onset.** "
+    if trained and trained.family == "control":
+        return text + "Never: the control."
+    if trained:
+        after, ended = trained.curve[-1]["step"], trained.curve[-1]["gap"]
+        start = f"from step {trained.onset['step']} on ({trained.onset['seconds']:.0f} s)" if trained.onset else "not"
+        text += f"On the GPU preset it follows the driver {start}; after {after} steps the validation gap is {ended:.2f} dB. "
+    return text + (search.decided(arms) if arms else "It has nothing of its own to learn, so nothing to search.")
+
+
+def _trained(reports: Path) -> dict[str, Record]:
+    """Runs of the GPU preset on the embedded world; empty where there are none."""
+    found = sorted(reports.glob("gpu-*-procedural-oracle/runs.jsonl"))
+    return latest(Store(found[0].parent)) if found else {}
+
+
+def _searched(reports: Path) -> dict[str, search.Arms]:
+    found = sorted(reports.glob("ablation-search-gpu-*-procedural-oracle/runs.jsonl"))
+    return search.arms(Store(found[0].parent)) if found else {}
 
 
 def _speed(reports: Path) -> dict[str, dict]:

@@ -12,6 +12,8 @@ from i4d_bench.results import Record, Store
 from i4d_bench.train import ONSET_DB
 from variants.base import parse
 
+NOTHING = 0.1
+"""dB that decide nothing."""
 Arms = dict[tuple[float, float], Record]
 """A design's runs by learning rate and scale of the last layer at the start."""
 
@@ -34,6 +36,32 @@ def gap(record: Record) -> float:
 def best(arms: Arms) -> tuple[float, float]:
     """The setting with the largest gap."""
     return max(arms, key=lambda setting: np.nan_to_num(gap(arms[setting]), nan=-np.inf))
+
+
+def decided(arms: Arms) -> str:
+    """What the gap depended on, the rate or the scale, by what the other value reached at best; and the first onset."""
+    if not any(r.curve for r in arms.values()):
+        return "Every setting of the search failed."
+    top, at = gap(arms[best(arms)]), dict(zip(SEARCH, best(arms), strict=True))
+    steps = max(c["step"] for r in arms.values() for c in r.curve)
+    costs = {}
+    for k, factor in enumerate(SEARCH):
+        others = [gap(r) for setting, r in arms.items() if setting[k] != best(arms)[k] and r.curve]
+        if others:
+            costs[factor] = top - max(others)
+    first = min(((r.onset["step"], setting) for setting, r in arms.items() if r.onset), default=None)
+    out = [f"In the search ({steps} steps a setting) the gap ended at {top:.2f} dB with lr {at['lr']:g} and scale {at['init_scale']:g}"]
+    called = {"lr": "rate", "init_scale": "start"}
+    larger = sorted(costs, key=costs.get, reverse=True)
+    if larger and costs[larger[0]] > NOTHING:
+        out.append("with " + " and ".join(f"the other {called[f]} at {top - costs[f]:.2f}" for f in larger))
+        out.append(f"so the {called[larger[0]]} decided more")
+    elif larger:
+        out.append(f"rate and start changed it by less than {NOTHING} dB")
+    text = "; ".join(out) + "."
+    if first:
+        return text + f" First to follow, from step {first[0]} on, was lr {first[1][0]:g} with scale {first[1][1]:g}."
+    return text + f" No setting passed {ONSET_DB} dB by then."
 
 
 def build(store: Store) -> tuple[dict[str, list[Column]], dict[str, Record], list[str]]:
