@@ -34,6 +34,11 @@ class Targets:
     def over(self, background: Float[Tensor, "B 3"]) -> Float[Tensor, "B H W 3"]:
         return self.rgb + (1 - self.alpha) * background[:, None, None]
 
+    @property
+    def photo(self) -> Float[Tensor, "B 3 H W"]:
+        """On grey, channels first."""
+        return self.over(self.rgb.new_full((len(self.rgb), 3), GREY)).movedim(-1, 1)
+
 
 class Loader:
     """Serves a data set to training and evaluation on one device, with the frozen driver's code of every frame."""
@@ -63,12 +68,12 @@ class Loader:
 
         Departure from the paper, whose encoder learns it in days: all designs profit alike.
         """
-        return self.surface.rectify(self.photos(index, size), self.targets(index, size).camera)
+        t = self.targets(index, size)
+        return self.surface.rectify(t.photo, t.camera)
 
     def photos(self, index: np.ndarray, size: int) -> Float[Tensor, "B 3 S S"]:
         """Photos on grey."""
-        t = self.targets(index, size)
-        return t.over(t.rgb.new_full((len(index), 3), GREY)).movedim(-1, 1)
+        return self.targets(index, size).photo
 
     def targets(self, index: np.ndarray, size: int) -> Targets:
         i = torch.as_tensor(index, device=self.device)

@@ -118,7 +118,12 @@ class PlaneSampling:
 
     def __call__(self, planes: Triplane, decoder: Decoder, surface: HeadSurface) -> tuple[Tensor, Tensor, Places]:
         """→ anchors [B,N,3], prior [B,N,14], and the places where planes are read."""
-        device, batch = planes.trunk.device, len(planes.trunk)
+        anchors, raw, places = surface.kept(("plane", self.grid, self.focus), lambda: self._sheets(surface))
+        return anchors.expand(len(planes.trunk), -1, -1), raw.expand(len(planes.trunk), -1, -1), places
+
+    def _sheets(self, surface: HeadSurface) -> tuple[Tensor, Tensor, Places]:
+        """The same for every image: [N,3], [N,14]."""
+        device = surface.depth.device
         u, v, spacing = sheet(self.grid, self.focus, device)
         front, inside = surface.unproject(u, v)
         bu, bv, bspacing = sheet(self.grid // 2, 1.0, device)
@@ -126,7 +131,7 @@ class PlaneSampling:
         bu, bv, bspacing, behind = (t[seen] for t in (bu, bv, bspacing, behind))
         raw = torch.cat([prior(front, inside, HALF * spacing), prior(behind, seen[seen], HALF * bspacing)])
         places = Places((Look((1 / 3,) * 3, u, v),), (Look((0, 1, 0), bu, bv),))
-        return torch.cat([front, behind]).expand(batch, -1, -1), raw.expand(batch, -1, -1), places
+        return torch.cat([front, behind]), raw, places
 
 
 class RaySampling:

@@ -6,6 +6,8 @@ Rays are those of a frontal camera, so that a texel of the planes, a pixel of a 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Hashable
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +31,16 @@ class HeadSurface(nn.Module):
         """depth [3,SIZE,SIZE]: front z, back z, 1 inside the silhouette; rows run downwards. Default: the embedded mean head's."""
         super().__init__()
         self.register_buffer("depth", mean_head() if depth is None else depth)
+        self._kept: dict = {}
+
+    def kept(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What depends on this surface and the key alone, made once: every image is sampled along the same rays."""
+        of = (self.depth.device, self.depth.dtype, self.depth.data_ptr(), self.depth._version)
+        if self._kept.get("of") != of:
+            self._kept = {"of": of}
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
 
     def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Front z, back z and whether (x, y) is inside, each shaped as x."""
@@ -52,14 +64,18 @@ class HeadSurface(nn.Module):
         camera: the photos'. What it cannot see keeps the colour that hides it.
         """
         size = images.shape[-1]
-        t = (torch.arange(size, device=images.device) + 0.5) / size * 2 - 1
-        v, u = torch.meshgrid(-t, t, indexing="ij")
-        points, _ = self.unproject(u.reshape(-1), v.reshape(-1))
+        points = self.kept(("pixels", size), lambda: self._pixels(size))
         seen = (points @ camera.viewmats[:, :3, :3].mT + camera.viewmats[:, None, :3, 3]) @ camera.Ks.mT
         pixels = seen[..., :2] / seen[..., 2:]
         grid = pixels / pixels.new_tensor([camera.width, camera.height]) * 2 - 1
         grid = grid.view(len(images), size, size, 2)
         return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+    def _pixels(self, size: int) -> Tensor:
+        """Where the rays through the frontal camera's pixels meet the front, [size²,3]."""
+        t = (torch.arange(size, device=self.depth.device) + 0.5) / size * 2 - 1
+        v, u = torch.meshgrid(-t, t, indexing="ij")
+        return self.unproject(u.reshape(-1), v.reshape(-1))[0]
 
 
 @functools.cache

@@ -50,7 +50,7 @@ def decided(arms: Arms) -> str:
         if others:
             costs[factor] = top - max(others)
     first = min(((r.onset["step"], setting) for setting, r in arms.items() if r.onset), default=None)
-    out = [f"In the search ({steps} steps a setting) the gap ended at {top:.2f} dB with lr {at['lr']:g} and scale {at['init_scale']:g}"]
+    out = [f"In the search ({steps} steps) the gap ended at {top:.2f} dB with lr {at['lr']:g} and scale {at['init_scale']:g}"]
     called = {"lr": "rate", "init_scale": "start"}
     larger = sorted(costs, key=costs.get, reverse=True)
     if larger and costs[larger[0]] > NOTHING:
