@@ -10,6 +10,7 @@ from matplotlib.ticker import LogLocator
 
 from i4d_bench import frame
 from i4d_bench.report.figures import HUES, STYLE, beside_a_legend, legend, looks, save
+from i4d_bench.speed import IN_EVERY_MODE
 from variants import design, names
 
 LINES = {"eager": (":", "o"), "compiled": ("-.", "s"), "triton": ("--", "^"), "triton+graph": ("-", "D")}
@@ -62,10 +63,10 @@ def _fusion(rows: dict, base: tuple[int, int, int]) -> tuple[dict, Callable]:
 
 
 def over_gaussians(rows: dict, base: tuple[int, int, int]):
-    """Every design in its fastest mode."""
+    """Every design in the fastest of the modes that were timed at other sizes, too (published sizes were at none)."""
     fusion, line = _fusion(rows, base)
     ticks, of = sorted({k.n for k in fusion}), _looks()
-    modes = _fastest(fusion, lambda k: k.n == base[1] and k.what in of)  # published sizes are timed at the base point alone
+    modes = _fastest(fusion, lambda k: k.n == base[1] and k.what in of and len(line(k.what, k.mode)) > 1)
     if len(ticks) < 2:
         return None
     figure, axis = beside_a_legend(len(modes))
@@ -93,13 +94,14 @@ def over_gaussians_in_all_modes(rows: dict, base: tuple[int, int, int]):
 
 
 def over_tokens(rows: dict, base: tuple[int, int, int]):
-    """The designs that attend to motion tokens, and local_adaln, which does not, as a line across."""
+    """The designs that attend to motion tokens, in their fastest modes; local_adaln, which does not, as a line across."""
     b, n, _ = base
     fusion = {k: row for k, row in rows.items() if (k.stage, k.b, k.n) == ("fusion", b, n)}
     of = {k: row for k, row in fusion.items() if k.t is not None}
     if not of:
         return None
-    series, look = list(dict.fromkeys((k.what, k.mode) for k in of)), _looks()
+    fastest, look = _fastest(of, lambda k: True), _looks()
+    series = [(d, m) for d, m in dict.fromkeys((k.what, k.mode) for k in of) if d in IN_EVERY_MODE or m == fastest[d]]
     figure, axis = beside_a_legend(len(series) + 1)
     for d, m in series:
         points = sorted((k.t, row["ms"]) for k, row in of.items() if (k.what, k.mode) == (d, m))
