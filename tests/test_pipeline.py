@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from i4d_bench import presets, results, run
+from i4d_bench import presets, results, run, train
 from i4d_bench.data import synthetic
 from i4d_bench.data.frames import open_frames
 from i4d_bench.data.loader import Batches, Loader
 from i4d_bench.data.splits import SETS, SPLITS, split_of, triples, yaw
 from i4d_bench.heads.expressions import ACTIONS, held_out
+from i4d_bench.model.avatar import Backbone
 from i4d_bench.model.drivers import Driver
 from i4d_bench.report import build
 from i4d_bench.train import Trainer
@@ -198,3 +199,21 @@ def test_a_search_keeps_curves_and_never_meets_the_test_people(cache, tmp_path, 
     assert results.Store(folder).samples.empty
     table = (folder / "main.md").read_text()
     assert "lr 0.001, scale 0 |" in table and "local_adaln" in table and (folder / "search.png").stat().st_size > 5000
+
+
+@pytest.mark.gpu
+def test_tf32_stays_away_from_ssim(tmp_path, monkeypatch):
+    """Its variances are small differences of products: with tf32's they are noise, and training collapsed. The rest may have it."""
+    seen, loss, lift = {}, train.reconstruction, Backbone.lift
+    precision = torch.get_float32_matmul_precision
+
+    def at(name, call):
+        return lambda *args, **kwargs: (seen.update({name: precision()}), call(*args, **kwargs))[1]
+
+    monkeypatch.setattr(train, "reconstruction", at("loss", loss))
+    monkeypatch.setattr(Backbone, "lift", at("lift", lift))
+    e, gpu = presets.override(presets.smoke(), ["model.bf16=true"]), torch.device("cuda")
+    data = open_frames(synthetic.build(e.world))
+    trainer = Trainer(e, Loader(data, Driver("oracle", data, None), gpu), run.open_head(e, gpu), gpu)
+    trainer.backbone(tmp_path)
+    assert seen == {"loss": "highest", "lift": "high"} and precision() == "highest"
