@@ -32,6 +32,8 @@ from variants import Fusion
 
 ONSET_DB = 0.5
 """A design follows the driver once its gap passes this (DESIGN §4)."""
+EARLY = (25, 50, 100, 150)
+"""Steps at which a design is validated besides every `validate_every`: some follow within the first hundred."""
 
 
 class Diverged(RuntimeError):
@@ -117,7 +119,8 @@ class Trainer:
                     group["lr"] = group["base"] * scale
                 loss = self._step(backbone, fusion, stage, offset + step, optimizer)
                 progress.step, progress.seconds = step + 1, before + time.monotonic() - started
-                checked = fusion is not None and (progress.step % config.validate_every == 0 or progress.step == total)
+                due = progress.step % config.validate_every == 0 or progress.step in (*EARLY, total)
+                checked = fusion is not None and due
                 if checked:
                     if not torch.isfinite(loss):
                         raise Diverged(f"the loss of {name} became {float(loss)} by step {progress.step}")

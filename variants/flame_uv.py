@@ -103,6 +103,7 @@ class FlameUV(Fusion):
         self.out = nn.Conv2d(width, FEATURE_DIM, 1)
         self.mask = nn.Linear(motion_basis, 1)
         scaled(self.out, init_scale)
+        self.to(memory_format=torch.channels_last)
 
     def prepare(self, identity: Identity, source: MotionCode) -> Prepared:
         head, code = source_of(self.name, identity, source)
@@ -142,7 +143,7 @@ class FlameUV(Fusion):
         driven = position_map(mesh, p.corners, p.weights, self.resolution)
         moved = (frames(driven) - p.rest[:, None]).flatten(0, 1) / UNIT
         with torch.autocast(moved.device.type, self.storage, enabled=self.storage != torch.float32):
-            x = (frames(self.position(moved)) + p.stem[:, None]).flatten(0, 1)
+            x = (frames(self.position(moved)) + p.stem[:, None]).flatten(0, 1).contiguous(memory_format=torch.channels_last)
             delta = self.out(self.network(x))
         # Every person has one set of places: frames travel as channels.
         read = F.grid_sample(frames(delta.float()).flatten(1, 2), p.uv, align_corners=False, padding_mode="border")

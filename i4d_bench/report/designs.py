@@ -120,7 +120,7 @@ def onset(trained: Record | None, arms: search.Arms | None) -> str:
         return text + "Never: the control."
     if trained:
         after, ended = trained.curve[-1]["step"], trained.curve[-1]["gap"]
-        start = f"from step {trained.onset['step']} on ({trained.onset['seconds']:.0f} s)" if trained.onset else "not"
+        start = f"by step {trained.onset['step']} ({trained.onset['seconds']:.0f} s)" if trained.onset else "not"
         text += f"On the GPU preset it follows the driver {start}; after {after} steps the validation gap is {ended:.2f} dB. "
     return text + (search.decided(arms) if arms else "It has nothing of its own to learn, so nothing to search.")
 

@@ -49,7 +49,8 @@ def decided(arms: Arms) -> str:
         others = [gap(r) for setting, r in arms.items() if setting[k] != best(arms)[k] and r.curve]
         if others:
             costs[factor] = top - max(others)
-    first = min(((r.onset["step"], setting) for setting, r in arms.items() if r.onset), default=None)
+    onsets = {setting: r.onset["step"] for setting, r in arms.items() if r.onset}
+    first = [setting for setting in onsets if onsets[setting] == min(onsets.values())]
     out = [f"In the search ({steps} steps) the gap ended at {top:.2f} dB with lr {at['lr']:g} and scale {at['init_scale']:g}"]
     called = {"lr": "rate", "init_scale": "start"}
     larger = sorted(costs, key=costs.get, reverse=True)
@@ -59,9 +60,10 @@ def decided(arms: Arms) -> str:
     elif larger:
         out.append(f"rate and start changed it by less than {NOTHING} dB")
     text = "; ".join(out) + "."
-    if first:
-        return text + f" First to follow, from step {first[0]} on, was lr {first[1][0]:g} with scale {first[1][1]:g}."
-    return text + f" No setting passed {ONSET_DB} dB by then."
+    if not first:
+        return text + f" No setting passed {ONSET_DB} dB by then."
+    which = "lr {:g} with scale {:g}".format(*first[0]) if len(first) == 1 else f"{len(first)} of {len(arms)} settings"
+    return text + f" First to follow, by step {onsets[first[0]]}: {which}."
 
 
 def build(store: Store) -> tuple[dict[str, list[Column]], dict[str, Record], list[str]]:
@@ -93,7 +95,10 @@ def _notes(store: Store, records: dict[str, Record]) -> list[str]:
         "lr: the design's own, the backbone's is the same for all; scale: its last layer's at the start (0: the canonical avatar).",
     ]
     out += [f"† {n}: its best setting did not pass {ONSET_DB} dB." for n, r in records.items() if r.status == "not converged"]
-    return out + [f"{r.design}: failed ({r.why})." for r in every if r.status == "failed"]
+    out += [f"{r.design}: failed ({r.why})." for r in every if r.status == "failed"]
+    wanted = max(every, key=lambda r: r.created).config.get("designs", ())
+    missing = set(wanted) - {r.design for r in every}
+    return out + ([f"Not finished: {len(missing)} of {len(wanted)} runs are missing."] if missing else [])
 
 
 def _figure(store: Store, found: dict[str, Arms]) -> None:
