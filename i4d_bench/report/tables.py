@@ -77,6 +77,7 @@ def cost_columns(records: dict[str, Record]) -> list[Column]:
         column("FPS ↑", 0, lambda r: r.fps),
         column("params (M)", 3, lambda r: scaled(r.params, 1e6)),
         column("Gaussians", 0, lambda r: r.gaussians),
+        column("GFLOP / person", 3, lambda r: scaled(r.flops_identity, 1e9)),
         column("GFLOP / frame", 3, lambda r: scaled(r.flops_frame, 1e9)),
         column("memory (MiB)", 1, lambda r: scaled(r.memory, 2**20)),
         column("lr", 4, lambda r: setting(r, "lr", r.config.get("train", {}).get("lr_fusion"))),
