@@ -39,7 +39,9 @@ def run(
     ] = (),
     reports: Annotated[Path, arg(help="where the report folder goes")] = Path("reports"),
     runs: Annotated[Path, arg(help="where checkpoints are kept")] = Path("runs"),
-    jobs: Annotated[int, arg(help="designs trained at once (three on one data-centre GPU give about 1.35×)")] = 1,
+    jobs: Annotated[
+        int | None, arg(help="designs trained at once; default: on a GPU what its free memory holds, up to four, else one")
+    ] = None,
 ) -> None:
     """Trains and evaluates fusion designs, and writes records, tables and figures. Goes on where it was stopped."""
     from i4d_bench import presets
