@@ -39,7 +39,6 @@ from i4d_bench.types import UserError
 from variants import design as design_class
 from variants import names
 
-
 MOST_JOBS, JOB_BYTES = 4, 12 * 2**30
 """Trainings at once, and what one may take of a GPU's memory (the preset gpu: 8 GiB)."""
 
