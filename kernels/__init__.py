@@ -67,6 +67,21 @@ def local_fusion(
     return reference.local_fusion(basis, gain, bias, f, psi, phi, prior)
 
 
+def spatial_fusion(
+    basis: Float[Tensor, "B N M"],
+    gain: Float[Tensor, "F M"],
+    bias: Float[Tensor, "F H"],
+    psi: Psi,
+    still: Bound,
+) -> Bound:
+    """Ψ that moves, grows and turns Gaussians (`reference.spatial_fusion`)."""
+    if triton_wanted(basis):
+        from kernels.fused.spatial_fusion import spatial_fusion
+
+        return spatial_fusion(basis, gain, bias, psi, still)
+    return reference.spatial_fusion(basis, gain, bias, psi, still)
+
+
 def cross_attention(
     x0: Float[Tensor, "B N D"],
     keys: Float[Tensor, "F L A T D"],

@@ -201,6 +201,20 @@ def _call_local_fusion(x) -> tuple[Tensor, ...]:
     return (*attributes, delta) if torch.is_grad_enabled() else attributes
 
 
+def _spatial_fusion(n, people, frames, storage, draw, basis=FEATURES, hidden=HIDDEN):
+    rows = people * frames
+    return {
+        "basis": draw(people, n, basis).to(storage), "gain": draw(rows, basis), "bias": draw(rows, hidden),
+        "w1": draw(hidden, basis, std=0.2), "w2": draw(9, hidden, std=0.05), "b2": draw(9, std=0.1),
+        "means": draw(people, n, 3), "quats": draw(people, n, 4), "scales": draw(people, n, 3).exp(),
+    }  # fmt: skip
+
+
+def _call_spatial_fusion(x) -> tuple[Tensor, ...]:
+    psi, still = Psi(x["w1"], x["w2"], x["b2"]), Bound(x["means"], x["quats"], x["scales"])
+    return kernels.spatial_fusion(x["basis"], x["gain"], x["bias"], psi, still)
+
+
 def _flame_skinning(
     n, people, frames, storage, draw, vertices=5023, n_shape=300, n_expression=100, given=None, aligned=True
 ):
@@ -356,6 +370,8 @@ CASES = [
     Case("local_fusion", _local_fusion, _call_local_fusion,
          ("basis", "gain", "bias", "f", "w1", "w2", "b2", "u1", "c1", "u2", "c2", "prior"),
          _PHI_FLOPS + 4 * FEATURES * HIDDEN),
+    Case("spatial_fusion", _spatial_fusion, _call_spatial_fusion,
+         ("basis", "gain", "bias", "w1", "w2", "b2", *Bound._fields), 2 * (FEATURES + 9) * HIDDEN + 36),
     Case("cross_attention", _cross_attention, _call_cross_attention,
          ("x0", "keys", "score", "values", "f", *Layers._fields, "u1", "c1", "u2", "c2", "prior"),
          _PHI_FLOPS + 2 * (4 * 3 * 32 * FEATURES + 4 * FEATURES * HIDDEN) + 2 * FEATURES**2, _cross_attention_bytes,

@@ -297,6 +297,30 @@ def quaternion(R: Float[Tensor, "*B 3 3"]) -> Float[Tensor, "*B 4"]:
     return 0.5 * row / torch.sqrt(four)
 
 
+def spatial_fusion(
+    basis: Float[Tensor, "B N M"],
+    gain: Float[Tensor, "F M"],
+    bias: Float[Tensor, "F H"],
+    psi: Psi,
+    still: Bound,
+) -> Bound:
+    """Ψ that moves, grows and turns the Gaussians of F = B·k frames, identity-major (PAPER §2, "deforming in space"):
+
+        (Δp, Δs, Δr)_i = w2 softplus(w1 (basis_i ⊙ gain) + bias) + b2
+        means_i + Δp_i,   (1, Δr_i / 2) ∗ quats_i,   scales_i · exp(Δs_i).
+
+    basis and still belong to the identity, gain and bias to the frame. The changes are computed in basis' type with the gain in
+    the weights, and applied in that of `still`.
+    """
+    frames, of = len(gain), basis.dtype
+    folded = (psi.w1 * gain[:, None]).to(of)  # [F,H,M]: keeps [F,N,M] out of memory
+    hidden = torch.baddbmm(bias.to(of)[:, None], _per_frame(basis, frames), folded.mT)
+    change = F.linear(F.softplus(hidden), psi.w2.to(of), psi.b2.to(of)).to(still.means)
+    position, scale, turn = change.split(3, -1)
+    means, quats, scales = (_per_frame(t, frames) for t in still)
+    return Bound(means + position, multiply(F.pad(turn / 2, (1, 0), value=1.0), quats), scales * torch.exp(scale))
+
+
 class Binding(NamedTuple):
     """Which of the head's vertices and joints a Gaussian follows: constants, no gradient."""
 

@@ -19,11 +19,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+import kernels
 from i4d_bench.types import Gaussians, Identity, MotionCode
-from kernels.reference import MAX_SCALE, Psi, multiply
+from kernels.reference import MAX_SCALE, Bound, Psi
 from variants.base import normed, register
 from variants.local_adaln import LocalAdaLN, OfCode
 
@@ -33,10 +33,12 @@ UNITS = (MAX_SCALE,) * 3 + (0.5,) * 6
 
 @dataclass
 class Prepared:
-    canonical: Gaussians
     basis: Tensor  # LN(m) [B,N,M]
-    psi: Psi
-    code: OfCode
+    psi: Psi  # with the units
+    code: OfCode  # → gain γ and, through W and W1, the hidden layer's bias
+    still: Bound  # the canonical Gaussians
+    opacities: Tensor
+    colors: Tensor
 
 
 @register("local_spatial")
@@ -61,24 +63,12 @@ class LocalSpatial(LocalAdaLN):
     def prepare(self, identity: Identity, source: MotionCode) -> Prepared:
         psi, code = self.folded(source)
         psi = Psi(psi.w1, self.units[:, None] * psi.w2, self.units * psi.b2)
-        basis = normed(identity.m, self.W.in_features)
-        return Prepared(identity.canonical, basis.to(self.storage), psi, code)
+        basis, canonical = normed(identity.m, self.W.in_features), identity.canonical
+        still = Bound(canonical.means, canonical.quats, canonical.scales)
+        return Prepared(basis.to(self.storage), psi, code, still, canonical.opacities, canonical.colors)
 
     def animate(self, prepared: Prepared, driving: MotionCode) -> Gaussians:
-        psi, basis, canonical = prepared.psi, prepared.basis[:, None], prepared.canonical
-        per_person = lambda t: t.to(basis).unflatten(0, (len(basis), -1))  # noqa: E731  [B·k,…] → [B,k,…]
-        gain, bias = prepared.code(driving).split([psi.w1.shape[1], psi.w1.shape[0]], -1)
-        first = per_person(psi.w1 * gain[:, None])  # γ in the weights: [B,k,H,M] instead of [B,k,N,M]
-        hidden = F.softplus(basis @ first.mT + per_person(bias)[:, :, None])
-        change = F.linear(hidden, psi.w2.to(basis), psi.b2.to(basis)).float()
-        position, scale, turn = change.split(3, -1)
-        means, quats, scales = (t[:, None] for t in (canonical.means, canonical.quats, canonical.scales))
-        turned = multiply(F.pad(turn / 2, (1, 0), value=1.0), quats.expand(*turn.shape[:3], 4))
-        frames = change.shape[1]
-        return Gaussians(
-            (means + position).flatten(0, 1),
-            turned.flatten(0, 1),
-            (scales * torch.exp(scale)).flatten(0, 1),
-            canonical.opacities.repeat_interleave(frames, 0),
-            canonical.colors.repeat_interleave(frames, 0),
-        )
+        p, code, basis = prepared, prepared.code(driving), self.W.in_features
+        moved = kernels.spatial_fusion(p.basis, code[:, :basis], code[:, basis:], p.psi, p.still)
+        frames = len(code) // len(p.basis)
+        return Gaussians(*moved, p.opacities.repeat_interleave(frames, 0), p.colors.repeat_interleave(frames, 0))

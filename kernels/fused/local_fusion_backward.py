@@ -283,6 +283,13 @@ def back_through_phi(f, delta, phi: Phi, attributes, d_out, want_prior: bool):
     return d_z, d_prior, *_of_phi(*sums.totals(), phi)
 
 
+def back_through_psi(basis, gain, bias, w1, w2, d_delta):
+    """δ's gradient [F,N,D], in basis' type. → gradients of basis, gain, bias, w1, w2 and b2."""
+    sums = Sums(basis, len(gain), basis.shape[1], _psi_size(w1, w2))
+    d_basis = _run_psi(sums, 0, basis, gain, bias, w1, w2, d_delta, None)
+    return per_identity(d_basis, len(basis)), *_of_psi(*sums.totals(), gain, bias, w1, w2)
+
+
 def back_through_both(basis, gain, bias, w1, w2, f, delta, phi: Phi, attributes, d_out, d_delta, want_prior: bool):
     """Φ, then Ψ: → gradients of the features and of the prior (or None) per frame, of Φ's weights; and of basis, gain, bias,
     w1, w2 and b2."""

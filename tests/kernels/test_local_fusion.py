@@ -67,12 +67,13 @@ def test_large_on_a_gpu(n, people, frames, storage):
 
 @pytest.mark.gpu
 def test_tf32_where_torch_allows_it():
-    """As exact as the twin's own tf32 products, and not the same as three of them."""
+    """Near the twin's own tf32 products (a tensor core cuts what cuBLAS rounds first: twice the error an operand, and it adds up
+    to one side), and not the same as three of them."""
     x = inputs(16_384, people=2, frames=2)
     exact = FUSION.run(x, "triton")
     torch.set_float32_matmul_precision("high")
     try:
-        agree(FUSION, x)
+        assert max(FUSION.check(x, "triton", backward=True).values()) < 8
         assert not torch.equal(FUSION.run(x, "triton")["0"], exact["0"])
     finally:
         torch.set_float32_matmul_precision("highest")

@@ -1,0 +1,111 @@
+"""Ψ that moves, grows and turns Gaussians, in one pass over them (twin: `reference.spatial_fusion`; PAPER §2, "deforming in
+space").
+
+A softplus network of 48 → 96 → 9 and what its outputs do, with everything between them on chip, in the types, pieces and
+persistent programs of `local_fusion`: a Gaussian costs its bytes (basis and still geometry in, geometry out) and 96 softplus.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from kernels.fused.binding import multiply, per_person, put, rows
+from kernels.fused.local_fusion import LAUNCH, RESIDENT, TILE, parts, per_identity, precision, widths
+from kernels.fused.local_fusion_backward import back_through_psi
+from kernels.fused.softplus_net import LN2, LOG2E, softplus, tile, vector, weight
+from kernels.reference import Bound, Psi
+
+
+@triton.jit
+def _forward(
+    basis, gain, bias, w1, w2, b2, means, quats, scales, out_means, out_quats, out_scales, change, N, PER,
+    M: tl.constexpr, M1: tl.constexpr, M2: tl.constexpr, H: tl.constexpr, H1: tl.constexpr, H2: tl.constexpr,
+    EMIT: tl.constexpr, TILE: tl.constexpr, HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr,
+):  # fmt: skip
+    """Columns: position 0..2, log scale 3..5, rotation 6..8 of 16. EMIT: they are written. P: precision of the products."""
+    DOT: tl.constexpr = tl.float16 if HALF else tl.float32
+    frame, part, parts = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
+    col, m1, m2 = tl.arange(0, 16), tl.arange(0, M1), M1 + tl.arange(0, M2)
+    h1, h2 = tl.arange(0, H1), H1 + tl.arange(0, H2)
+    ga, gb = vector(gain + frame * M, m1, M, LOG2E)[:, None], vector(gain + frame * M, m2, M, LOG2E)[:, None]
+    w11 = (weight(w1, h1, m1, H, M, 1.0, tl.float32) * ga).to(DOT)
+    w12 = (weight(w1, h2, m1, H, M, 1.0, tl.float32) * ga).to(DOT)
+    w21 = (weight(w1, h1, m2, H, M, 1.0, tl.float32) * gb).to(DOT)
+    w22 = (weight(w1, h2, m2, H, M, 1.0, tl.float32) * gb).to(DOT)
+    ba, bb = vector(bias + frame * H, h1, H, LOG2E).to(DOT), vector(bias + frame * H, h2, H, LOG2E).to(DOT)
+    va, vb, e = weight(w2, col, h1, 9, H, LN2, DOT), weight(w2, col, h2, 9, H, LN2, DOT), vector(b2, col, 9, 1.0)
+    still = tl.where(col < 3, means + col, scales + col - 3)[None, :]
+    out = tl.where(col < 3, out_means + col, out_scales + col - 3)[None, :]
+
+    for job in range(part, tl.cdiv(N, TILE), parts):
+        n = job * TILE + tl.arange(0, TILE)
+        there = n < N
+        known = tl.minimum(n, N - 1)
+        own, to = (frame // PER).to(tl.int64) * N + known, frame.to(tl.int64) * N + known
+        three = there[:, None] & (col < 6)[None, :]
+        start = tl.load(still + 3 * own[:, None], mask=three, other=0.0)
+        qw, qx, qy, qz = rows(quats, own)
+        xa = tile(basis, own, m1, there, M, M1 + M2 == M).to(DOT)
+        xb = tile(basis, own, m2, there, M, M1 + M2 == M).to(DOT)
+        sa = softplus(tl.dot(xb, w21, tl.dot(xa, w11, input_precision=P), input_precision=P), ba, HALF, ASM)
+        sb = softplus(tl.dot(xb, w22, tl.dot(xa, w12, input_precision=P), input_precision=P), bb, HALF, ASM)
+        d = tl.dot(sb, vb, tl.dot(sa, va, input_precision=P), input_precision=P) + e[None, :]
+        if EMIT:
+            tl.store(change + 9 * to[:, None] + col[None, :], d, mask=there[:, None] & (col < 9)[None, :])
+        tl.store(out + 3 * to[:, None], tl.where((col < 3)[None, :], start + d, start * tl.exp(d)), mask=three)
+        x = 0.5 * tl.sum(tl.where((col == 6)[None, :], d, 0.0), 1)
+        y = 0.5 * tl.sum(tl.where((col == 7)[None, :], d, 0.0), 1)
+        z = 0.5 * tl.sum(tl.where((col == 8)[None, :], d, 0.0), 1)
+        w, x, y, z = multiply(1.0, x, y, z, qw, qx, qy, qz)
+        put(out_quats, to, there, w, x, y, z, 4)
+
+
+def run(basis, gain, bias, psi: Psi, still: Bound, emit: bool) -> tuple[Bound, Tensor | None]:
+    frames, (people, n, M) = len(gain), basis.shape
+    out = Bound(*(torch.empty(frames, n, width, device=basis.device) for width in (3, 4, 3)))
+    change = torch.empty(frames, n, 9, device=basis.device) if emit else None
+    inputs = (t.contiguous() for t in (basis, gain, bias, *psi, *still))
+    _forward[frames, parts(n, frames, TILE, RESIDENT, basis.device)](
+        *inputs, *out, change, n, per_person(frames, people), **widths(M=M, H=len(psi.w1)), EMIT=emit, TILE=TILE,
+        **precision(basis.dtype, basis.device), **LAUNCH,
+    )  # fmt: skip
+    return out, change
+
+
+class _SpatialFusion(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, basis, gain, bias, w1, w2, b2, means, quats, scales):
+        moved, change = run(basis, gain, bias, Psi(w1, w2, b2), Bound(means, quats, scales), emit=True)
+        ctx.save_for_backward(basis, gain, bias, w1, w2, quats, scales, change)
+        return tuple(moved)
+
+    @staticmethod
+    def backward(ctx, d_means, d_quats, d_scales):
+        """With r = (1, v) q, by ∂r: ∂(1, v) = ∂r q̄ and ∂q = (1, −v) ∂r."""
+        basis, gain, bias, w1, w2, quats, scales, change = ctx.saved_tensors
+        people = len(basis)
+        of_people = lambda t: t.unflatten(0, (people, -1))  # noqa: E731  [B·k,…] → [B,k,…], to meet [B,1,…]
+        _, grown, v = of_people(change).split(3, -1)
+        (s, d), (w, q) = of_people(d_quats).split((1, 3), -1), quats[:, None].split((1, 3), -1)
+        v, d_grown = v / 2, of_people(d_scales) * torch.exp(grown)
+        d_turn = (w * d - s * q - torch.linalg.cross(d, q)) / 2
+        d_change = torch.cat([of_people(d_means), d_grown * scales[:, None], d_turn], -1).flatten(0, 1)
+        d_psi = back_through_psi(basis, gain, bias, w1, w2, d_change.to(basis.dtype))
+        wants_means, wants_quats, wants_scales = ctx.needs_input_grad[6:]
+        own_means = per_identity(d_means, people) if wants_means else None
+        own_scales = per_identity(d_grown.flatten(0, 1), people) if wants_scales else None
+        own_quats = None
+        if wants_quats:
+            turned_back = torch.cat([s + (v * d).sum(-1, keepdim=True), d - s * v - torch.linalg.cross(v, d)], -1)
+            own_quats = per_identity(turned_back.flatten(0, 1), people)
+        return *d_psi, own_means, own_quats, own_scales
+
+
+def spatial_fusion(basis, gain, bias, psi: Psi, still: Bound) -> Bound:
+    """`reference.spatial_fusion` in one launch."""
+    if torch.is_grad_enabled():
+        return Bound(*_SpatialFusion.apply(basis, gain, bias, *psi, *still))
+    return run(basis, gain, bias, psi, still, emit=False)[0]
