@@ -215,7 +215,7 @@ class Ablation:
     scored: bool = True
 
 
-SEARCH = {"lr": (1e-3, 3e-3), "init_scale": (0.0, 1.0)}
+SEARCH = {"lr": (3e-4, 1e-3, 3e-3, 1e-2), "init_scale": (0.0, 1.0)}
 """What every learned design is tried with, the same for all (DESIGN §4); 0 starts at the canonical avatar."""
 
 

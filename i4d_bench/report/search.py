@@ -55,7 +55,7 @@ def decided(arms: Arms) -> str:
     called = {"lr": "rate", "init_scale": "start"}
     larger = sorted(costs, key=costs.get, reverse=True)
     if larger and costs[larger[0]] > NOTHING:
-        out.append("with " + " and ".join(f"the other {called[f]} at {top - costs[f]:.2f}" for f in larger))
+        out.append("with " + " and ".join(f"any other {called[f]} at most at {top - costs[f]:.2f}" for f in larger))
         out.append(f"so the {called[larger[0]]} decided more")
     elif larger:
         out.append(f"rate and start changed it by less than {NOTHING} dB")
@@ -122,5 +122,5 @@ def _figure(store: Store, found: dict[str, Arms]) -> None:
         figure.supxlabel("training steps after the warm-up", fontsize=8)
         figure.supylabel("driving gap, validation (dB)", fontsize=8)
         handles, labels = axes.flat[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=3, fontsize=6.5)
+        figure.legend(handles, labels, loc="outside upper center", ncols=4, fontsize=6.5)
         save(figure, store.folder, "search")
