@@ -141,6 +141,26 @@ def digest(content: Any) -> str:
 
 QUICK = {name: {"delta_scale": 1.0, "w_std": 0.14} for name in ("local_adaln", "flame_adaln")}
 """The published start (0.01, 0.02) is for long training."""
+TUNED = {
+    "flame_adaln": (3e-3, 1.0),
+    "flame_blendshapes": (1e-3, 0.0),
+    "flame_uv": (3e-4, 0.0),
+    "flame_vertices": (3e-3, 1.0),
+    "global_cross_attention": (3e-3, 0.0),
+    "global_interleaved_attention": (1e-3, 0.0),
+    "global_joint_attention": (3e-4, 0.0),
+    "global_latent_attention": (1e-3, 1.0),
+    "global_triplane_attention": (1e-3, 0.0),
+    "local_adaln": (1e-3, 0.0),
+    "local_bilinear": (3e-3, 0.0),
+    "local_blendshapes": (1e-3, 0.0),
+    "local_film": (1e-3, 0.0),
+    "local_mlp": (1e-3, 0.0),
+    "local_nobasis": (1e-3, 1.0),
+    "local_spatial": (3e-4, 1.0),
+}
+"""Learning rate and scale of the last layer at the start: the best of the ablation `search` on the preset gpu, by validation people
+(reports/ablation-search-gpu-h100-procedural-oracle)."""
 ON_PLANES = ("global_triplane_attention", "global_interleaved_attention", "global_joint_attention")
 
 
@@ -172,7 +192,7 @@ def gpu() -> Experiment:
             validate_every=200,
         ),
         evaluate=Evaluate(batch=32, reader_steps=1000, identity=("dlib", "mobileface")),
-        overrides=dict(QUICK),
+        overrides={name: QUICK.get(name, {}) | dict(zip(SEARCH, best, strict=True)) for name, best in TUNED.items()},
     )
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
 
 import variants
 from i4d_bench import cli, presets, run
+from i4d_bench.report import search
+from i4d_bench.results import Store
 from i4d_bench.types import UserError
 from variants.base import parse
 
@@ -64,6 +67,13 @@ def test_the_search_tries_every_learned_design_alike():
     settings = {name: [s for n, s in tried if n == name] for name, _ in tried}
     assert set(settings) == set(variants.names()) - {"static", "flame_binding"}
     assert all(s == settings["local_adaln"] for s in settings.values()) and len(settings["local_adaln"]) == 8
+
+
+def test_the_gpu_preset_has_what_the_stored_search_found_best():
+    stored = Path(__file__).parents[1] / "reports/ablation-search-gpu-h100-procedural-oracle"
+    assert {name: search.best(runs) for name, runs in search.arms(Store(stored)).items()} == presets.TUNED
+    overrides = presets.gpu().overrides
+    assert {n: (o["lr"], o["init_scale"]) for n, o in overrides.items()} == presets.TUNED and overrides["local_adaln"]["w_std"]
 
 
 def test_unknown_ablations_are_named():

@@ -7,7 +7,7 @@ import numpy as np
 
 from i4d_bench.presets import SEARCH
 from i4d_bench.report.figures import STYLE, save
-from i4d_bench.report.tables import Column, latest, write
+from i4d_bench.report.tables import Column, conditions, latest, write
 from i4d_bench.results import Record, Store
 from i4d_bench.train import ONSET_DB
 from variants.base import parse
@@ -55,7 +55,7 @@ def decided(arms: Arms) -> str:
     called = {"lr": "rate", "init_scale": "start"}
     larger = sorted(costs, key=costs.get, reverse=True)
     if larger and costs[larger[0]] > NOTHING:
-        out.append("with " + " and ".join(f"any other {called[f]} at most at {top - costs[f]:.2f}" for f in larger))
+        out.append("with any other " + " and with any other ".join(f"{called[f]} at most {top - costs[f]:.2f}" for f in larger))
         out.append(f"so the {called[larger[0]]} decided more")
     elif larger:
         out.append(f"rate and start changed it by less than {NOTHING} dB")
@@ -77,25 +77,28 @@ def build(store: Store) -> tuple[dict[str, list[Column]], dict[str, Record], lis
         columns.append(Column(f"lr {lr:g}, scale {scale:g}", gaps, 2, frozenset(n for n in found if chosen[n] == (lr, scale))))
     onset = {n: r.onset["step"] if r.onset else np.nan for n, r in records.items()}
     columns.append(Column("onset of the best (steps)", onset, 0))
-    under = _notes(store, records)
+    under = _notes(store, found, records)
     write(store.folder, "main", columns, records, under)
     _figure(store, found)
     return {"Driving gap on validation (dB)": columns}, records, under
 
 
-def _notes(store: Store, records: dict[str, Record]) -> list[str]:
+def _notes(store: Store, found: dict[str, Arms], records: dict[str, Record]) -> list[str]:
     if not records:
         return []
-    one, every = next(iter(records.values())), store.records
+    every = store.records
     steps = max((c["step"] for r in every for c in r.curve), default=0)
-    env, data = one.environment, f"data {one.data['kind']} ({one.data['hash']}), driver {one.driver}"
     out = [
-        f"{one.preset} preset, {env['hardware']}, {data}, commit {env['commit']}.",
+        f"{conditions(every)}.",
         f"Driving gap on the validation people after {steps} steps, dB; bold: the best, which is taken.",
         "lr: the design's own, the backbone's is the same for all; scale: its last layer's at the start (0: the canonical avatar).",
     ]
     out += [f"† {n}: its best setting did not pass {ONSET_DB} dB." for n, r in records.items() if r.status == "not converged"]
     out += [f"{r.design}: failed ({r.why})." for r in every if r.status == "failed"]
+    rates = {n: sorted({lr for lr, _ in runs}) for n, runs in found.items()}
+    for where, k in (("smallest", 0), ("largest", -1)):
+        at_end = [n for n, lrs in rates.items() if len(lrs) > 1 and best(found[n])[0] == lrs[k]]
+        out += [f"Best at the {where} rate tried, so perhaps better beyond it: {', '.join(at_end)}."] if at_end else []
     wanted = max(every, key=lambda r: r.created).config.get("designs", ())
     missing = set(wanted) - {r.design for r in every}
     return out + ([f"Not finished: {len(missing)} of {len(wanted)} runs are missing."] if missing else [])

@@ -6,7 +6,7 @@ Each is written as .csv (all numbers), .md and .tex (rounded; best and not signi
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,15 +123,23 @@ def _paired(samples: pd.DataFrame, set_: str, metric: str):
     return {d: wide[d].to_numpy(float) for d in wide.columns}, wide.index.get_level_values("identity").to_numpy()
 
 
+def conditions(records: Iterable[Record]) -> str:
+    """Preset, hardware, data and driver, the same for all of a folder, and by which commits it was measured."""
+    records = list(records)
+    one = records[0]
+    used = sorted({r.environment["commit"] + (" with local changes" if r.environment["dirty"] else "") for r in records})
+    return (
+        f"{one.preset} preset, {one.environment['hardware']}, data {one.data['kind']} ({one.data['hash']}), driver {one.driver}, "
+        f"commit{'s' * (len(used) > 1)} {', '.join(used)}"
+    )
+
+
 def notes(records: dict[str, Record], people: int) -> list[str]:
     """What a reader must know under the table; people: how many the samples show."""
     if not records:
         return []
     one = next(iter(records.values()))
-    env = one.environment
-    head = f"{one.preset} preset, {env['hardware']}, data {one.data['kind']} ({one.data['hash']}), driver {one.driver}"
-    commit = f"commit {env['commit']}" + (" with local changes" if env["dirty"] else "")
-    out = [f"{head}, {commit}. Bold: best and not significantly worse (paired, clustered by person)."]
+    out = [f"{conditions(records.values())}. Bold: best and not significantly worse (paired, clustered by person)."]
     if people < ENOUGH:
         out.append(f"With {people} people no difference can reach p < 0.05: everything measured is bold.")
     for key, value in one.extras.items():
