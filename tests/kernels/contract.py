@@ -10,9 +10,6 @@ from kernels.cases import Case
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 HALVES = [torch.float16] + ([torch.bfloat16] if DEVICE == "cuda" else [])
-TYPES = [torch.float32, *HALVES]
-OF_LONG_TESTS = TYPES if DEVICE == "cuda" else [torch.float32]
-"""fp16 takes the interpreter eight times as long: a CPU has it in the tests of one frame."""
 
 
 def agree(case: Case, inputs: dict[str, Any]) -> None:

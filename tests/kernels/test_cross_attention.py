@@ -6,7 +6,7 @@ import functools
 
 import pytest
 import torch
-from contract import DEVICE, OF_LONG_TESTS, TYPES, agree
+from contract import DEVICE, HALVES, agree
 
 pytest.importorskip("triton")
 import kernels
@@ -15,6 +15,7 @@ from kernels.fused import cross_attention as module
 from kernels.reference import Phi
 
 CASE = case("cross_attention")
+TYPES = [torch.float32, *HALVES]
 inputs = functools.partial(CASE.inputs, device=DEVICE)
 
 
@@ -41,7 +42,7 @@ def test_programs_take_several_tiles(tokens):
     agree(CASE, inputs(200, tokens=tokens, layers=1))
 
 
-@pytest.mark.parametrize("storage", OF_LONG_TESTS, ids=str)
+@pytest.mark.parametrize("storage", TYPES, ids=str)
 def test_layers_and_frames_of_several_people(storage):
     agree(CASE, inputs(20, people=2, frames=2, storage=storage, tokens=8, heads=2, own_prior=True))
 

@@ -6,7 +6,7 @@ import functools
 
 import pytest
 import torch
-from contract import DEVICE, OF_LONG_TESTS, TYPES, agree
+from contract import DEVICE, HALVES, agree
 
 pytest.importorskip("triton")
 from kernels.cases import case
@@ -15,6 +15,7 @@ from kernels.fused import softplus_net
 from kernels.reference import Attributes, Phi, Psi
 
 FUSION, DECODE = case("local_fusion"), case("decode")
+TYPES = [torch.float32, *HALVES]
 inputs = functools.partial(FUSION.inputs, device=DEVICE)
 
 
@@ -24,7 +25,7 @@ def test_equals_the_twin(n, storage):
     agree(FUSION, inputs(n, storage=storage))
 
 
-@pytest.mark.parametrize("storage", OF_LONG_TESTS, ids=str)
+@pytest.mark.parametrize("storage", TYPES, ids=str)
 def test_frames_of_several_people(storage):
     agree(FUSION, inputs(37, people=2, frames=2, storage=storage, own_prior=True))
 
