@@ -9,7 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import kernels
 import variants
+from i4d_bench.cost import cost
 from i4d_bench.types import UserError
 from variants.base import Fusion, register
 
@@ -122,6 +124,16 @@ def test_stored_in_16_bits_it_stays_close(name, tiny):
         got, want = getattr(near, field), getattr(exact, field)
         assert got.dtype == torch.float32, f"{field} must leave the design in fp32"
         assert (got - want).abs().mean() < limit
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_it_costs_does_not_depend_on_the_kernels_in_use(name, tiny):
+    """torch's counters see nothing of what a Triton kernel does."""
+    fusion, identity = make(name), tiny.identity(1)
+    plain = cost(fusion, identity, tiny.code(1), tiny.code(1, seed=2))
+    with kernels.using("triton"):
+        assert cost(fusion, identity, tiny.code(1), tiny.code(1, seed=2)) == plain
+    assert name == "static" or plain.flops_frame > 0
 
 
 @pytest.mark.parametrize("name", ALL)
