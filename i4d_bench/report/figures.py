@@ -9,6 +9,7 @@ import numpy as np
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.container import ErrorbarContainer
 
 from i4d_bench.metrics import CARDS
 from i4d_bench.report.tables import latest
@@ -58,8 +59,10 @@ def beside_a_legend(designs: int):
 
 
 def legend(axis) -> None:
-    """Beside the axis: nothing in it can be covered."""
-    axis.legend(fontsize=6.5, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.8, labelspacing=0.7)
+    """Beside the axis: nothing in it can be covered. Points with an interval stand in it without."""
+    drawn, labels = axis.get_legend_handles_labels()
+    marks = [d[0] if isinstance(d, ErrorbarContainer) else d for d in drawn]
+    axis.legend(marks, labels, fontsize=6.5, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.8, labelspacing=0.7)
 
 
 def _expression_metric(store: Store) -> str | None:
@@ -140,7 +143,7 @@ def intervals(store: Store) -> None:
                         axis.plot([i.lo, i.hi], [y + offset] * 2, color=color, lw=1)
                     axis.plot(i.mean, y + offset, "o", ms=4, color=color, mfc=color if fill else "white")
             axis.set_xlabel(f"{CARDS[metric].label} {CARDS[metric].arrow}")
-            axis.locator_params(axis="x", nbins=4)
+            axis.locator_params(axis="x", nbins=3)
             axis.set_yticks(range(len(designs)), [_label(records[d]) for d in designs])
         axes[0][0].set_title("filled: self, open: cross", fontsize=7, loc="left")
         save(figure, store.folder, "intervals")
