@@ -173,9 +173,9 @@ def main_table(store: Store) -> tuple[list[Column], dict[str, Record]]:
 
 def sets_table(store: Store) -> tuple[list[Column], dict[str, Record]]:
     records, samples = latest(store), store.samples
-    return [
-        metric_column(store, list(records), s, m, samples) for s in ("recon", "novel", "extreme") for m in METRICS
-    ], records
+    shown = [(s, m) for s in ("recon", "novel", "extreme") for m in METRICS]
+    shown.remove(("recon", "gap"))  # the source drives itself: 0 by definition
+    return [metric_column(store, list(records), s, m, samples) for s, m in shown], records
 
 
 def pairs(store: Store) -> pd.DataFrame:
