@@ -24,6 +24,7 @@ from i4d_bench.types import UserError
 N = Plan().gaussians
 BASELINE, NEAR = "local_adaln", 0.2
 """Matched is what has about as many parameters, or at most about as many FLOPs per frame, within NEAR."""
+COLUMNS = ("parameters", "GFLOP per frame", "fusion and Φ, ms", "frames per second", "self LPIPS ↓", "self gap, dB ↑")
 HEAD = """# The designs
 
 Written by `i4d-bench docs` from the designs' own docstrings and what is stored in reports/; do not edit. All designs share the
@@ -33,6 +34,9 @@ c = [M(source); M(driving)].
 *Local* here means: what a Gaussian becomes depends on its own m_i and f_i, and on the code, alone. By that word
 `global_cross_attention` is local, too: its attention is global over the motion tokens, not over the Gaussians. In the other
 `global_*` designs a change of one Gaussian or of one place in the planes reaches others (tests pin both).
+
+Milliseconds and frames: the speed report at the paper's scale, the fastest mode. LPIPS and the driving gap: the GPU preset on the
+embedded world, held-out people driven by their own expressions.
 
 """
 
@@ -101,16 +105,24 @@ def _section(name: str, costs: pd.DataFrame, speed: dict[str, dict], trained: Re
     cls = variants.design(name)
     title, _, text = (sys.modules[cls.__module__].__doc__ or "").partition("\n")
     lines = [f"## {name}", "", f"*{cls.family}* · {title}", "", f"    {inspect.getdoc(cls)}", "", text.strip("\n"), ""]
-    lines += ["| | parameters | GFLOP per frame | fusion and Φ, ms | frames per second |", "|---|---:|---:|---:|---:|"]
+    lines += [f"| | {' | '.join(COLUMNS)} |", "|---" + "|---:" * len(COLUMNS) + "|"]
     for entry in (n for n in costs.index if n.partition("@")[0] == name):
         row = costs.loc[entry]
         timed = [_fastest(speed, stage, entry) for stage in ("fusion", "frame")]
         shown = (lambda row: f"{row['ms']:.3f}", lambda row: f"{row['fps']:,.0f}")
         cells = [f"{show(t[1])} ({t[0]})" if t else "" for show, t in zip(shown, timed, strict=True)]
+        mine = trained if entry == name else None
+        cells += [_score(mine, "lpips_alex", 3), _score(mine, "gap", 2)]
         label = "published sizes" if "@" in entry else "as compared"
-        lines.append(f"| {label} | {row['params']:,} | {row['flops_frame'] / 1e9:.2f} | {cells[0]} | {cells[1]} |")
+        lines.append(f"| {label} | {row['params']:,} | {row['flops_frame'] / 1e9:.2f} | {' | '.join(cells)} |")
     lines += ["", onset(trained, arms)] if trained or arms else []
     return "\n".join([*lines, "", ""])
+
+
+def _score(trained: Record | None, metric: str, digits: int) -> str:
+    """Of the self set; empty where it was not measured."""
+    found = trained and trained.metrics.get("self", {}).get(metric)
+    return f"{found['mean']:.{digits}f}" if found else ""
 
 
 def onset(trained: Record | None, arms: search.Arms | None) -> str:
