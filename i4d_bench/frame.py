@@ -95,11 +95,11 @@ def rig(
     storage: torch.dtype = torch.float16, overrides: dict[str, Any] | None = None, seed: int = 0,
     base: presets.Experiment | None = None,
 ) -> Rig:  # fmt: skip
-    """`design` on N Gaussians, with `frames` driving images in turn. storage: of the fast modes. base: whose backbone and settings;
-    default: the device's preset."""
+    """`design` on N Gaussians, with `frames` driving images in turn. storage: of the fast modes. base: whose backbone and settings,
+    but for what a search chose: at a start of zero pictures show nothing of the fusion. Default: the device's preset."""
     torch.manual_seed(seed)
     device = torch.device(device)
-    base = base or (presets.gpu() if device.type == "cuda" else presets.cpu())
+    base = presets.untuned(base or (presets.gpu() if device.type == "cuda" else presets.cpu()))
     head, shape = None, None
     if variants.design(design).needs == "flame":
         head = exported_head("procedural").to(device)

@@ -196,6 +196,12 @@ def gpu() -> Experiment:
     )
 
 
+def untuned(experiment: Experiment) -> Experiment:
+    """Every design with the learning rate and the start that are its own by default, in place of a search's."""
+    kept = {name: {k: v for k, v in own.items() if k not in SEARCH} for name, own in experiment.overrides.items()}
+    return replace(experiment, overrides=kept)
+
+
 def smoke() -> Experiment:
     """The whole pipeline in seconds, for tests; its numbers mean nothing."""
     stage = Stage(3, 32, 16, 2, 2)

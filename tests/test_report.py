@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from i4d_bench.report import build, search
+from i4d_bench.report.tables import conditions
 from i4d_bench.results import Record, Store
 
 FAMILIES = ("local", "global", "parametric")
@@ -97,3 +98,9 @@ def test_a_search_takes_the_setting_with_the_largest_gap_at_the_end(tmp_path):
     assert table.loc["local_adaln", "lr 0.001, scale 1"] == 0.7 and table.loc["local_adaln", "onset of the best (steps)"] == 200
     printed = (tmp_path / "main.md").read_text()
     assert "**1.30**" in printed and "global_joint_attention†" in printed and "scale=1.0: failed (nan)" in printed
+
+
+def test_conditions_name_every_commit_and_want_none():
+    made = [{"hardware": "h100", "commit": c, "dirty": dirty} for c, dirty in (("abc", False), ("def", True), (None, False))]
+    record = lambda e: Record("r", "d", "local", "gpu", {}, {}, 0, "oracle", DATA, "converged", environment=e)  # noqa: E731
+    assert conditions(map(record, made)).endswith("commits None, abc, def with local changes")

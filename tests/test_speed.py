@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import variants
-from i4d_bench import frame, speed, timing
+from i4d_bench import frame, presets, speed, timing
 from i4d_bench.data.landmarker import Landmarker
 from i4d_bench.data.synthetic import exported_head
 from i4d_bench.report import build
@@ -124,6 +124,17 @@ def test_a_graph_keeps_what_it_reads():
     call = timing.graphed(make(), torch.ones(1 << 20, device="cuda"))
     torch.full((1 << 20,), 7.0, device="cuda")  # where the weights would have been
     assert (call(torch.full((1 << 20,), 2.0, device="cuda")) == 6).all()
+
+
+@pytest.mark.parametrize("preset", [presets.cpu, presets.gpu])
+@pytest.mark.parametrize("design", [d for d in variants.names() if d != "static"])
+def test_the_avatar_that_is_timed_moves(design, preset):
+    """At a start of zero, which training may want, pictures would show nothing of what a fast mode gets wrong."""
+    r = frame.rig(design, 300, 32, frames=2, base=preset())
+    with torch.no_grad():
+        drive, animate = frame.driver(r, "eager"), frame.fusion(r, "eager")
+        a, b = (animate(drive(image)) for image in r.images)
+    assert max(float((getattr(a, f) - getattr(b, f)).abs().max()) for f in ("means", "scales", "colors")) > 1e-5
 
 
 @pytest.mark.gpu

@@ -127,7 +127,7 @@ def conditions(records: Iterable[Record]) -> str:
     """Preset, hardware, data and driver, the same for all of a folder, and by which commits it was measured."""
     records = list(records)
     one = records[0]
-    used = sorted({r.environment["commit"] + (" with local changes" if r.environment["dirty"] else "") for r in records})
+    used = sorted({f"{r.environment['commit']}{' with local changes' * r.environment['dirty']}" for r in records})
     return (
         f"{one.preset} preset, {one.environment['hardware']}, data {one.data['kind']} ({one.data['hash']}), driver {one.driver}, "
         f"commit{'s' * (len(used) > 1)} {', '.join(used)}"
