@@ -143,7 +143,7 @@ QUICK = {name: {"delta_scale": 1.0, "w_std": 0.14} for name in ("local_adaln", "
 """The published start (0.01, 0.02) is for long training."""
 TUNED = {
     "flame_adaln": (3e-3, 1.0),
-    "flame_blendshapes": (1e-3, 0.0),
+    "flame_blendshapes": (1e-4, 0.0),
     "flame_uv": (3e-4, 0.0),
     "flame_vertices": (3e-3, 1.0),
     "global_cross_attention": (3e-3, 0.0),
@@ -241,7 +241,7 @@ class Ablation:
     scored: bool = True
 
 
-SEARCH = {"lr": (3e-4, 1e-3, 3e-3, 1e-2), "init_scale": (0.0, 1.0)}
+SEARCH = {"lr": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2), "init_scale": (0.0, 1.0)}
 """What every learned design is tried with, the same for all (DESIGN §4); 0 starts at the canonical avatar."""
 
 

@@ -66,7 +66,7 @@ def test_the_search_tries_every_learned_design_alike():
     tried = [parse(d) for d in ABLATIONS["search"].designs if d != "static"]
     settings = {name: [s for n, s in tried if n == name] for name, _ in tried}
     assert set(settings) == set(variants.names()) - {"static", "flame_binding"}
-    assert all(s == settings["local_adaln"] for s in settings.values()) and len(settings["local_adaln"]) == 8
+    assert all(s == settings["local_adaln"] for s in settings.values()) and len(settings["local_adaln"]) == 10
 
 
 def test_the_gpu_preset_has_what_the_stored_search_found_best():

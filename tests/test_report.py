@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -100,7 +102,9 @@ def test_a_search_takes_the_setting_with_the_largest_gap_at_the_end(tmp_path):
     assert "**1.30**" in printed and "global_joint_attention†" in printed and "scale=1.0: failed (nan)" in printed
 
 
-def test_conditions_name_every_commit_and_want_none():
+def test_conditions_name_every_commit_and_rendering():
     made = [{"hardware": "h100", "commit": c, "dirty": dirty} for c, dirty in (("abc", False), ("def", True), (None, False))]
     record = lambda e: Record("r", "d", "local", "gpu", {}, {}, 0, "oracle", DATA, "converged", environment=e)  # noqa: E731
     assert conditions(map(record, made)).endswith("commits None, abc, def with local changes")
+    two = [dataclasses.replace(record(made[0]), data={**DATA, "hash": h}) for h in ("b", "a", "b")]
+    assert f"data {DATA['kind']} (a, b), driver" in conditions(two)

@@ -109,7 +109,8 @@ def _figure(store: Store, found: dict[str, Arms]) -> None:
     if not found:
         return
     settings = sorted({setting for runs in found.values() for setting in runs})
-    hues = dict(zip(sorted({lr for lr, _ in settings}), ("#2b6cb0", "#c2501a", "#0a7f6f", "#777777"), strict=False))
+    rates = sorted({lr for lr, _ in settings})
+    hues = dict(zip(rates, plt.get_cmap("viridis")(np.linspace(0, 0.92, len(rates))), strict=True))
     dashes = dict(zip(sorted({scale for _, scale in settings}), (":", "--", "-", "-."), strict=False))
     rows = -(-len(found) // 4)
     with plt.rc_context(STYLE):

@@ -124,12 +124,14 @@ def _paired(samples: pd.DataFrame, set_: str, metric: str):
 
 
 def conditions(records: Iterable[Record]) -> str:
-    """Preset, hardware, data and driver, the same for all of a folder, and by which commits it was measured."""
+    """Preset, hardware, kind of data and driver, the same for all of a folder; its renderings (one world differs in the last bits
+    between kinds of CPU) and the commits by which it was measured."""
     records = list(records)
     one = records[0]
+    data = ", ".join(sorted({r.data["hash"] for r in records}))
     used = sorted({f"{r.environment['commit']}{' with local changes' * r.environment['dirty']}" for r in records})
     return (
-        f"{one.preset} preset, {one.environment['hardware']}, data {one.data['kind']} ({one.data['hash']}), driver {one.driver}, "
+        f"{one.preset} preset, {one.environment['hardware']}, data {one.data['kind']} ({data}), driver {one.driver}, "
         f"commit{'s' * (len(used) > 1)} {', '.join(used)}"
     )
 
