@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from i4d_bench.report import build, search
-from i4d_bench.report.tables import conditions
+from i4d_bench.report.tables import conditions, notes
 from i4d_bench.results import Record, Store
 
 FAMILIES = ("local", "global", "parametric")
@@ -108,3 +108,5 @@ def test_conditions_name_every_commit_and_rendering():
     assert conditions(map(record, made)).endswith("commits None, abc, def with local changes")
     two = [dataclasses.replace(record(made[0]), data={**DATA, "hash": h}) for h in ("b", "a", "b")]
     assert f"data {DATA['kind']} (a, b), driver" in conditions(two)
+    floors = {str(h): dataclasses.replace(two[0], extras={"floor_aed": h}) for h in (0.08, 0.079, 0.08)}
+    assert "AED (reader): ground-truth images of held-out people have 0.079, 0.080." in notes(floors, people=96)

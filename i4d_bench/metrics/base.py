@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -33,8 +35,8 @@ class SampleMetric(Metric):
     def higher_is_better(self) -> bool | None:
         return self.card.higher_is_better
 
-    def score(self, *args) -> Float[Tensor, " B"]:
-        raise NotImplementedError
+    @abstractmethod
+    def score(self, *args) -> Float[Tensor, " B"]: ...
 
     def update(self, *args) -> None:
         self.scores.append(self.score(*args).detach())

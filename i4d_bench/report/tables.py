@@ -140,15 +140,15 @@ def notes(records: dict[str, Record], people: int) -> list[str]:
     """What a reader must know under the table; people: how many the samples show."""
     if not records:
         return []
-    one = next(iter(records.values()))
     out = [f"{conditions(records.values())}. Bold: best and not significantly worse (paired, clustered by person)."]
     if people < ENOUGH:
         out.append(f"With {people} people no difference can reach p < 0.05: everything measured is bold.")
-    for key, value in one.extras.items():
+    for key in sorted({k for r in records.values() for k in r.extras}):
+        value = ", ".join(sorted({f"{r.extras[key]:.3f}" for r in records.values() if key in r.extras}))
         if key.startswith("impostor_"):
-            out.append(f"CSIM ({key.removeprefix('impostor_')}): pairs of different people have {value:.3f}.")
+            out.append(f"CSIM ({key.removeprefix('impostor_')}): pairs of different people have {value}.")
         if key == "floor_aed":
-            out.append(f"AED (reader): ground-truth images of held-out people have {value:.3f}.")
+            out.append(f"AED (reader): ground-truth images of held-out people have {value}.")
     for design, r in records.items():
         if r.status in ("not converged", "failed"):
             out.append(f"† {design}: {r.status}" + (f" ({r.why})" if r.why else "") + ".")
