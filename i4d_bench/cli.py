@@ -40,7 +40,8 @@ def run(
     reports: Annotated[Path, arg(help="where the report folder goes")] = Path("reports"),
     runs: Annotated[Path, arg(help="where checkpoints are kept")] = Path("runs"),
     jobs: Annotated[
-        int | None, arg(help="designs trained at once; default: on a GPU what its free memory holds, up to four, else one")
+        int | None,
+        arg(help="designs trained at once; default: on a GPU what its free memory holds, up to four, else one"),
     ] = None,
 ) -> None:
     """Trains and evaluates fusion designs, and writes records, tables and figures. Goes on where it was stopped."""

@@ -55,7 +55,10 @@ class LiveBytes(TorchDispatchMode):
 
 def count(call: Callable[[], object]) -> tuple[object, int]:
     """The result of `call` and the floating-point operations it did (two per multiply-add)."""
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # a CPU's fused attention is not counted
+    with (
+        FlopCounterMode(display=False) as counter,
+        sdpa_kernel(SDPBackend.MATH),
+    ):  # a CPU's fused attention is not counted
         result = call()
     return result, counter.get_total_flops()
 

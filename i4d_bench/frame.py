@@ -119,7 +119,9 @@ def rig(
         source, identity = driver(draw(1)), encode(photos[0])
     images = [draw(batch) for _ in range(frames)]
     fusion = base.fusion(design, **(overrides or {})).to(device).eval().requires_grad_(False)
-    return Rig(fusion, encode, photos, identity, source, driver, images, camera, torch.zeros(batch, 3, device=device), storage)
+    return Rig(
+        fusion, encode, photos, identity, source, driver, images, camera, torch.zeros(batch, 3, device=device), storage
+    )
 
 
 def encoder(n: int, base: presets.Experiment, device: torch.device, head=None) -> Callable[[Tensor], Identity]:

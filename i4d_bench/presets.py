@@ -105,7 +105,9 @@ class Experiment:
     flame: str | None = None  # a FLAME file in place of the world's exported head
     seed: int = 0
     designs: tuple[str, ...] = ("local_adaln", "global_triplane_attention", "flame_blendshapes", "static")
-    overrides: dict[str, dict[str, Any]] = field(default_factory=dict)  # per design; `lr`: its own in place of train.lr_fusion
+    overrides: dict[str, dict[str, Any]] = field(
+        default_factory=dict
+    )  # per design; `lr`: its own in place of train.lr_fusion
     ablation: str | None = None
 
     def settings(self, entry: str) -> dict[str, Any]:
@@ -175,7 +177,9 @@ def cpu() -> Experiment:
         overrides=QUICK
         | {name: {"dim": 128, "tokens": 8} for name in ON_PLANES}
         | {"global_latent_attention": {"dim": 128}, "flame_uv": {"width": 16, "resolution": 32}}
-        | {"flame_vertices": {"max_vertices": 320}},  # half of what is lifted; all 5,023 would be nine times the others' Gaussians
+        | {
+            "flame_vertices": {"max_vertices": 320}
+        },  # half of what is lifted; all 5,023 would be nine times the others' Gaussians
     )
 
 

@@ -83,7 +83,9 @@ def run(experiment: Experiment, reports: Path, runs: Path, jobs: int | None = No
     failed = {}
     if todo:
         bench, trained = Bench(experiment, runs), _trained(experiment, todo, runs, jobs or default_jobs())
-        for name in list(trained) if experiment.scored else trained:  # scores come with timings, which want an idle machine
+        for name in (
+            list(trained) if experiment.scored else trained
+        ):  # scores come with timings, which want an idle machine
             try:
                 bench.run_design(name, store)
             except Diverged as e:
@@ -360,7 +362,9 @@ def _trained(experiment: Experiment, todo: list[str], runs: Path, jobs: int) -> 
             except Diverged as e:  # said again, and recorded, when its turn comes
                 console.print(str(e))
             except torch.OutOfMemoryError as e:
-                raise UserError(f"the GPU's memory does not hold {jobs} trainings at once: go on with a smaller --jobs") from e
+                raise UserError(
+                    f"the GPU's memory does not hold {jobs} trainings at once: go on with a smaller --jobs"
+                ) from e
             yield running[job]
     finally:
         pool.shutdown(cancel_futures=True)

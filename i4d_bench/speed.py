@@ -59,7 +59,9 @@ class Plan:
 
 def everything() -> tuple[str, ...]:
     """Every design, and with its published sizes where it has some."""
-    return tuple(n for name in variants.names() for n in (name, f"{name}@native") if "@" not in n or variants.design(name).native)
+    return tuple(
+        n for name in variants.names() for n in (name, f"{name}@native") if "@" not in n or variants.design(name).native
+    )
 
 
 def plan(device: torch.device) -> Plan:
@@ -81,7 +83,9 @@ def rows(what: Plan) -> list[Kernel | Stage | Tracker]:
         out.append(Tracker())
     out += [Stage(s, d, m, *base) for d in what.designs for s in ("fusion", "frame") for m in what.modes]
     for c in CASES:
-        modes = [m for m in (*frame.MODES[:3], *c.others) if m in what.modes or (m in c.others and "compiled" in what.modes)]
+        modes = [
+            m for m in (*frame.MODES[:3], *c.others) if m in what.modes or (m in c.others and "compiled" in what.modes)
+        ]
         out += [Kernel(c.name, m, 1, what.gaussians) for m in modes]
         out += [Kernel(c.name, m, 1, what.gaussians, True) for m in modes if m not in c.others]
         axis = sorted({*what.batches, *c.batches}) if what.batches else ()
@@ -96,7 +100,9 @@ def rows(what: Plan) -> list[Kernel | Stage | Tracker]:
     out += [Stage("fusion", d, m, *base, t) for d in with_tokens for t in what.tokens for m in modes_of[d]]
     sizes = counts + [(*base[:2], r) for r in what.resolutions]
     out += [Stage("raster", "static", m, *at) for at in sizes + batches for m in what.modes if m in frame.RASTERS]
-    whole = [d for d in what.designs if d == "local_adaln"]  # where the splatting is all that changes, one design shows it
+    whole = [
+        d for d in what.designs if d == "local_adaln"
+    ]  # where the splatting is all that changes, one design shows it
     return out + [Stage("frame", d, m, *at) for d in whole for at in sizes for m in what.modes]
 
 
@@ -205,7 +211,13 @@ class Speed:
             ) from e
 
     def save(self) -> None:
-        content = {"schema": SCHEMA, "environment": self.environment, "roof": self.roof, "base": self.base, "rows": self.rows}
+        content = {
+            "schema": SCHEMA,
+            "environment": self.environment,
+            "roof": self.roof,
+            "base": self.base,
+            "rows": self.rows,
+        }
         with atomic_file(self.folder / "speed.json") as path:
             path.write_text(json.dumps(content, indent=1) + "\n")
 
@@ -254,7 +266,9 @@ class Kernel:
             x = inputs[k % len(inputs)]
             with torch.set_grad_enabled(backward), kernels.using(ops):
                 out = run(x)
-                return torch.autograd.grad(out, [x[k] for k in op.leaves], [o.detach() for o in out]) if backward else out
+                return (
+                    torch.autograd.grad(out, [x[k] for k in op.leaves], [o.detach() for o in out]) if backward else out
+                )
 
         if fast is not op.call:
             pairs = zip(call(0), call(0, op.call), strict=True)
@@ -299,7 +313,12 @@ class Stage:
 
     @property
     def key(self) -> str:
-        sizes = {"b": self.batch, "n": self.n, "r": None if self.stage == "fusion" else self.resolution, "t": self.tokens}
+        sizes = {
+            "b": self.batch,
+            "n": self.n,
+            "r": None if self.stage == "fusion" else self.resolution,
+            "t": self.tokens,
+        }
         return "/".join([self.stage, self.what, self.mode, *(f"{k}{v}" for k, v in sizes.items() if v is not None)])
 
     @torch.no_grad()
@@ -328,9 +347,15 @@ class Stage:
         ref = self._reference(what, device)
         if self.stage == "encode":  # once per person, in eager fp32 alone
             call, inputs, show = ref.rig.encode, ref.rig.photos, lambda identity: ref.splat(identity.canonical)
-            return lambda k: call(inputs[k % len(inputs)]), _psnr(show(call(inputs[0])), ref.splat(ref.rig.identity.canonical))
+            return lambda k: call(inputs[k % len(inputs)]), _psnr(
+                show(call(inputs[0])), ref.splat(ref.rig.identity.canonical)
+            )
         if self.stage == "driver":
-            call, inputs, show = frame.driver(ref.rig, self.mode), ref.rig.images, lambda code: ref.splat(ref.animate(code))
+            call, inputs, show = (
+                frame.driver(ref.rig, self.mode),
+                ref.rig.images,
+                lambda code: ref.splat(ref.animate(code)),
+            )
         elif self.stage == "fusion":
             call, inputs, show = frame.fusion(ref.rig, self.mode), ref.codes, ref.splat
         elif self.stage == "raster":

@@ -115,7 +115,12 @@ class Case:
         return out
 
     def run(
-        self, x: dict[str, Any], mode: kernels.Mode, backward: bool = False, weightings: int = 1, call: Callable | None = None
+        self,
+        x: dict[str, Any],
+        mode: kernels.Mode,
+        backward: bool = False,
+        weightings: int = 1,
+        call: Callable | None = None,
     ) -> dict[str, Tensor]:
         """Outputs by place; and gradients of `weightings` random weightings of them, stacked, as "d " and the leaf's name."""
         call = call or self.call
@@ -246,7 +251,9 @@ def _call_flame_skinning(x) -> tuple[Tensor, ...]:
 
 def _flame_skinning_bytes(x, out) -> int:
     """Directions without a coefficient are not read; vertices are written in rows of four floats, as Gaussians read them."""
-    read = x | {"directions": x["directions"][: sum(x[k].shape[1] for k in ("expression", "shape") if k in x) + CORRECTIVES]}
+    read = x | {
+        "directions": x["directions"][: sum(x[k].shape[1] for k in ("expression", "shape") if k in x) + CORRECTIVES]
+    }
     if "shape" not in x:
         del read["joint_shapes"]
     posed, unposed, transforms = out
@@ -256,7 +263,11 @@ def _flame_skinning_bytes(x, out) -> int:
 def _bind_gaussians(n, people, frames, storage, draw, vertices=5023, triangles=9976):
     """Neighbours are on triangles far from each other, which is harder on the caches than a lifted image."""
     half = vertices // 2
-    first, second, third = draw.below(vertices, triangles), draw.below(half - 1, triangles), draw.below(half - 1, triangles)
+    first, second, third = (
+        draw.below(vertices, triangles),
+        draw.below(half - 1, triangles),
+        draw.below(half - 1, triangles),
+    )
     corners = torch.stack([first, first + 1 + second, first + half + third], -1) % vertices  # distinct
     return {
         "vertices": draw(people * frames, vertices, 4)[..., :3],  # as flame_skinning gives them
@@ -283,7 +294,9 @@ def _blend_gaussians(n, people, frames, storage, draw, vertices=5023, hidden=64,
 
 def _call_blend_gaussians(x) -> tuple[Tensor, ...]:
     base, binding = Attributes(*(x[k] for k in Attributes._fields)), Binding(x["near"], x["weights"], x["joints"])
-    return kernels.blend_gaussians(base, binding, *(x[k] for k in ("hidden", "readout", "bias", "unposed", "transforms")))
+    return kernels.blend_gaussians(
+        base, binding, *(x[k] for k in ("hidden", "readout", "bias", "unposed", "transforms"))
+    )
 
 
 UNFOLDED = ("tokens", "wq", "wk", "wv", "wo", "norm_gain", "norm_bias")
@@ -295,7 +308,11 @@ def _cross_attention(
 ):
     rows, D = people * frames, FEATURES
     x = {k: draw(layers, D, D, std=std) for k in ("wq", "wk", "wv", "wo")}
-    x |= {"tokens": draw(rows, tokens, D), "norm_gain": 1 + draw(layers, D, std=0.1), "norm_bias": draw(layers, D, std=0.1)}
+    x |= {
+        "tokens": draw(rows, tokens, D),
+        "norm_gain": 1 + draw(layers, D, std=0.1),
+        "norm_bias": draw(layers, D, std=0.1),
+    }
     q, k, v = (x[w].unflatten(1, (heads, -1)) for w in ("wq", "wk", "wv"))  # [L,A,d,D]
     meet = q.mT @ k / q.shape[2] ** 0.5
     o = x["wo"].unflatten(2, (heads, -1)).movedim(2, 1)  # [L,A,D,d]
@@ -330,7 +347,9 @@ def _unfolded(x, attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> tuple[Te
     own = lambda t: t.repeat_interleave(rows // len(t), 0)  # noqa: E731
     state, tokens = own(x["x0"]), x["tokens"].to(of)
     for l in range(len(x["o"])):  # noqa: E741
-        o, w1, b1, w2, b2, gain, bias = (x[k][l].to(of) for k in ("o", "w1", "b1", "w2", "b2", "norm_gain", "norm_bias"))
+        o, w1, b1, w2, b2, gain, bias = (
+            x[k][l].to(of) for k in ("o", "w1", "b1", "w2", "b2", "norm_gain", "norm_bias")
+        )
         n = F.layer_norm(state, state.shape[-1:], gain, bias)
         mixed = attend(split(n, x["wq"][l]), split(tokens, x["wk"][l]), split(tokens, x["wv"][l]))
         state = state + F.linear(mixed.transpose(1, 2).flatten(2), x["wo"][l].to(of), o)

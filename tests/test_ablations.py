@@ -20,7 +20,10 @@ ABLATIONS = presets.ablations()
 
 def test_an_entry_is_a_design_and_its_settings():
     assert parse("local_adaln") == ("local_adaln", {})
-    assert parse("global_cross_attention@layers=4,source=false") == ("global_cross_attention", {"layers": 4, "source": False})
+    assert parse("global_cross_attention@layers=4,source=false") == (
+        "global_cross_attention",
+        {"layers": 4, "source": False},
+    )
     assert len(variants.create("global_cross_attention@layers=4").layers) == 4
     with pytest.raises(UserError, match="native or SETTING=VALUE"):
         parse("local_adaln@wide")
@@ -73,7 +76,9 @@ def test_the_gpu_preset_has_what_the_stored_search_found_best():
     stored = Path(__file__).parents[1] / "reports/ablation-search-gpu-h100-procedural-oracle"
     assert {name: search.best(runs) for name, runs in search.arms(Store(stored)).items()} == presets.TUNED
     overrides = presets.gpu().overrides
-    assert {n: (o["lr"], o["init_scale"]) for n, o in overrides.items()} == presets.TUNED and overrides["local_adaln"]["w_std"]
+    assert {n: (o["lr"], o["init_scale"]) for n, o in overrides.items()} == presets.TUNED and overrides["local_adaln"][
+        "w_std"
+    ]
 
 
 def test_unknown_ablations_are_named():
@@ -95,6 +100,8 @@ def test_the_motion_basis_is_the_first_channels_of_m(width, tiny):
         with pytest.raises(UserError, match="64 channels"):
             fusion.prepare(identity, source)
         return
-    other = dataclasses.replace(identity, m=torch.cat([identity.m[..., :width], torch.randn_like(identity.m[..., width:])], -1))
+    other = dataclasses.replace(
+        identity, m=torch.cat([identity.m[..., :width], torch.randn_like(identity.m[..., width:])], -1)
+    )
     a, b = (fusion.animate(fusion.prepare(i, source), driving) for i in (identity, other))
     assert torch.equal(a.colors, b.colors) and a.colors.shape == identity.canonical.colors.shape

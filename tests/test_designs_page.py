@@ -56,9 +56,14 @@ def _arm(lr: float, scale: float, *gaps: float) -> tuple[tuple[float, float], Re
 
 
 def test_the_note_on_the_onset_says_what_decided():
-    arms = dict([_arm(1e-3, 0.0, 0.1, 0.6), _arm(1e-3, 1.0, 0.7, 1.0), _arm(3e-3, 0.0, 0.2, 0.8), _arm(3e-3, 1.0, 0.1, 2.0)])
+    arms = dict(
+        [_arm(1e-3, 0.0, 0.1, 0.6), _arm(1e-3, 1.0, 0.7, 1.0), _arm(3e-3, 0.0, 0.2, 0.8), _arm(3e-3, 1.0, 0.1, 2.0)]
+    )
     text = search.decided(arms)
-    assert "2.00 dB with lr 0.003 and scale 1; with any other start at most 0.80 and with any other rate at most 1.00;" in text
+    assert (
+        "2.00 dB with lr 0.003 and scale 1; with any other start at most 0.80 and with any other rate at most 1.00;"
+        in text
+    )
     assert "so the start decided more" in text
     assert text.endswith("First to follow, by step 300: lr 0.001 with scale 1.")
     _, trained = _arm(3e-3, 1.0, 0.4, 3.0)
@@ -68,4 +73,6 @@ def test_the_note_on_the_onset_says_what_decided():
 
 def test_the_note_says_where_nothing_followed_or_nothing_mattered():
     text = search.decided(dict([_arm(1e-3, 0.0, 0.1, 0.21), _arm(3e-3, 0.0, 0.1, 0.2), _arm(3e-3, 1.0)]))
-    assert "rate and start changed it by less than 0.1 dB" in text and text.endswith("No setting passed 0.5 dB by then.")
+    assert "rate and start changed it by less than 0.1 dB" in text and text.endswith(
+        "No setting passed 0.5 dB by then."
+    )

@@ -59,13 +59,19 @@ def test_only_attention_carries_it_there(name, tiny):
 @pytest.mark.parametrize("motion_tokens", [0, 4])
 @pytest.mark.parametrize("name", MIXING)
 def test_it_can_start_at_the_canonical_avatar(name, motion_tokens, source, tiny):
-    fusion, identity = make(name, init_scale=0.0, motion_tokens=motion_tokens, source=source, **SMALL[name]), tiny.identity(2)
+    fusion, identity = (
+        make(name, init_scale=0.0, motion_tokens=motion_tokens, source=source, **SMALL[name]),
+        tiny.identity(2),
+    )
     close(fusion.animate(fusion.prepare(identity, tiny.code(2)), tiny.code(4, seed=2)), identity.repeat(2).canonical)
 
 
 def test_portrait4ds_start_is_deaf_to_the_driver_alone(tiny):
     """Zero-initialised cross-attention: no expression yet, but the blocks already speak."""
-    fusion, identity = make("global_triplane_attention", cross_scale=0.0, **SMALL["global_triplane_attention"]), tiny.identity(1)
+    fusion, identity = (
+        make("global_triplane_attention", cross_scale=0.0, **SMALL["global_triplane_attention"]),
+        tiny.identity(1),
+    )
     prepared = fusion.prepare(identity, tiny.code(1))
     one, other = (fusion.animate(prepared, tiny.code(1, seed=s)) for s in (2, 3))
     close(one, other, 0)
@@ -98,7 +104,9 @@ def test_the_sources_own_code_can_be_hidden(name, motion_tokens, tiny):
 def test_what_attends_to_how_many_tokens_in_a_frame(name, settings, read, tiny, monkeypatch):
     fusion = make(name, **SMALL[name] | settings)
     prepared, lengths, attend = fusion.prepare(tiny.identity(1), tiny.code(1)), [], F.scaled_dot_product_attention
-    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda q, k, v: lengths.append(k.shape[2]) or attend(q, k, v))
+    monkeypatch.setattr(
+        F, "scaled_dot_product_attention", lambda q, k, v: lengths.append(k.shape[2]) or attend(q, k, v)
+    )
     fusion.animate(prepared, tiny.code(1, seed=2))
     assert lengths == read
 

@@ -190,12 +190,16 @@ def test_mistakes_are_one_sentence_and_exit_2(arguments, said, tmp_path):
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_search_keeps_curves_and_never_meets_the_test_people(cache, tmp_path, jobs, monkeypatch):
     """Its arms are trained, in processes of their own or not, and judged by validation alone."""
-    monkeypatch.setattr(run.Bench, "evaluator", property(lambda self: pytest.fail("a search looked at the test people")))
+    monkeypatch.setattr(
+        run.Bench, "evaluator", property(lambda self: pytest.fail("a search looked at the test people"))
+    )
     arms = ("local_adaln@lr=0.001,init_scale=0.0", "local_adaln@lr=0.001,init_scale=1.0", "static")
     e = dataclasses.replace(presets.ablation("search", presets.smoke()), designs=arms)
     folder = run.run(e, tmp_path / "reports", tmp_path / "runs", jobs)
     records = results.Store(folder).records
-    assert {r.design for r in records} == set(arms) and all(r.curve and not r.metrics and not r.timings for r in records)
+    assert {r.design for r in records} == set(arms) and all(
+        r.curve and not r.metrics and not r.timings for r in records
+    )
     assert results.Store(folder).samples.empty
     table = (folder / "main.md").read_text()
     assert "lr 0.001, scale 0 |" in table and "local_adaln" in table and (folder / "search.png").stat().st_size > 5000

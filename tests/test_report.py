@@ -97,13 +97,18 @@ def test_a_search_takes_the_setting_with_the_largest_gap_at_the_end(tmp_path):
     build(tmp_path)
     assert [search.best(arms) for arms in search.arms(store).values()] == [(0.003, 0.0)] * 2
     table = pd.read_csv(tmp_path / "main.csv").set_index("design")
-    assert table.loc["local_adaln", "lr 0.001, scale 1"] == 0.7 and table.loc["local_adaln", "onset of the best (steps)"] == 200
+    assert (
+        table.loc["local_adaln", "lr 0.001, scale 1"] == 0.7
+        and table.loc["local_adaln", "onset of the best (steps)"] == 200
+    )
     printed = (tmp_path / "main.md").read_text()
     assert "**1.30**" in printed and "global_joint_attention†" in printed and "scale=1.0: failed (nan)" in printed
 
 
 def test_conditions_name_every_commit_and_rendering():
-    made = [{"hardware": "h100", "commit": c, "dirty": dirty} for c, dirty in (("abc", False), ("def", True), (None, False))]
+    made = [
+        {"hardware": "h100", "commit": c, "dirty": dirty} for c, dirty in (("abc", False), ("def", True), (None, False))
+    ]
     record = lambda e: Record("r", "d", "local", "gpu", {}, {}, 0, "oracle", DATA, "converged", environment=e)  # noqa: E731
     assert conditions(map(record, made)).endswith("commits None, abc, def with local changes")
     two = [dataclasses.replace(record(made[0]), data={**DATA, "hash": h}) for h in ("b", "a", "b")]

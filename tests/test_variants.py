@@ -187,7 +187,9 @@ def test_local_adaln_is_the_papers_psi(tiny):
     close(fusion.animate(fusion.prepare(identity, source), driving), identity.decode(identity.f + delta))
 
 
-@pytest.mark.parametrize("settings", [{}, {"tokens": 5, "layers": 1}, {"source": False}, {"tokens": 5, "source": False}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"tokens": 5, "layers": 1}, {"source": False}, {"tokens": 5, "source": False}], ids=str
+)
 def test_global_cross_attention_is_attention(settings, tiny):
     """Its docstring's equations written out, with tokens, queries, keys and values as such."""
     fusion = awake("global_cross_attention", **settings)

@@ -172,7 +172,9 @@ class Layer(nn.Module):
         return self.W1.weight * self.norm2.weight, F.linear(self.norm2.bias, self.W1.weight, self.W1.bias)
 
 
-def fold(layers: Iterable[Layer], heads: int, out: nn.Linear, scale: float, storage: torch.dtype) -> tuple[Tensor, Layers]:
+def fold(
+    layers: Iterable[Layer], heads: int, out: nn.Linear, scale: float, storage: torch.dtype
+) -> tuple[Tensor, Layers]:
     """For `Identity.decode.attended`: the one linear map [R,C] of a token to its keys, values and scores for all layers and heads,
     and the other weights, scale · `out` the last of them, in the type that the kernels multiply in."""
     layers = list(layers)
@@ -188,6 +190,8 @@ def fold(layers: Iterable[Layer], heads: int, out: nn.Linear, scale: float, stor
 def unfold(code: Tensor, layers: int, heads: int, dim: int) -> tuple[Tensor, Tensor, Tensor]:
     """Tokens through `fold`'s map [F,T,R] → keys [F,L,A,T,D], score [F,L,A,T], values [F,L,A,T,D]."""
     size = layers * heads * dim
-    keys, values = (code[..., k * size : (k + 1) * size].unflatten(-1, (layers, heads, dim)).movedim(1, 3) for k in range(2))
+    keys, values = (
+        code[..., k * size : (k + 1) * size].unflatten(-1, (layers, heads, dim)).movedim(1, 3) for k in range(2)
+    )
     score = code[..., 2 * size : 2 * size + layers * heads].unflatten(-1, (layers, heads)).movedim(1, 3)
     return keys, score, values

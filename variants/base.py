@@ -59,7 +59,9 @@ class Fusion(nn.Module, ABC):
 def normed(m: Float[Tensor, "B N M"], width: int) -> Float[Tensor, "B N width"]:
     """LN(m_i), without affine, of the motion basis's first `width` channels. Raises UserError where it has fewer."""
     if m.shape[-1] < width:
-        raise UserError(f"a design wants a motion basis of {width} channels, the backbone's has {m.shape[-1]} (model.motion_basis)")
+        raise UserError(
+            f"a design wants a motion basis of {width} channels, the backbone's has {m.shape[-1]} (model.motion_basis)"
+        )
     return F.layer_norm(m[..., :width], (width,))
 
 

@@ -96,9 +96,7 @@ class FlameBlendshapes(Fusion):
         """Nearest of an even subset of the vertices, [B,N,k], and inverse-distance weights with a falloff."""
         count = mesh.shape[1]
         subset = torch.linspace(0, count - 1, min(count, self.bind_vertices), device=mesh.device).long()
-        chunks = (
-            smallest(torch.cdist(part, mesh[:, subset]), self.neighbours) for part in means.split(16384, 1)
-        )
+        chunks = (smallest(torch.cdist(part, mesh[:, subset]), self.neighbours) for part in means.split(16384, 1))
         distance, index = (torch.cat(t, 1) for t in zip(*chunks, strict=True))
         weights = 1 / (distance + 1e-3)
         falloff = torch.exp(-((distance[..., :1] / self.reach) ** 2)).clamp_min(1e-6)

@@ -143,7 +143,11 @@ class FlameUV(Fusion):
         driven = position_map(mesh, p.corners, p.weights, self.resolution)
         moved = (frames(driven) - p.rest[:, None]).flatten(0, 1) / UNIT
         with torch.autocast(moved.device.type, self.storage, enabled=self.storage != torch.float32):
-            x = (frames(self.position(moved)) + p.stem[:, None]).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+            x = (
+                (frames(self.position(moved)) + p.stem[:, None])
+                .flatten(0, 1)
+                .contiguous(memory_format=torch.channels_last)
+            )
             delta = self.out(self.network(x))
         # Every person has one set of places: frames travel as channels.
         read = F.grid_sample(frames(delta.float()).flatten(1, 2), p.uv, align_corners=False, padding_mode="border")

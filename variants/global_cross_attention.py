@@ -86,7 +86,11 @@ class GlobalCrossAttention(Fusion):
             change = (driving.tokens.transpose(0, 1) @ prepared.rows.mT).transpose(0, 1)  # [F,T,R]
         else:
             change = F.linear(self._embedded(driving, prepared.embed), prepared.rows)
-        code = (change.unflatten(0, (len(prepared.source), -1)) + prepared.source[:, None]).flatten(0, 1).to(prepared.multiplied)
+        code = (
+            (change.unflatten(0, (len(prepared.source), -1)) + prepared.source[:, None])
+            .flatten(0, 1)
+            .to(prepared.multiplied)
+        )
         return prepared.fused(*unfold(code, len(self.layers), self.heads, FEATURE_DIM))
 
     def _embedded(self, code: MotionCode, weight: Tensor) -> Tensor:

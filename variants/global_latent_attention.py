@@ -70,7 +70,9 @@ class GlobalLatentAttention(Fusion):
         self.place = nn.Linear(3, width, bias=False)
         self.queries = nn.Parameter(torch.randn(latents, width))
         self.norm = nn.LayerNorm(width)
-        self.pool = Attention(width, SCATTER_HEADS)  # as narrow as the Gaussians' states: N of them need keys and values
+        self.pool = Attention(
+            width, SCATTER_HEADS
+        )  # as narrow as the Gaussians' states: N of them need keys and values
         self.lift = nn.Linear(width, dim)
         self.motion = tokens_of_motion(dim, motion_tokens, source)
         self.blocks = nn.ModuleList(Block(dim, heads) for _ in range(blocks))

@@ -95,13 +95,17 @@ def build(reports: Path, to: Path) -> None:
     costs, speed = read_costs(reports), _speed(reports)
     counted = f"{N:,} Gaussians, one identity, one frame, in plain torch, Φ included where a design calls it."
     trained, searched = _trained(reports), _searched(reports)
-    sections = [_section(n, costs.set_index("design"), speed, trained.get(n), searched.get(n)) for n in variants.names()]
+    sections = [
+        _section(n, costs.set_index("design"), speed, trained.get(n), searched.get(n)) for n in variants.names()
+    ]
     parts = [HEAD, "## Costs\n\n", counted, "\n\n", table(costs), "\n\n", *sections]
     with atomic_file(to) as path:
         path.write_text("".join(parts).rstrip() + "\n")
 
 
-def _section(name: str, costs: pd.DataFrame, speed: dict[str, dict], trained: Record | None, arms: search.Arms | None) -> str:
+def _section(
+    name: str, costs: pd.DataFrame, speed: dict[str, dict], trained: Record | None, arms: search.Arms | None
+) -> str:
     cls = variants.design(name)
     title, _, text = (sys.modules[cls.__module__].__doc__ or "").partition("\n")
     lines = [f"## {name}", "", f"*{cls.family}* · {title}", "", f"    {inspect.getdoc(cls)}", "", text.strip("\n"), ""]

@@ -62,7 +62,9 @@ def legend(axis) -> None:
     """Beside the axis: nothing in it can be covered. Points with an interval stand in it without."""
     drawn, labels = axis.get_legend_handles_labels()
     marks = [d[0] if isinstance(d, ErrorbarContainer) else d for d in drawn]
-    axis.legend(marks, labels, fontsize=6.5, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.8, labelspacing=0.7)
+    axis.legend(
+        marks, labels, fontsize=6.5, loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1.8, labelspacing=0.7
+    )
 
 
 def _expression_metric(store: Store) -> str | None:

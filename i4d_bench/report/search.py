@@ -51,11 +51,15 @@ def decided(arms: Arms) -> str:
             costs[factor] = top - max(others)
     onsets = {setting: r.onset["step"] for setting, r in arms.items() if r.onset}
     first = [setting for setting in onsets if onsets[setting] == min(onsets.values())]
-    out = [f"In the search ({steps} steps) the gap ended at {top:.2f} dB with lr {at['lr']:g} and scale {at['init_scale']:g}"]
+    out = [
+        f"In the search ({steps} steps) the gap ended at {top:.2f} dB with lr {at['lr']:g} and scale {at['init_scale']:g}"
+    ]
     called = {"lr": "rate", "init_scale": "start"}
     larger = sorted(costs, key=costs.get, reverse=True)
     if larger and costs[larger[0]] > NOTHING:
-        out.append("with any other " + " and with any other ".join(f"{called[f]} at most {top - costs[f]:.2f}" for f in larger))
+        out.append(
+            "with any other " + " and with any other ".join(f"{called[f]} at most {top - costs[f]:.2f}" for f in larger)
+        )
         out.append(f"so the {called[larger[0]]} decided more")
     elif larger:
         out.append(f"rate and start changed it by less than {NOTHING} dB")
@@ -74,7 +78,9 @@ def build(store: Store) -> tuple[dict[str, list[Column]], dict[str, Record], lis
     columns = []
     for lr, scale in sorted({setting for runs in found.values() for setting in runs}):
         gaps = {n: gap(runs[lr, scale]) if (lr, scale) in runs else np.nan for n, runs in found.items()}
-        columns.append(Column(f"lr {lr:g}, scale {scale:g}", gaps, 2, frozenset(n for n in found if chosen[n] == (lr, scale))))
+        columns.append(
+            Column(f"lr {lr:g}, scale {scale:g}", gaps, 2, frozenset(n for n in found if chosen[n] == (lr, scale)))
+        )
     onset = {n: r.onset["step"] if r.onset else np.nan for n, r in records.items()}
     columns.append(Column("onset of the best (steps)", onset, 0))
     under = _notes(store, found, records)
@@ -93,7 +99,11 @@ def _notes(store: Store, found: dict[str, Arms], records: dict[str, Record]) -> 
         f"Driving gap on the validation people after {steps} steps, dB; bold: the best, which is taken.",
         "lr: the design's own, the backbone's is the same for all; scale: its last layer's at the start (0: the canonical avatar).",
     ]
-    out += [f"† {n}: its best setting did not pass {ONSET_DB} dB." for n, r in records.items() if r.status == "not converged"]
+    out += [
+        f"† {n}: its best setting did not pass {ONSET_DB} dB."
+        for n, r in records.items()
+        if r.status == "not converged"
+    ]
     out += [f"{r.design}: failed ({r.why})." for r in every if r.status == "failed"]
     rates = {n: sorted({lr for lr, _ in runs}) for n, runs in found.items()}
     for where, k in (("smallest", 0), ("largest", -1)):
@@ -120,7 +130,13 @@ def _figure(store: Store, found: dict[str, Arms]) -> None:
         for axis, (name, runs) in zip(axes.flat, found.items(), strict=False):
             for (lr, scale), r in sorted(runs.items()):
                 curve = [(0, 0.0), *((c["step"], c["gap"]) for c in r.curve)]
-                axis.plot(*zip(*curve, strict=True), color=hues[lr], ls=dashes[scale], lw=1.1, label=f"lr {lr:g}, scale {scale:g}")
+                axis.plot(
+                    *zip(*curve, strict=True),
+                    color=hues[lr],
+                    ls=dashes[scale],
+                    lw=1.1,
+                    label=f"lr {lr:g}, scale {scale:g}",
+                )
             axis.axhline(ONSET_DB, color="k", lw=0.6, ls=(0, (1, 2)))
             axis.set_title(name, fontsize=6.5)
         figure.supxlabel("training steps after the warm-up", fontsize=8)

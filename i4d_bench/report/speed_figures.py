@@ -22,7 +22,10 @@ def build(folder: Path, rows: dict, base: tuple[int, int, int]) -> list[str]:
     which there are rows."""
     good = {k: row for k, row in rows.items() if row["status"] == "ok"}
     with plt.rc_context(STYLE):
-        made = {draw.__name__: draw(good, base) for draw in (stages, over_gaussians, over_gaussians_in_all_modes, over_tokens)}
+        made = {
+            draw.__name__: draw(good, base)
+            for draw in (stages, over_gaussians, over_gaussians_in_all_modes, over_tokens)
+        }
         for name, figure in made.items():
             if figure is not None:
                 save(figure, folder, name)

@@ -74,7 +74,10 @@ def _two(xa, xb, wa, wb, P: tl.constexpr):
 @triton.jit
 def _logits(na, nb, pieces, score, t, ST, T: tl.constexpr, P: tl.constexpr):
     """In units of log2, −∞ behind the last token."""
-    return _two(na, nb, pieces[0], pieces[1], P) + (tl.load(score + t * ST, mask=t < T, other=float("-inf")) * LOG2E)[None, :]
+    return (
+        _two(na, nb, pieces[0], pieces[1], P)
+        + (tl.load(score + t * ST, mask=t < T, other=float("-inf")) * LOG2E)[None, :]
+    )
 
 
 @triton.jit
@@ -141,7 +144,13 @@ def _forward(
 ):  # fmt: skip
     """EMIT: x after every half of a layer and δf are written. K…, S…: strides of keys and values, and of score."""
     DOT: tl.constexpr = tl.float16 if HALF else tl.float32
-    d1, d2, g1, g2, col = tl.arange(0, D1), D1 + tl.arange(0, D2), tl.arange(0, G1), G1 + tl.arange(0, G2), tl.arange(0, 16)
+    d1, d2, g1, g2, col = (
+        tl.arange(0, D1),
+        D1 + tl.arange(0, D2),
+        tl.arange(0, G1),
+        G1 + tl.arange(0, G2),
+        tl.arange(0, 16),
+    )
     h1, h2 = tl.arange(0, H1), H1 + tl.arange(0, H2)
     o11, o12 = weight(out_w, d1, d1, D, D, 1.0, DOT), weight(out_w, d2, d1, D, D, 1.0, DOT)
     o21, o22 = weight(out_w, d1, d2, D, D, 1.0, DOT), weight(out_w, d2, d2, D, D, 1.0, DOT)
@@ -216,7 +225,9 @@ def run(x0, keys, score, values, f, layers: Layers, phi: Phi, prior, emit: bool)
     (people, n, D), (frames, L, A, T, _) = x0.shape, keys.shape
     sizes = widths(H=layers.w1.shape[1], D=D, G=len(phi.b1))
     if sizes["D1"] + sizes["D2"] != D:
-        raise ValueError(f"cross-attention takes states of a width that is the sum of two powers of two from 16 on, not {D}")
+        raise ValueError(
+            f"cross-attention takes states of a width that is the sum of two powers of two from 16 on, not {D}"
+        )
     if f.dtype != x0.dtype:
         raise ValueError(f"x0 is stored in {x0.dtype}, f in {f.dtype}")
     prior = shared(prior)

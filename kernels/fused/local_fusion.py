@@ -82,7 +82,25 @@ def _forward(
             za += da
             zb += db
         done = decoded(
-            za.to(DOT), zb.to(DOT), p11, p12, p21, p22, ca, cb, q1, q2, shift, start, slope, height, offset, linear, HALF, ASM, P
+            za.to(DOT),
+            zb.to(DOT),
+            p11,
+            p12,
+            p21,
+            p22,
+            ca,
+            cb,
+            q1,
+            q2,
+            shift,
+            start,
+            slope,
+            height,
+            offset,
+            linear,
+            HALF,
+            ASM,
+            P,
         )
         to = first[None, :] + (frame.to(tl.int64) * N + rows)[:, None] * step[None, :]
         tl.store(out + to, done, mask=there[:, None] & (col < 14)[None, :])

@@ -77,7 +77,9 @@ def _rows(x, first, rows, cols, N, WIDTH: tl.constexpr, ONES: tl.constexpr = Fal
     """Rows of a matrix [·, WIDTH] from `first` on; zeros outside. ONES: past the last column one of ones."""
     there = (rows < N)[:, None] & (cols < WIDTH)[None, :]
     other = tl.where(cols == WIDTH, 1.0 if ONES else 0.0, 0.0).to(x.dtype.element_ty)[None, :]
-    return tl.load(x + (first + rows)[:, None] * WIDTH + cols[None, :], mask=there, other=tl.broadcast_to(other, there.shape))
+    return tl.load(
+        x + (first + rows)[:, None] * WIDTH + cols[None, :], mask=there, other=tl.broadcast_to(other, there.shape)
+    )
 
 
 @triton.jit
@@ -89,13 +91,18 @@ def _ones(x, cols, WIDTH: tl.constexpr):
 def _read_phi(f, delta, known_out, from_out, frame, PER, rows, d0, col, step, N, D: tl.constexpr, DELTA: tl.constexpr):
     first = frame.to(tl.int64) * N
     at, there = (first + rows)[:, None] * step[None, :], (rows < N)[:, None] & (col < 14)[None, :]
-    done, d_out = tl.load(known_out[None, :] + at, mask=there, other=0.0), tl.load(from_out[None, :] + at, mask=there, other=0.0)
+    done, d_out = (
+        tl.load(known_out[None, :] + at, mask=there, other=0.0),
+        tl.load(from_out[None, :] + at, mask=there, other=0.0),
+    )
     x = _rows(f, (frame // PER).to(tl.int64) * N, rows, d0, N, D, True)
     return x, _rows(delta, first, rows, d0, N, D) if DELTA else x, done, d_out
 
 
 @triton.jit
-def _read_psi(basis, d_delta, d_more, frame, PER, rows, m0, d0, N, M: tl.constexpr, D: tl.constexpr, MORE: tl.constexpr):
+def _read_psi(
+    basis, d_delta, d_more, frame, PER, rows, m0, d0, N, M: tl.constexpr, D: tl.constexpr, MORE: tl.constexpr
+):
     first = frame.to(tl.int64) * N
     d = _rows(d_delta, first, rows, d0, N, D)
     x = _rows(basis, (frame // PER).to(tl.int64) * N, rows, m0, N, M, True)
@@ -189,7 +196,11 @@ class Sums:
 
     def __init__(self, like: Tensor, frames: int, n: int, *sizes: int):
         self.stored = torch.float32 if like.dtype == torch.float32 else torch.float16
-        self.like, self.n, self.grid = like, n, (frames, parts(n, frames, TILE[self.stored], RESIDENT[self.stored], like.device))
+        self.like, self.n, self.grid = (
+            like,
+            n,
+            (frames, parts(n, frames, TILE[self.stored], RESIDENT[self.stored], like.device)),
+        )
         self.sizes = [-(-size // 16) * 16 for size in sizes]
         self.buffers = torch.empty(*self.grid, sum(self.sizes), device=like.device)
 
@@ -235,10 +246,15 @@ def _psi_size(w1: Tensor, w2: Tensor) -> int:
     return packed(*w1.shape, len(w2)) + w1.shape[1]
 
 
-def _run_phi(sums: Sums, k: int, f, delta, phi: Phi, attributes, d_out, want_prior: bool) -> tuple[Tensor, Tensor | None]:
+def _run_phi(
+    sums: Sums, k: int, f, delta, phi: Phi, attributes, d_out, want_prior: bool
+) -> tuple[Tensor, Tensor | None]:
     """→ gradients of the features and of the prior, per frame."""
     (people, n, D), frames = f.shape, len(attributes[0])
-    d_out = [torch.zeros_like(t) if d is None else d.contiguous() for d, t in zip(d_out, Attributes(*attributes), strict=True)]
+    d_out = [
+        torch.zeros_like(t) if d is None else d.contiguous()
+        for d, t in zip(d_out, Attributes(*attributes), strict=True)
+    ]
     d_z = torch.empty(frames, n, D, device=f.device, dtype=f.dtype)
     d_prior = torch.empty(frames, n, RAW, device=f.device) if want_prior else None
     sums.run(

@@ -14,5 +14,7 @@ HALVES = [torch.float16] + ([torch.bfloat16] if DEVICE == "cuda" else [])
 
 def agree(case: Case, inputs: dict[str, Any]) -> None:
     """Outputs and all gradients are as exact as the twin's, and everything is written."""
-    wrong = {k: f"{ratio:.2f} of what is allowed" for k, ratio in case.check(inputs, backward=True).items() if ratio > 1}
+    wrong = {
+        k: f"{ratio:.2f} of what is allowed" for k, ratio in case.check(inputs, backward=True).items() if ratio > 1
+    }
     assert not wrong
