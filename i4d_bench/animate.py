@@ -15,8 +15,8 @@ from torch import Tensor
 from i4d_bench import ply, presets
 from i4d_bench.cache import cache_dir
 from i4d_bench.data.frames import Frames, open_frames
-from i4d_bench.data.loader import Loader
 from i4d_bench.data.splits import SPLITS, source_frames, split_of
+from i4d_bench.loader import Loader
 from i4d_bench.model.avatar import Avatar, Backbone
 from i4d_bench.model.drivers import Driver
 from i4d_bench.presets import Experiment

@@ -6,46 +6,13 @@ import hashlib
 import importlib.metadata
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from i4d_bench.assets import ASSETS, Asset, find
 from i4d_bench.cache import cache_dir
 from i4d_bench.types import UserError
-
-
-@dataclass(frozen=True)
-class Asset:
-    """An optional file: where below I4D_ASSETS (or the cache folder) it is looked for, and where users get it."""
-
-    name: str
-    path: str
-    gives: str
-    source: str
-    sha256: str | None = None
-
-
-ASSETS = (
-    Asset(
-        "ICT-FaceKit", "ict/ict_facekit_full_f16.npz", "the ict world (--world ict)",
-        "made from ICT-VGL/ICT-FaceKit on GitHub (MIT): template, identity, expression and faces as one .npz",
-    ),
-    Asset(
-        "MediaPipe Face Landmarker", "mediapipe/face_landmarker.task", "ingest, animate and evaluation on real video",
-        "Google's MediaPipe model page, Face Landmarker (Apache-2.0)",
-    ),
-    Asset(
-        "MobileFace", "identity/mobileface_v2_weights.npz", "CSIM by a second network (csim_mobileface)",
-        "becauseofAI/MobileFace on GitHub (MIT), parameters as .npz beside the symbol .json",
-    ),
-)  # fmt: skip
-
-
-def find(path: str) -> Path | None:
-    """An asset by its path below $I4D_ASSETS or the cache folder's `assets`."""
-    roots = [Path(os.environ["I4D_ASSETS"])] if os.environ.get("I4D_ASSETS") else []
-    return next((r / path for r in (*roots, cache_dir() / "assets") if (r / path).is_file()), None)
 
 
 def assets() -> int:

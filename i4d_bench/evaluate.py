@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from i4d_bench.data.loader import GREY, Loader
 from i4d_bench.data.splits import NO_TRUTH, SETS, Triples, triples
 from i4d_bench.heads.base import REGIONS
+from i4d_bench.loader import GREY, Loader
 from i4d_bench.metrics import expression, identity, image
 from i4d_bench.metrics.expression import Reader
 from i4d_bench.model.avatar import Avatar

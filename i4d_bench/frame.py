@@ -28,6 +28,7 @@ from torch.fx.experimental.optimization import fuse
 import kernels
 import variants
 from i4d_bench import presets
+from i4d_bench.camera import look_at
 from i4d_bench.data.landmarker import Landmarker
 from i4d_bench.data.synthetic import exported_head, head_world
 from i4d_bench.heads import expressions
@@ -177,7 +178,7 @@ def tracked_pictures(count: int, size: int = 512) -> list[np.ndarray]:
         identity, light = head.identity(seed), mesh.Light.sample(np.random.default_rng(seed))
         expression = expressions.sample(np.random.default_rng([seed, 1]), "train")
         vertices = head.vertices(identity, expression)
-        view, K = mesh.look_at(0, 3, size)
+        view, K = look_at(0, 3, size)
         surface = head.surface(identity, expression, vertices)
         image = mesh.render_mesh(vertices, head.faces, surface, head.face_regions, view, K, size, size, light)
         over_grey = image.rgb + 0.5 * (1 - image.alpha[..., None])

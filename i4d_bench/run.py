@@ -20,11 +20,11 @@ from i4d_bench.cache import atomic_file
 from i4d_bench.cost import cost
 from i4d_bench.data import synthetic
 from i4d_bench.data.frames import Frames, open_frames
-from i4d_bench.data.loader import Loader
 from i4d_bench.data.splits import SPLITS, split_of, triples
 from i4d_bench.evaluate import Evaluator, Scores
 from i4d_bench.heads.flame import FlameModel, load
 from i4d_bench.heads.transfer import transfer_expressions
+from i4d_bench.loader import Loader
 from i4d_bench.metrics.expression import Reader, VideoReader, train_reader
 from i4d_bench.metrics.identity import Embedder, embedder, impostor_mean
 from i4d_bench.metrics.image import load_lpips

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from i4d_bench.data.loader import Loader
 from i4d_bench.data.splits import Triples
+from i4d_bench.loader import Loader
 from i4d_bench.model.avatar import Avatar
 from i4d_bench.render import render
 

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from i4d_bench.doctor import find
+from i4d_bench.assets import find
 from i4d_bench.heads.expressions import INDEX, NAMES
 from i4d_bench.heads.ict import EYES, FILE, IctWorld
 from i4d_bench.types import UserError

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from i4d_bench.camera import RADIUS, look_at
 from i4d_bench.data.synthetic import exported_head
 from i4d_bench.heads.base import Surface
 from i4d_bench.model.avatar import Backbone
@@ -80,7 +81,7 @@ def test_untrained_it_shows_the_source(preset):
             torch.full((size, size), 0.35),
         ]
     )
-    view, K = mesh.look_at(0, 0, 32)
+    view, K = look_at(0, 0, 32)
     camera = Camera(torch.tensor(view[None]).float(), torch.tensor(K[None]).float(), 32, 32)
     with torch.no_grad():
         drawn = render(Backbone(config).lift(photo[None]).canonical, camera, torch.zeros(1, 3), backend="cpu")
@@ -98,7 +99,7 @@ def mean_head_from(yaw: float, pitch: float, size: int = 96):
     surface = Surface(np.tile([0, 0, 1.0], (len(vertices), 1)), stripes, np.zeros(len(vertices)))
     one, none = np.ones(3), np.zeros(3)
     light = mesh.Light(np.array([0, 0, 1.0]), none, np.array([0, 0, 1.0]), none, one, one)
-    view, K = mesh.look_at(yaw, pitch, size)
+    view, K = look_at(yaw, pitch, size)
     image = mesh.render_mesh(vertices, faces, surface, np.zeros(len(faces), np.uint8), view, K, size, size, light)
     camera = Camera(torch.tensor(view[None]).float(), torch.tensor(K[None]).float(), size, size)
     return torch.tensor(image.rgb).movedim(-1, 0)[None], torch.tensor(image.alpha), camera
@@ -124,6 +125,6 @@ def test_rays_meet_the_mean_head_where_it_is():
     nose = vertices[vertices[:, 2].argmax()]
     z = surface(nose[:1], nose[1:2])[0]
     assert abs(z - nose[2]) < 0.02
-    pinhole = nose[:2] / (1 - nose[2] / mesh.RADIUS) / HALF
+    pinhole = nose[:2] / (1 - nose[2] / RADIUS) / HALF
     torch.testing.assert_close(surface.unproject(pinhole[:1], pinhole[1:])[0][0], nose, rtol=0, atol=0.02)
     assert not surface(torch.tensor([0.45]), torch.tensor([0.4]))[2]

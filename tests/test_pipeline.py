@@ -14,9 +14,9 @@ import torch
 from i4d_bench import presets, results, run, train
 from i4d_bench.data import synthetic
 from i4d_bench.data.frames import open_frames
-from i4d_bench.data.loader import Batches, Loader
 from i4d_bench.data.splits import SETS, SPLITS, split_of, triples, yaw
 from i4d_bench.heads.expressions import ACTIONS, held_out
+from i4d_bench.loader import Batches, Loader
 from i4d_bench.model.avatar import Backbone
 from i4d_bench.model.drivers import Driver
 from i4d_bench.report import build

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from i4d_bench.camera import look_at
 from i4d_bench.heads import procedural_mesh as parts
 from i4d_bench.heads.base import REGIONS
 from i4d_bench.heads.expressions import INDEX, NAMES, sample
@@ -42,7 +43,7 @@ def photograph(world, identity, e, colors, size=192, yaw=0.0) -> np.ndarray:
     """Which of the colours [K,3] each pixel shows most of, −1 for the background; vertices are painted by `colors(parts)`."""
     vertices = world.vertices(identity, e)
     surface = replace(world.surface(identity, e, vertices), albedo=colors, specular=np.zeros(len(vertices)))
-    view, K = mesh.look_at(yaw, 0, size)
+    view, K = look_at(yaw, 0, size)
     light = mesh.Light(*(np.array(v, float) for v in ([0, 0, 1], [0] * 3, [0, 0, 1], [0] * 3, [1] * 3, [1] * 3)))
     image = mesh.render_mesh(vertices, world.faces, surface, world.face_regions, view, K, size, size, light)
     return np.where(image.alpha > 0.5, image.rgb.argmax(-1), -1)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from i4d_bench.cache import atomic_file, cache_dir
+from i4d_bench.camera import look_at, project
 from i4d_bench.data import frames as store
 from i4d_bench.data.splits import SPLITS, TEST_KINDS, YAW, partner, rng
 from i4d_bench.heads import expressions
@@ -142,7 +143,7 @@ def _render_chunk(world: World, people, out: Path) -> None:
                 r = rng(world.seed, split, k, "view", e, v)
                 low, high = YAW[v if split != "train" else min(v, 1)]
                 angle = r.uniform(low, high) * r.choice([-1, 1])
-                viewmat, K = mesh.look_at(angle, r.uniform(-10, 10), size=size)
+                viewmat, K = look_at(angle, r.uniform(-10, 10), size=size)
                 image = mesh.render_mesh(
                     vertices, head.faces, surface, head.face_regions, viewmat, K, size, size, light
                 )
@@ -157,7 +158,7 @@ def _render_chunk(world: World, people, out: Path) -> None:
                         "identity": np.int32(number),
                         "expression": np.int32(e),
                         "coefficients": expression,
-                        "landmarks": mesh.project(vertices[head.landmarks], viewmat, K).astype(np.float32),
+                        "landmarks": project(vertices[head.landmarks], viewmat, K).astype(np.float32),
                         **{
                             f"flame_{n}": np.asarray(getattr(codes, n)[e], np.float32)
                             for n in ("shape", "expression", "pose")

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from i4d_bench.doctor import find
+from i4d_bench.assets import find
 from i4d_bench.heads import appearance
 from i4d_bench.heads.appearance import Appearance, Regions
 from i4d_bench.heads.base import REGIONS, HeadIdentity, Surface

@@ -8,6 +8,7 @@ import numpy as np
 import tyro
 from PIL import Image
 
+from i4d_bench.camera import look_at
 from i4d_bench.data.synthetic import head_world
 from i4d_bench.heads import expressions
 from i4d_bench.render import mesh
@@ -25,7 +26,7 @@ def sheet(out: Path, world: str = "procedural", people: int = 16, size: int = 12
             e = expressions.sample(np.random.default_rng([seed, k]), kind)
             vertices = head.vertices(identity, e)
             surface = head.surface(identity, e, vertices)
-            view, K = mesh.look_at(YAWS[k], 3, size)
+            view, K = look_at(YAWS[k], 3, size)
             image = mesh.render_mesh(vertices, head.faces, surface, head.face_regions, view, K, size, size, light)
             row.append(image.rgb + 0.5 * (1 - image.alpha[..., None]))
         rows.append(np.concatenate(row, 1))

@@ -15,12 +15,13 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor, nn
 
+from i4d_bench.camera import FOV, RADIUS
 from i4d_bench.heads.flame import FlameModel
 from i4d_bench.render import mesh
 from i4d_bench.types import Camera
 
 SIZE = 128
-HALF = mesh.RADIUS * float(np.tan(np.radians(mesh.FOV) / 2))
+HALF = RADIUS * float(np.tan(np.radians(FOV) / 2))
 """Half of what a frontal camera sees at z = 0, canonical units."""
 
 
@@ -53,7 +54,7 @@ class HeadSurface(nn.Module):
         """Points [N,3] where the rays through (u, v) in ±1 (up is +1) meet the surface, and whether they do."""
         z = torch.zeros_like(u)
         for _ in range(4):  # depth changes slowly: each round is ten times closer
-            x, y = (HALF * t * (1 - z / mesh.RADIUS) for t in (u, v))
+            x, y = (HALF * t * (1 - z / RADIUS) for t in (u, v))
             front, behind, inside = self(x, y)
             z = behind if back else front
         return torch.stack([x, y, z], -1), inside

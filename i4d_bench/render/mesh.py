@@ -12,10 +12,8 @@ import numba
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from i4d_bench.camera import unit
 from i4d_bench.heads.base import REGIONS, Surface
-
-RADIUS, FOV = 2.7, 18.837
-"""The paper's camera: distance in canonical units, vertical field of view in degrees (PAPER §1)."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +33,13 @@ class Light:
         side = rng.uniform(-1, 1)
         warm = rng.uniform(-0.08, 0.08) * np.array([1.0, 0.0, -1.0])
         return Light(
-            key=_unit([side, rng.uniform(0.2, 0.9), 1.0]),
+            key=unit([side, rng.uniform(0.2, 0.9), 1.0]),
             key_color=rng.uniform(0.6, 0.85) * (1 + warm),
-            fill=_unit([-2 * side, 0.1, 0.6]),
+            fill=unit([-2 * side, 0.1, 0.6]),
             fill_color=rng.uniform(0.08, 0.22) * (1 - warm),
             sky=rng.uniform(0.28, 0.4) * (1 - 0.5 * warm),
             ground=rng.uniform(0.14, 0.22) * (1 + warm),
         )
-
-
-def _unit(v) -> np.ndarray:
-    v = np.asarray(v, float)
-    return v / np.linalg.norm(v)
 
 
 @dataclass(frozen=True)
@@ -57,29 +50,6 @@ class MeshImage:
     alpha: Float[np.ndarray, "H W"]
     depth: Float[np.ndarray, "H W"]  # camera z of the nearest sample, 0 where nothing is
     region: UInt8[np.ndarray, "H W"]  # index into REGIONS
-
-
-def look_at(
-    yaw: float, pitch: float, size: int, radius: float = RADIUS, fov: float = FOV
-) -> tuple[Float[np.ndarray, "4 4"], Float[np.ndarray, "3 3"]]:
-    """World → camera and K of a camera that orbits the origin. Degrees; positive yaw sees the subject's left side."""
-    y, p = math.radians(yaw), math.radians(pitch)
-    eye = radius * np.array([math.sin(y) * math.cos(p), math.sin(p), math.cos(y) * math.cos(p)])
-    forward = -eye / radius
-    right = _unit(np.cross(forward, [0.0, 1.0, 0.0]))
-    view = np.eye(4)
-    view[:3, :3] = np.stack([right, np.cross(forward, right), forward])
-    view[:3, 3] = -view[:3, :3] @ eye
-    focal = 0.5 * size / math.tan(math.radians(fov) / 2)
-    return view, np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]])
-
-
-def project(
-    points: Float[np.ndarray, "V 3"], viewmat: Float[np.ndarray, "4 4"], K: Float[np.ndarray, "3 3"]
-) -> Float[np.ndarray, "V 2"]:
-    """Pixels (x right, y down) of canonical points."""
-    p = (points @ viewmat[:3, :3].T + viewmat[:3, 3]) @ K.T
-    return p[:, :2] / p[:, 2:]
 
 
 def render_mesh(
