@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from i4d_bench import ply, presets
+from i4d_bench import ply
 from i4d_bench.cache import cache_dir
+from i4d_bench.config.experiment import Experiment, from_dict
 from i4d_bench.data.frames import Frames, open_frames
 from i4d_bench.data.splits import SPLITS, source_frames, split_of
 from i4d_bench.loader import Loader
 from i4d_bench.model.avatar import Avatar, Backbone
 from i4d_bench.model.drivers import Driver
-from i4d_bench.presets import Experiment
 from i4d_bench.progress import console, track
 from i4d_bench.run import open_head, with_flame
 from i4d_bench.train import on_grey
@@ -47,7 +47,7 @@ def load_run(folder: Path, device: torch.device) -> Run:
             f"{folder} holds no trained run (run.json and checkpoint.pt): `i4d-bench run` makes them under runs/"
         )
     content = json.loads(described.read_text())
-    experiment = presets.from_dict(content["experiment"])
+    experiment = from_dict(content["experiment"])
     backbone = Backbone(experiment.model)
     fusion = experiment.fusion(content["design"])
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from i4d_bench.cache import cache_dir
 
+
 @dataclass(frozen=True)
 class Asset:
     """An optional file: where below I4D_ASSETS (or the cache folder) it is looked for, and where users get it."""

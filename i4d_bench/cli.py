@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, arg
 
+from i4d_bench.config.override import override
 from i4d_bench.types import UserError
 
 app = tyro.extras.SubcommandApp()
@@ -45,14 +46,14 @@ def run(
     ] = None,
 ) -> None:
     """Trains and evaluates fusion designs, and writes records, tables and figures. Goes on where it was stopped."""
-    from i4d_bench import presets
     from i4d_bench import run as job
+    from i4d_bench.config import presets
 
     experiment = presets.preset(job.default_preset() if preset == "auto" else preset)
     if ablation:
         if designs:
             raise UserError("an ablation brings its own designs: give --ablation or --designs")
-        experiment = presets.ablation(ablation, experiment)
+        experiment = ablation(ablation, experiment)
     kind = "clips" if data else world
     experiment = dataclasses.replace(
         experiment,
@@ -62,7 +63,7 @@ def run(
         designs=designs or experiment.designs,
         seed=seed,
     )
-    job.run(presets.override(experiment, list(set)), reports, runs, jobs)
+    job.run(override(experiment, list(set)), reports, runs, jobs)
 
 
 @app.command
@@ -172,8 +173,9 @@ def doctor() -> None:
 @app.command(name="list")
 def list_(what: Positional[Literal["designs", "ablations", "presets", "metrics"]]) -> None:
     """Lists designs, ablations, presets or metrics."""
+    from i4d_bench.config.ablations import ablations
+    from i4d_bench.config.presets import PRESETS
     from i4d_bench.metrics import CARDS
-    from i4d_bench.presets import PRESETS, ablations
     from variants import design, names
 
     first_line = lambda thing: (sys.modules[thing.__module__].__doc__ or "").splitlines()[0]  # noqa: E731

@@ -27,8 +27,9 @@ from torch.fx.experimental.optimization import fuse
 
 import kernels
 import variants
-from i4d_bench import presets
 from i4d_bench.camera import look_at
+from i4d_bench.config import presets
+from i4d_bench.config.experiment import Experiment
 from i4d_bench.data.landmarker import Landmarker
 from i4d_bench.data.synthetic import exported_head, head_world
 from i4d_bench.heads import expressions
@@ -94,7 +95,7 @@ class Rig:
 def rig(
     design: str, n: int, resolution: int, batch: int = 1, device: str | torch.device = "cpu", frames: int = 8,
     storage: torch.dtype = torch.float16, overrides: dict[str, Any] | None = None, seed: int = 0,
-    base: presets.Experiment | None = None,
+    base: Experiment | None = None,
 ) -> Rig:  # fmt: skip
     """`design` on N Gaussians, with `frames` driving images in turn. storage: of the fast modes. base: whose backbone and settings,
     but for what a search chose: at a start of zero pictures show nothing of the fusion. Default: the device's preset."""
@@ -125,7 +126,7 @@ def rig(
     )
 
 
-def encoder(n: int, base: presets.Experiment, device: torch.device, head=None) -> Callable[[Tensor], Identity]:
+def encoder(n: int, base: Experiment, device: torch.device, head=None) -> Callable[[Tensor], Identity]:
     """Photo → exactly n Gaussians, the first n of a sheet that has as many or more."""
     backbone = Backbone(dataclasses.replace(base.model, focus=1.0, bf16=False)).to(device).eval().requires_grad_(False)
     side = math.ceil(math.sqrt(n))

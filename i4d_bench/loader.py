@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from i4d_bench.config.experiment import Stage
 from i4d_bench.data.frames import Frames
 from i4d_bench.data.splits import rng, source_frames
 from i4d_bench.heads.base import REGIONS
 from i4d_bench.model.drivers import Driver
 from i4d_bench.model.surface import HeadSurface
-from i4d_bench.presets import Stage
 from i4d_bench.types import Camera, FlameCode, MotionCode
 
 GREY = 0.5

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from i4d_bench.presets import Loss
+from i4d_bench.config.experiment import Loss
 
 
 def reconstruction(

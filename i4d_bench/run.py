@@ -15,8 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from i4d_bench import presets, results
+from i4d_bench import results
 from i4d_bench.cache import atomic_file
+from i4d_bench.config import presets
+from i4d_bench.config.ablations import ablation, scored
+from i4d_bench.config.experiment import Experiment, digest
 from i4d_bench.cost import cost
 from i4d_bench.data import synthetic
 from i4d_bench.data.frames import Frames, open_frames
@@ -31,7 +34,6 @@ from i4d_bench.metrics.image import load_lpips
 from i4d_bench.metrics.weights import WeightsUnavailable
 from i4d_bench.model.avatar import Avatar
 from i4d_bench.model.drivers import Driver
-from i4d_bench.presets import Experiment
 from i4d_bench.progress import console
 from i4d_bench.timing import stages
 from i4d_bench.train import ONSET_DB, Diverged, Progress, Trainer
@@ -84,7 +86,7 @@ def run(experiment: Experiment, reports: Path, runs: Path, jobs: int | None = No
     if todo:
         bench, trained = Bench(experiment, runs), _trained(experiment, todo, runs, jobs or default_jobs())
         for name in (
-            list(trained) if experiment.scored else trained
+            list(trained) if scored(experiment) else trained
         ):  # scores come with timings, which want an idle machine
             try:
                 bench.run_design(name, store)
@@ -106,13 +108,13 @@ def folder_name(experiment: Experiment) -> str:
     kind, path = e.world.kind, e.world.path
     plain = dataclasses.replace(preset.world, kind=kind, path=path)
     if e.ablation:
-        preset = presets.ablation(e.ablation, preset)
+        preset = ablation(e.ablation, preset)
     own = {"world": plain, "driver": e.driver, "flame": e.flame, "designs": e.designs, "seed": e.seed}
     parts = [f"ablation-{e.ablation}"] if e.ablation else []
     parts += [e.preset, results.hardware_name(), Path(path).resolve().name if path else kind, e.driver]
     parts += [Path(e.flame).stem] if e.flame else []
     if e != dataclasses.replace(preset, **own):
-        parts.append(presets.digest([{**e.shared(), "seed": None}, e.overrides])[:6])
+        parts.append(digest([{**e.shared(), "seed": None}, e.overrides])[:6])
     return "-".join(parts)
 
 
@@ -129,7 +131,7 @@ def data_version(experiment: Experiment) -> Any:
 def run_id(experiment: Experiment, design: str) -> str:
     """Of everything that the run's numbers depend on; which other designs run with it does not count."""
     content = [experiment.shared(), data_version(experiment), experiment.settings(design)]
-    return f"{design}-s{experiment.seed}-{presets.digest(content)}"
+    return f"{design}-s{experiment.seed}-{digest(content)}"
 
 
 class Bench:
@@ -138,7 +140,7 @@ class Bench:
     def __init__(self, experiment: Experiment, runs: Path):
         self.experiment = experiment
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        shared = presets.digest([experiment.shared(), data_version(experiment)])
+        shared = digest([experiment.shared(), data_version(experiment)])
         self.folder = runs / f"{folder_name(experiment)}-s{experiment.seed}-{shared}"
         self.frames, self.flame_note = open_data(experiment)
         self.head = open_head(experiment, self.device)
@@ -215,7 +217,7 @@ class Bench:
         avatar, progress = self.trainer.design(folder, name, self.backbone)
         describe(folder, self.experiment, name, self.frames)
         begun = time.monotonic()
-        if not self.experiment.scored:
+        if not scored(self.experiment):
             store.add(self.record(name, *_status(avatar, progress), progress), [])
             return
         scores = self.evaluator(avatar)

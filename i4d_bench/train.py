@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from i4d_bench.cache import atomic_file
+from i4d_bench.config.experiment import Experiment, Stage
 from i4d_bench.data.splits import SPLITS, Triples, split_of, triples
 from i4d_bench.loader import GREY, Batches, Loader
 from i4d_bench.losses import feature_change, reconstruction
 from i4d_bench.metrics.image import psnr
 from i4d_bench.model.avatar import Avatar, Backbone
-from i4d_bench.presets import Experiment, Stage
 from i4d_bench.progress import track
 from i4d_bench.render import render
 from i4d_bench.types import Camera, Gaussians, ParametricHead, UserError

@@ -60,8 +60,8 @@ class TinyHead:
 @pytest.fixture(scope="session")
 def tiny():
     """identity(batch), code(batch, frames=1): a small lifted identity (planes differ per person) and random driving codes."""
+    from i4d_bench.config.presets import smoke
     from i4d_bench.model.avatar import Backbone
-    from i4d_bench.presets import smoke
     from i4d_bench.types import FlameCode, Identity, MotionCode
 
     class Tiny:

@@ -9,13 +9,15 @@ import pytest
 import torch
 
 import variants
-from i4d_bench import cli, presets, run
+from i4d_bench import cli, run
+from i4d_bench.config import presets
+from i4d_bench.config.ablations import ablation, ablations
 from i4d_bench.report import search
 from i4d_bench.results import Store
 from i4d_bench.types import UserError
 from variants.base import parse
 
-ABLATIONS = presets.ablations()
+ABLATIONS = ablations()
 
 
 def test_an_entry_is_a_design_and_its_settings():
@@ -53,7 +55,7 @@ def test_a_design_without_published_sizes_says_so():
 def test_an_ablation_is_one_experiment(name, preset):
     """All its rows can be built, share one backbone, and have runs and a folder of their own."""
     plain = presets.preset(preset)
-    e = presets.ablation(name, plain)
+    e = ablation(name, plain)
     assert run.designs(e) == list(ABLATIONS[name].designs) and "static" in e.designs
     assert len({run.run_id(e, d) for d in e.designs}) == len(e.designs)
     assert run.folder_name(e).startswith(f"ablation-{name}-{preset}")
@@ -62,7 +64,7 @@ def test_an_ablation_is_one_experiment(name, preset):
 
 def test_a_run_that_is_the_same_has_the_same_name_in_an_ablation():
     plain = presets.cpu()
-    assert run.run_id(presets.ablation("space", plain), "local_adaln") == run.run_id(plain, "local_adaln")
+    assert run.run_id(ablation("space", plain), "local_adaln") == run.run_id(plain, "local_adaln")
 
 
 def test_the_search_tries_every_learned_design_alike():
@@ -83,7 +85,7 @@ def test_the_gpu_preset_has_what_the_stored_search_found_best():
 
 def test_unknown_ablations_are_named():
     with pytest.raises(UserError, match="motion-dim"):
-        presets.ablation("motion-dims", presets.cpu())
+        ablation("motion-dims", presets.cpu())
 
 
 def test_ablations_are_listed_with_their_question(capsys):

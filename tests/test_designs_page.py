@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import variants
-from i4d_bench.presets import gpu
+from i4d_bench.config.presets import gpu
 from i4d_bench.report import designs, search
 from i4d_bench.results import Record
 from i4d_bench.speed import everything

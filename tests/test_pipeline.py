@@ -11,7 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from i4d_bench import presets, results, run, train
+from i4d_bench import results, run, train
+from i4d_bench.config import presets
+from i4d_bench.config.ablations import ablation
+from i4d_bench.config.experiment import Stage
+from i4d_bench.config.override import override
 from i4d_bench.data import synthetic
 from i4d_bench.data.frames import open_frames
 from i4d_bench.data.splits import SETS, SPLITS, split_of, triples, yaw
@@ -65,7 +69,7 @@ def test_splits_keep_people_views_and_expressions_apart(frames):
 
 
 def test_batches_depend_on_the_step_alone(frames):
-    stage = presets.Stage(1, 32, 16, 3, 4)
+    stage = Stage(1, 32, 16, 3, 4)
     within = np.flatnonzero(split_of(frames) == 0)
     a, b = (Batches(frames, within, seed=0) for _ in range(2))
     for step in (7, 3):
@@ -103,7 +107,7 @@ def test_finished_runs_are_kept(reports, monkeypatch):
 
 
 def trainer(frames) -> Trainer:
-    e = presets.override(presets.smoke(), ["train.stages=[[6,32,16,2,2]]", "train.checkpoint_seconds=0.0"])
+    e = override(presets.smoke(), ["train.stages=[[6,32,16,2,2]]", "train.checkpoint_seconds=0.0"])
     return Trainer(e, Loader(frames, Driver("oracle", frames), CPU), None, CPU)
 
 
@@ -146,20 +150,18 @@ def test_a_damaged_checkpoint_says_what_to_do(frames, tmp_path):
 
 def test_overrides_reach_the_design_and_change_the_hash():
     e = presets.smoke()
-    changed = presets.override(e, ["overrides.local_adaln.hidden=64", "train.lr=3e-4"])
+    changed = override(e, ["overrides.local_adaln.hidden=64", "train.lr=3e-4"])
     assert changed.overrides["local_adaln"]["hidden"] == 64 and changed.train.lr == 3e-4
     assert run.run_id(changed, "local_adaln") != run.run_id(e, "local_adaln")
     only = dataclasses.replace(e, designs=("static",))
     assert run.run_id(only, "static") == run.run_id(e, "static"), "which other designs run does not matter"
-    wider = presets.override(e, ["overrides.local_adaln.hidden=64"])
+    wider = override(e, ["overrides.local_adaln.hidden=64"])
     assert run.run_id(wider, "static") == run.run_id(e, "static") != run.run_id(changed, "static")
 
 
 def test_changed_settings_get_a_folder_of_their_own():
     e = presets.smoke()
-    names = [
-        run.folder_name(presets.override(e, s)) for s in ([], ["train.lr=3e-4"], ["overrides.local_adaln.hidden=64"])
-    ]
+    names = [run.folder_name(override(e, s)) for s in ([], ["train.lr=3e-4"], ["overrides.local_adaln.hidden=64"])]
     assert len(set(names)) == 3 and all(n.startswith(names[0]) for n in names)
     assert run.folder_name(dataclasses.replace(e, seed=3, designs=("static",))) == names[0], "seeds share a table"
 
@@ -194,7 +196,7 @@ def test_a_search_keeps_curves_and_never_meets_the_test_people(cache, tmp_path, 
         run.Bench, "evaluator", property(lambda self: pytest.fail("a search looked at the test people"))
     )
     arms = ("local_adaln@lr=0.001,init_scale=0.0", "local_adaln@lr=0.001,init_scale=1.0", "static")
-    e = dataclasses.replace(presets.ablation("search", presets.smoke()), designs=arms)
+    e = dataclasses.replace(ablation("search", presets.smoke()), designs=arms)
     folder = run.run(e, tmp_path / "reports", tmp_path / "runs", jobs)
     records = results.Store(folder).records
     assert {r.design for r in records} == set(arms) and all(
@@ -216,7 +218,7 @@ def test_tf32_stays_away_from_ssim(tmp_path, monkeypatch):
 
     monkeypatch.setattr(train, "reconstruction", at("loss", loss))
     monkeypatch.setattr(Backbone, "lift", at("lift", lift))
-    e, gpu = presets.override(presets.smoke(), ["model.bf16=true"]), torch.device("cuda")
+    e, gpu = override(presets.smoke(), ["model.bf16=true"]), torch.device("cuda")
     data = open_frames(synthetic.build(e.world))
     trainer = Trainer(e, Loader(data, Driver("oracle", data, None), gpu), run.open_head(e, gpu), gpu)
     trainer.backbone(tmp_path)

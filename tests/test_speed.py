@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import variants
-from i4d_bench import frame, presets, speed, timing
+from i4d_bench import frame, speed, timing
+from i4d_bench.config import presets
 from i4d_bench.data.landmarker import Landmarker
 from i4d_bench.data.synthetic import exported_head
 from i4d_bench.report import build

@@ -11,18 +11,19 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from i4d_bench.cache import atomic_file, cache_dir
 from i4d_bench.camera import look_at, project
+from i4d_bench.config.experiment import World, digest
 from i4d_bench.data import frames as store
 from i4d_bench.data.splits import SPLITS, TEST_KINDS, YAW, partner, rng
 from i4d_bench.heads import expressions
 from i4d_bench.heads.base import HeadWorld
 from i4d_bench.heads.export import Coder, export_flame
 from i4d_bench.heads.flame import FlameModel, load
-from i4d_bench.presets import World, digest
 from i4d_bench.progress import track
 from i4d_bench.render import mesh
 from i4d_bench.types import UserError

@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from i4d_bench.config.experiment import Model
 from i4d_bench.model.decoder import Decode, Decoder
 from i4d_bench.model.encoder import Encoder
 from i4d_bench.model.sampling import SAMPLINGS
 from i4d_bench.model.surface import HeadSurface
-from i4d_bench.presets import Model
 from i4d_bench.types import FEATURE_DIM, Gaussians, Identity, MotionCode, ParametricHead
 from variants import Fusion
 

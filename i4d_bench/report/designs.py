@@ -11,8 +11,9 @@ from pathlib import Path
 import pandas as pd
 
 import variants
-from i4d_bench import frame, presets
+from i4d_bench import frame
 from i4d_bench.cache import atomic_file
+from i4d_bench.config import presets
 from i4d_bench.cost import cost
 from i4d_bench.progress import track
 from i4d_bench.report import search

@@ -5,7 +5,7 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import numpy as np
 
-from i4d_bench.presets import SEARCH
+from i4d_bench.config.ablations import SEARCH
 from i4d_bench.report.figures import STYLE, save
 from i4d_bench.report.tables import Column, conditions, latest, write
 from i4d_bench.results import Record, Store

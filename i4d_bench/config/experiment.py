@@ -1,0 +1,142 @@
+"""The experiment as nested dataclasses, stored with every result."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from variants import Fusion, create
+from variants.base import parse
+
+
+@dataclass(frozen=True)
+class World:
+    """Which data. `kind`: procedural, ict (needs its file) or clips (`path` names an ingested data set)."""
+
+    kind: str = "procedural"
+    path: str | None = None
+    resolution: int = 64
+    train_identities: int = 400
+    val_identities: int = 24
+    test_identities: int = 96
+    expressions: int = 4  # per training identity
+    views: int = 3  # per training expression; the first is near frontal
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Model:
+    """The backbone every design shares."""
+
+    size: int = 64  # encoder input and planes, pixels
+    stem: int = 32
+    widths: tuple[int, int, int] = (48, 96, 160)
+    blocks: int = 2
+    motion_basis: int = 48  # channels of m
+    output_scale: float = 0.3  # of Φ's last layer at the start
+    sampling: str = "plane"
+    grid: int = 64  # texels (rays) per side at full size
+    focus: float = 1.0  # spacing of Gaussians in the face over that of an even sheet
+    bf16: bool = False
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of training at one resolution."""
+
+    steps: int
+    resolution: int
+    grid: int
+    sources: int
+    frames: int  # per source; one in four keeps the source's expression
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Weights of PAPER §1's terms (the adversarial and the identity term are off)."""
+
+    l1: float = 1.0
+    regions: float = 5.0
+    lpips: float = 0.0
+    ssim: float = 0.5
+    delta: float = 0.001
+
+
+@dataclass(frozen=True)
+class Train:
+    warmup: tuple[Stage, ...] = ()
+    stages: tuple[Stage, ...] = ()
+    lr: float = 1e-3
+    lr_fusion: float = 1e-3
+    lr_steps: int = 100  # linear warm-up
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip: float = 10.0
+    loss: Loss = field(default_factory=Loss)
+    validate_every: int = 100
+    checkpoint_seconds: float = 20.0
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    batch: int = 16
+    lpips: tuple[str, ...] = ("alex",)
+    identity: tuple[str, ...] = ("dlib",)
+    reader_steps: int = 800  # of the expression reader, on the world's own truth; 0: none
+    timed_frames: int = 200
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that decides a result."""
+
+    preset: str
+    world: World
+    model: Model
+    train: Train
+    evaluate: Evaluate
+    driver: str = "oracle"
+    flame: str | None = None  # a FLAME file in place of the world's exported head
+    seed: int = 0
+    designs: tuple[str, ...] = ("local_adaln", "global_triplane_attention", "flame_blendshapes", "static")
+    overrides: dict[str, dict[str, Any]] = field(
+        default_factory=dict
+    )  # per design; `lr`: its own in place of train.lr_fusion
+    ablation: str | None = None
+
+    def settings(self, entry: str) -> dict[str, Any]:
+        """Of a design as lists write it (`variants.base.parse`): the experiment's overrides, above them the entry's own."""
+        name, own = parse(entry)
+        return self.overrides.get(name, {}) | own
+
+    def fusion(self, entry: str, **more) -> Fusion:
+        """The design, new; `more` settings above all. Raises UserError for an unknown name or setting."""
+        settings = self.settings(entry) | more
+        settings.pop("lr", None)
+        return create(parse(entry)[0], **settings)
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def shared(self) -> dict[str, Any]:
+        """What all designs of this experiment have in common and their numbers depend on."""
+        content = self.to_dict()
+        del content["designs"], content["overrides"], content["ablation"], content["train"]["checkpoint_seconds"]
+        return content
+
+
+def digest(content: Any) -> str:
+    """A short hash of anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def from_dict(content: dict[str, Any]) -> Experiment:
+    """The experiment that `to_dict` wrote, after JSON."""
+    tuples = lambda d: {k: tuple(v) if isinstance(v, list) else v for k, v in d.items()}  # noqa: E731
+    train = tuples(content["train"])
+    train |= {k: tuple(Stage(**s) for s in train[k]) for k in ("warmup", "stages")} | {"loss": Loss(**train["loss"])}
+    parts = {"world": World(**content["world"]), "model": Model(**tuples(content["model"])), "train": Train(**train),
+             "evaluate": Evaluate(**tuples(content["evaluate"]))}  # fmt: skip
+    return Experiment(**(tuples(content) | parts))

@@ -1,0 +1,100 @@
+"""One function per preset returns the whole experiment. The command line picks one and overrides fields; the full
+configuration travels with every result."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import replace
+
+from i4d_bench.config.ablations import SEARCH
+from i4d_bench.config.experiment import Evaluate, Experiment, Loss, Model, Stage, Train, World
+from i4d_bench.types import UserError
+
+QUICK = {name: {"delta_scale": 1.0, "w_std": 0.14} for name in ("local_adaln", "flame_adaln")}
+"""The published start (0.01, 0.02) is for long training."""
+TUNED = {
+    "flame_adaln": (3e-3, 1.0),
+    "flame_blendshapes": (1e-4, 0.0),
+    "flame_uv": (3e-4, 0.0),
+    "flame_vertices": (3e-3, 1.0),
+    "global_cross_attention": (3e-3, 0.0),
+    "global_interleaved_attention": (1e-3, 0.0),
+    "global_joint_attention": (3e-4, 0.0),
+    "global_latent_attention": (1e-3, 1.0),
+    "global_triplane_attention": (1e-3, 0.0),
+    "local_adaln": (1e-3, 0.0),
+    "local_bilinear": (3e-3, 0.0),
+    "local_blendshapes": (1e-3, 0.0),
+    "local_film": (1e-3, 0.0),
+    "local_mlp": (1e-3, 0.0),
+    "local_nobasis": (1e-3, 1.0),
+    "local_spatial": (3e-4, 1.0),
+}
+"""Learning rate and scale of the last layer at the start: the best of the ablation `search` on the preset gpu, by validation people
+(reports/ablation-search-gpu-h100-procedural-oracle)."""
+ON_PLANES = ("global_triplane_attention", "global_interleaved_attention", "global_joint_attention")
+
+
+def cpu() -> Experiment:
+    """Two cores, no GPU: two minutes a design. Images trained, rendered and scored at 64², Gaussians dense in the face."""
+    return Experiment(
+        preset="cpu",
+        world=World(),
+        model=Model(stem=24, widths=(32, 64, 96), grid=24, focus=0.45),
+        train=Train(warmup=(Stage(400, 64, 24, 8, 4),), stages=(Stage(500, 64, 24, 8, 4),), lr_fusion=2e-3),
+        evaluate=Evaluate(),
+        overrides=QUICK
+        | {name: {"dim": 128, "tokens": 8} for name in ON_PLANES}
+        | {"global_latent_attention": {"dim": 128}, "flame_uv": {"width": 16, "resolution": 32}}
+        | {
+            "flame_vertices": {"max_vertices": 320}
+        },  # half of what is lifted; all 5,023 would be nine times the others' Gaussians
+    )
+
+
+def gpu() -> Experiment:
+    """One data-centre GPU: 128², 16,384 Gaussians and a back sheet, minutes a design."""
+    return Experiment(
+        preset="gpu",
+        world=World(resolution=128, train_identities=1200, val_identities=24, test_identities=96),
+        model=Model(size=128, stem=48, widths=(96, 192, 256), blocks=4, grid=128, bf16=True),
+        train=Train(
+            warmup=(Stage(600, 128, 128, 16, 4),),
+            stages=(Stage(3600, 128, 128, 16, 4),),
+            loss=Loss(lpips=0.5, ssim=0.2),
+            validate_every=200,
+        ),
+        evaluate=Evaluate(batch=32, reader_steps=1000, identity=("dlib", "mobileface")),
+        overrides={name: QUICK.get(name, {}) | dict(zip(SEARCH, best, strict=True)) for name, best in TUNED.items()},
+    )
+
+
+def untuned(experiment: Experiment) -> Experiment:
+    """Every design with the learning rate and the start that are its own by default, in place of a search's."""
+    kept = {name: {k: v for k, v in own.items() if k not in SEARCH} for name, own in experiment.overrides.items()}
+    return replace(experiment, overrides=kept)
+
+
+def smoke() -> Experiment:
+    """The whole pipeline in seconds, for tests; its numbers mean nothing."""
+    stage = Stage(3, 32, 16, 2, 2)
+    return Experiment(
+        preset="smoke",
+        world=World(resolution=32, train_identities=4, val_identities=2, test_identities=3, expressions=2, views=2),
+        model=Model(size=32, stem=8, widths=(8, 16, 16), blocks=1, grid=16),
+        train=Train(warmup=(stage,), stages=(stage,), lr_steps=2, validate_every=2),
+        evaluate=Evaluate(lpips=(), identity=(), reader_steps=3, timed_frames=3, batch=4),
+        overrides={name: {"dim": 32, "tokens": 4} for name in ON_PLANES}
+        | {"global_latent_attention": {"dim": 32}, "flame_uv": {"width": 8, "resolution": 16}},
+    )
+
+
+PRESETS = {"cpu": cpu, "gpu": gpu, "smoke": smoke}
+
+
+def preset(name: str) -> Experiment:
+    """Raises UserError with the nearest names."""
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, n=3, cutoff=0.3) or list(PRESETS)
+        raise UserError(f"there is no preset {name!r}; did you mean {', '.join(near)}?")
+    return PRESETS[name]()
