@@ -18,6 +18,7 @@ from i4d_bench.config.experiment import Stage
 from i4d_bench.config.override import override
 from i4d_bench.data import synthetic
 from i4d_bench.data.frames import open_frames
+from i4d_bench.data.opening import open_head
 from i4d_bench.data.splits import SETS, SPLITS, split_of, triples, yaw
 from i4d_bench.heads.expressions import ACTIONS, held_out
 from i4d_bench.loader import Batches, Loader
@@ -220,6 +221,6 @@ def test_tf32_stays_away_from_ssim(tmp_path, monkeypatch):
     monkeypatch.setattr(Backbone, "lift", at("lift", lift))
     e, gpu = override(presets.smoke(), ["model.bf16=true"]), torch.device("cuda")
     data = open_frames(synthetic.build(e.world))
-    trainer = Trainer(e, Loader(data, Driver("oracle", data, None), gpu), run.open_head(e, gpu), gpu)
+    trainer = Trainer(e, Loader(data, Driver("oracle", data, None), gpu), open_head(e, gpu), gpu)
     trainer.backbone(tmp_path)
     assert seen == {"loss": "highest", "lift": "high"} and precision() == "highest"
