@@ -68,7 +68,7 @@ def open_source(path: Path, model: Path | None, size: int) -> Frames:
         return dataclasses.replace(frames, arrays={k: a[chosen] for k, a in frames.arrays.items()})
     if not path.exists():
         raise UserError(f"there is no source image {path}")
-    from i4d_bench.data.clips import prepare_image
+    from i4d_bench.data.video.clips import prepare_image
 
     arrays = prepare_image(path, max(size, 128), model)
     return Frames(path, {"kind": "clips"}, arrays)
@@ -80,7 +80,7 @@ def open_driving(path: Path, model: Path | None, size: int, max_frames: int | No
         return open_frames(path)
     if not path.exists():
         raise UserError(f"there is no driving video {path}")
-    from i4d_bench.data.clips import ingest
+    from i4d_bench.data.video.clips import ingest
 
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
@@ -116,7 +116,7 @@ def animate(
         gaussians = trained.avatar.fusion.animate(prepared, loaders[1].code(np.array([0])))
         ply.write_ply(out, gaussians[0:1])
     else:
-        from i4d_bench.data.video import write_video
+        from i4d_bench.data.video.files import write_video
 
         size = max(size, 128)
         frames = (

@@ -78,7 +78,7 @@ def ingest(
     max_frames: int | None = None,
 ) -> None:
     """Turns talking-head videos into a data set: crop, mask, landmarks, 52 blendshapes and a camera for every frame."""
-    from i4d_bench.data.clips import ingest as build
+    from i4d_bench.data.video.clips import ingest as build
 
     build(list(videos), out, size=size, model=model, stride=stride, max_frames=max_frames)
 

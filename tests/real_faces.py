@@ -27,7 +27,7 @@ def clip_frames(clip: str, count: int = 3):
 
 def load():
     """images [N,S,S,3] in 0..1, landmarks [N,68,2], who [N]."""
-    from i4d_bench.data.landmarker import Landmarker, to68
+    from i4d_bench.data.video.landmarker import Landmarker, to68
 
     images, landmarks, who = [], [], []
     with Landmarker() as find:

@@ -14,14 +14,15 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from i4d_bench.data import frames as store
-from i4d_bench.data import headfit, video
-from i4d_bench.data.landmarker import IBUG68, Face, find_model, to68
+from i4d_bench.data.video import files
+from i4d_bench.data.video.files import headfit
+from i4d_bench.data.video.landmarker import IBUG68, Face, find_model, to68
 from i4d_bench.heads.base import REGIONS
 from i4d_bench.types import UserError
 
 pytest.importorskip("cv2", reason="cutting heads out needs the `video` extra")
 
-from i4d_bench.data import clips, tracking
+from i4d_bench.data.video.files import clips, tracking
 
 SKIN, HAIR, SHIRT, WALL = (220, 150, 110), (60, 35, 20), (30, 50, 140), (120, 160, 130)
 WIDTH, HEIGHT = 320, 240
@@ -105,7 +106,7 @@ def moving(n=14):
 
 
 def write(path, plan, **kwargs) -> Path:
-    return video.write_video(path, (draw(heads, **kwargs) for heads in plan), 25)
+    return files.write_video(path, (draw(heads, **kwargs) for heads in plan), 25)
 
 
 # --- video.py
@@ -113,20 +114,20 @@ def write(path, plan, **kwargs) -> Path:
 
 def test_written_video_reads_back_with_its_rate_and_even_sides(tmp_path):
     plain = [np.full((45, 63, 3), 40 + 10 * k, np.uint8) for k in range(12)]
-    path = video.write_video(tmp_path / "sub" / "a.mp4", iter(plain), 29.97)
-    back = list(video.read_frames(path))
-    assert [n for n, _ in back] == list(range(12)) and video.frame_count(path) == 12
-    assert back[0][1].shape == (46, 64, 3) and video.fps(path) == pytest.approx(29.97, abs=1e-3)
+    path = files.write_video(tmp_path / "sub" / "a.mp4", iter(plain), 29.97)
+    back = list(files.read_frames(path))
+    assert [n for n, _ in back] == list(range(12)) and files.frame_count(path) == 12
+    assert back[0][1].shape == (46, 64, 3) and files.fps(path) == pytest.approx(29.97, abs=1e-3)
     assert all(abs(rgb.mean() - 40 - 10 * n) < 3 for n, rgb in back)
     assert os.listdir(path.parent) == ["a.mp4"]
 
 
 def test_failed_writing_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match="differ in size"):
-        video.write_video(tmp_path / "a.mp4", [np.zeros((32, 32, 3), np.uint8), np.zeros((16, 16, 3), np.uint8)], 25)
+        files.write_video(tmp_path / "a.mp4", [np.zeros((32, 32, 3), np.uint8), np.zeros((16, 16, 3), np.uint8)], 25)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write the video"):
-        video.write_video(tmp_path / "file" / "a.mp4", [np.zeros((32, 32, 3), np.uint8)], 25)
+        files.write_video(tmp_path / "file" / "a.mp4", [np.zeros((32, 32, 3), np.uint8)], 25)
     assert os.listdir(tmp_path) == ["file"]
 
 
@@ -156,7 +157,7 @@ BROKEN = {"missing": "there is no video", "folder": "holds no images", "zero": "
 def test_what_is_no_video_is_said_in_one_sentence(kind, tmp_path, finder):
     path = broken(tmp_path, kind)
     with pytest.raises(UserError, match=BROKEN[kind]) as e:
-        list(video.read_frames(path, []))
+        list(files.read_frames(path, []))
     assert "\n" not in str(e.value)
     with pytest.raises(UserError, match=BROKEN[kind]):
         clips.ingest([path], tmp_path / "out", progress=False)
@@ -168,10 +169,10 @@ def test_truncated_video_gives_its_frames_and_lists_the_rest(tmp_path):
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(whole[: len(whole) * 7 // 10])
     lost = []
-    kept = [n for n, _ in video.read_frames(cut, lost)]
+    kept = [n for n, _ in files.read_frames(cut, lost)]
     assert kept and lost and sorted(kept + lost) == list(range(60))
     with pytest.raises(UserError, match=r"damaged|ends early"):
-        list(video.read_frames(cut))
+        list(files.read_frames(cut))
 
 
 def test_photos_that_cannot_be_read(tmp_path):
@@ -182,8 +183,8 @@ def test_photos_that_cannot_be_read(tmp_path):
     for name, words in {"zero.png": "empty", "text.jpg": "not a readable", "cut.png": "not a readable",
                         "none.png": "there is no image"}.items():  # fmt: skip
         with pytest.raises(UserError, match=words):
-            video.read_image(tmp_path / name)
-    assert video.read_image(tmp_path / "good.png").shape == (HEIGHT, WIDTH, 3)
+            files.read_image(tmp_path / name)
+    assert files.read_image(tmp_path / "good.png").shape == (HEIGHT, WIDTH, 3)
 
 
 def test_photo_is_turned_upright(tmp_path):
@@ -191,7 +192,7 @@ def test_photo_is_turned_upright(tmp_path):
     exif = image.getexif()
     exif[0x0112] = 6  # stored lying on its side
     image.save(tmp_path / "a.jpg", exif=exif)
-    assert video.read_image(tmp_path / "a.jpg").shape == (WIDTH, HEIGHT, 3)
+    assert files.read_image(tmp_path / "a.jpg").shape == (WIDTH, HEIGHT, 3)
 
 
 # --- headfit.py
@@ -295,7 +296,7 @@ def test_damaged_frames_are_listed(tmp_path, finder):
 def test_a_folder_of_images_is_a_video(tmp_path, finder):
     folder = tmp_path / "teacher"
     folder.mkdir()
-    for number, rgb in video.read_frames(write(tmp_path / "anna.mp4", moving(8)), []):
+    for number, rgb in files.read_frames(write(tmp_path / "anna.mp4", moving(8)), []):
         Image.fromarray(rgb).save(folder / f"{number:03d}.png")
     (folder / "notes.txt").write_text("no image")
     (folder / "003.png").write_bytes(b"")
@@ -403,7 +404,7 @@ def _index(points: np.ndarray, size: int) -> np.ndarray:
 
 @pytest.mark.assets
 def test_square_pixels_and_real_photo(tmp_path):
-    rgb = next(video.read_frames(assets() / "clips" / "d9.mp4"))[1]
+    rgb = next(files.read_frames(assets() / "clips" / "d9.mp4"))[1]
     assert rgb.shape == (480, 480, 3)  # stored as 512 × 480 with pixels of 15:16
     Image.fromarray(rgb).save(tmp_path / "photo.png")
     arrays = clips.prepare_image(tmp_path / "photo.png")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from i4d_bench.data.landmarker import IBUG68, Landmarker, find_model, to68
+from i4d_bench.data.video.landmarker import IBUG68, Landmarker, find_model, to68
 from i4d_bench.heads.expressions import NAMES
 from i4d_bench.types import UserError
 

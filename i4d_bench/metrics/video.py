@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from i4d_bench.data.landmarker import Landmarker, to68
+from i4d_bench.data.video.landmarker import Landmarker, to68
 from i4d_bench.metrics.distances import Reading, aed, akd, akd_iod, apd
 from i4d_bench.metrics.image import check_images
 

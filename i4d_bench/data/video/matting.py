@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from scipy.ndimage import gaussian_filter
 
-from i4d_bench.data.headfit import RIGID, project, similarity
-from i4d_bench.data.landmarker import to68
+from i4d_bench.data.video.headfit import RIGID, project, similarity
+from i4d_bench.data.video.landmarker import to68
 from i4d_bench.heads.base import REGIONS
 from i4d_bench.types import UserError
 

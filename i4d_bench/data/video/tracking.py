@@ -11,9 +11,9 @@ from jaxtyping import Float, UInt8
 from numpy.lib.format import open_memmap
 from PIL import Image
 
-from i4d_bench.data import headfit
-from i4d_bench.data.landmarker import Face, Landmarker, to68
-from i4d_bench.data.matting import MaskMaker, Shot
+from i4d_bench.data.video.files import headfit
+from i4d_bench.data.video.landmarker import Face, Landmarker, to68
+from i4d_bench.data.video.matting import MaskMaker, Shot
 
 NO_FACE, SEVERAL, SMALL, BORDER = "no face", "several faces", "face too small", "cut off by the border"
 DAMAGED, OTHER_SIZE = "decode error", "another size than the first frame"

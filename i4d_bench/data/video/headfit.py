@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.spatial.transform import Rotation
 
-from i4d_bench.data.landmarker import to68
+from i4d_bench.data.video.landmarker import to68
 
 FOV = 18.837
 """Vertical field of view of the canonical camera, degrees."""

@@ -24,9 +24,10 @@ from numpy.lib.format import open_memmap
 
 from i4d_bench import progress as bars
 from i4d_bench.data import frames as store
-from i4d_bench.data import tracking, video
-from i4d_bench.data.landmarker import Landmarker, find_model
-from i4d_bench.data.matting import METHOD
+from i4d_bench.data.video import files
+from i4d_bench.data.video.files import tracking
+from i4d_bench.data.video.landmarker import Landmarker, find_model
+from i4d_bench.data.video.matting import METHOD
 from i4d_bench.types import UserError
 
 VERSION = 1
@@ -76,7 +77,7 @@ class _Settings:
 def _digest(path: Path) -> str:
     try:
         digest = hashlib.sha256()
-        for part in video.images(path) if path.is_dir() else [path]:
+        for part in files.images(path) if path.is_dir() else [path]:
             with part.open("rb") as f:
                 while block := f.read(1 << 20):
                     digest.update(block)
@@ -134,7 +135,7 @@ def _checked(videos: list[Path], out: Path, size: int, stride: int, max_frames: 
     if stride < 1 or (max_frames is not None and max_frames < FEWEST):
         raise UserError(f"stride must be at least 1 and max_frames at least {FEWEST}")
     for path in videos:
-        video.fps(path)  # opens it: all are looked at before any work is done
+        files.fps(path)  # opens it: all are looked at before any work is done
     if out.exists() and not (out / "dataset.json").is_file() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out} exists and is not a data set: name another folder, nothing was changed")
     return _Settings(size, stride, max_frames)
@@ -172,9 +173,9 @@ def _make_part(path: Path, part: Path, settings: _Settings, model: Path, progres
         return bars.track(items, f"{path.name}: {label}", total) if progress else items
 
     lost: list[int] = []
-    fps, total = video.fps(path), settings.expected(video.frame_count(path))
+    fps, total = files.fps(path), settings.expected(files.frame_count(path))
     with Landmarker(model, most=2) as landmarker:
-        seen = show(settings.select(video.read_frames(path, lost)), "faces", total)
+        seen = show(settings.select(files.read_frames(path, lost)), "faces", total)
         track = tracking.find_faces(seen, landmarker)
     track.skipped += [(number, tracking.DAMAGED) for number, _ in settings.select((n, None) for n in lost)]
     track.skipped.sort()
@@ -185,7 +186,7 @@ def _make_part(path: Path, part: Path, settings: _Settings, model: Path, progres
     heads = tracking.fit_track(track, fps, settings.size)
     partial = Path(tempfile.mkdtemp(dir=part.parent, prefix=f"{part.name}-"))
     try:
-        tracking.write_arrays(partial, track, heads, settings.select(video.read_frames(path, [])), show)
+        tracking.write_arrays(partial, track, heads, settings.select(files.read_frames(path, [])), show)
         info = {
             "fps": fps,
             "frames": len(track.numbers),
@@ -244,7 +245,7 @@ def prepare_image(path: Path, size: int = 256, model: Path | None = None) -> dic
 
     Raises UserError when the photo cannot be read or does not show exactly one whole face.
     """
-    rgb = video.read_image(path)
+    rgb = files.read_image(path)
     with Landmarker(model, most=2) as landmarker:
         track = tracking.find_faces([(0, rgb)], landmarker)
     if not track.numbers:

@@ -1,0 +1,1 @@
+"""Real video: files, landmarks, mattes, cameras, and the data sets made of them."""
