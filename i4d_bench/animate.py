@@ -18,9 +18,9 @@ from i4d_bench.config.experiment import Experiment, from_dict
 from i4d_bench.data.frames import Frames, open_frames
 from i4d_bench.data.opening import open_head, with_flame
 from i4d_bench.data.splits import SPLITS, source_frames, split_of
+from i4d_bench.drivers.driver import Driver
 from i4d_bench.loader import Loader
 from i4d_bench.model.avatar import Avatar, Backbone
-from i4d_bench.model.drivers import Driver
 from i4d_bench.progress import console, track
 from i4d_bench.train import on_grey
 from i4d_bench.types import Identity, UserError

@@ -13,8 +13,8 @@ from torch import Tensor
 from i4d_bench.config.experiment import Stage
 from i4d_bench.data.frames import Frames
 from i4d_bench.data.splits import rng, source_frames
+from i4d_bench.drivers.driver import Driver
 from i4d_bench.heads.base import REGIONS
-from i4d_bench.model.drivers import Driver
 from i4d_bench.model.surface import HeadSurface
 from i4d_bench.types import Camera, FlameCode, MotionCode
 

@@ -25,6 +25,7 @@ from i4d_bench.data import synthetic
 from i4d_bench.data.frames import Frames, open_frames
 from i4d_bench.data.opening import open_data, open_head
 from i4d_bench.data.splits import SPLITS, split_of, triples
+from i4d_bench.drivers.driver import Driver
 from i4d_bench.evaluate import Evaluator, Scores
 from i4d_bench.loader import Loader
 from i4d_bench.metrics.expression import Reader, VideoReader, train_reader
@@ -32,7 +33,6 @@ from i4d_bench.metrics.identity import Embedder, embedder, impostor_mean
 from i4d_bench.metrics.image import load_lpips
 from i4d_bench.metrics.weights import WeightsUnavailable
 from i4d_bench.model.avatar import Avatar
-from i4d_bench.model.drivers import Driver
 from i4d_bench.progress import console
 from i4d_bench.timing import stages
 from i4d_bench.train import ONSET_DB, Diverged, Progress, Trainer

@@ -20,10 +20,10 @@ from i4d_bench.data import synthetic
 from i4d_bench.data.frames import open_frames
 from i4d_bench.data.opening import open_head
 from i4d_bench.data.splits import SETS, SPLITS, split_of, triples, yaw
+from i4d_bench.drivers.driver import Driver
 from i4d_bench.heads.expressions import ACTIONS, held_out
 from i4d_bench.loader import Batches, Loader
 from i4d_bench.model.avatar import Backbone
-from i4d_bench.model.drivers import Driver
 from i4d_bench.report import build
 from i4d_bench.train import Trainer
 from i4d_bench.types import UserError

@@ -1,0 +1,1 @@
+"""What turns a driving frame into a motion code."""
