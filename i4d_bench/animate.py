@@ -22,7 +22,7 @@ from i4d_bench.drivers.driver import Driver
 from i4d_bench.loader import Loader
 from i4d_bench.model.avatar import Avatar, Backbone
 from i4d_bench.progress import console, track
-from i4d_bench.train import on_grey
+from i4d_bench.render.views import on_grey
 from i4d_bench.types import Identity, UserError
 
 DRIVER_ON_VIDEO = {"oracle": "blendshapes"}

@@ -16,10 +16,8 @@ from i4d_bench.data.splits import rng, source_frames
 from i4d_bench.drivers.driver import Driver
 from i4d_bench.heads.base import REGIONS
 from i4d_bench.model.surface import HeadSurface
+from i4d_bench.render.views import GREY
 from i4d_bench.types import Camera, FlameCode, MotionCode
-
-GREY = 0.5
-"""Background of the images that encoders and metrics see."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from i4d_bench.data.frames import Frames, open_frames
 from i4d_bench.data.opening import open_data, open_head
 from i4d_bench.data.splits import SPLITS, split_of, triples
 from i4d_bench.drivers.driver import Driver
-from i4d_bench.evaluate import Evaluator, Scores
+from i4d_bench.evaluate.evaluator import Evaluator, Scores
 from i4d_bench.loader import Loader
 from i4d_bench.metrics.expression import Reader, VideoReader, train_reader
 from i4d_bench.metrics.identity import Embedder, embedder, impostor_mean

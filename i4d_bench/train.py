@@ -20,14 +20,14 @@ from torch import Tensor, nn
 
 from i4d_bench.cache import atomic_file
 from i4d_bench.config.experiment import Experiment, Stage
-from i4d_bench.data.splits import SPLITS, Triples, split_of, triples
-from i4d_bench.loader import GREY, Batches, Loader
+from i4d_bench.data.splits import SPLITS, split_of, triples
+from i4d_bench.evaluate.gap import driving_gap
+from i4d_bench.loader import Batches, Loader
 from i4d_bench.losses import feature_change, reconstruction
-from i4d_bench.metrics.image import psnr
 from i4d_bench.model.avatar import Avatar, Backbone
 from i4d_bench.progress import track
 from i4d_bench.render import render
-from i4d_bench.types import Camera, Gaussians, ParametricHead, UserError
+from i4d_bench.types import ParametricHead, UserError
 from variants import Fusion
 
 ONSET_DB = 0.5
@@ -174,36 +174,6 @@ class Trainer:
         rows = driving_gap(Avatar(backbone, fusion), self.loader, self.validation, self.head)
         means = {k: float(v.mean()) for k, v in rows.items()}
         return {"step": progress.step, "seconds": progress.seconds, "loss": loss, **means}
-
-
-@torch.no_grad()
-def driving_gap(avatar: Avatar, loader: Loader, rows: Triples, head, batch: int = 16) -> dict[str, Tensor]:
-    """PSNR in eyes and mouth with the right driving code (`psnr_regions`), and what it gains over the source's own (`gap`), dB."""
-    out: dict[str, list[Tensor]] = {"gap": [], "psnr_regions": []}
-    for i in range(0, len(rows), batch):
-        part = rows[slice(i, i + batch)]
-        images = loader.sources(part.source, avatar.backbone.config.size)
-        truth = loader.targets(part.target, loader.frames.resolution)
-        identity = avatar.backbone.lift(images, head=head)
-        prepared = avatar.fusion.prepare(identity, loader.code(part.source))
-        right = region_psnr(avatar.fusion.animate(prepared, loader.code(part.driving)), truth)
-        still = region_psnr(avatar.fusion.animate(prepared, loader.code(part.source)), truth)
-        out["gap"].append(right - still)
-        out["psnr_regions"].append(right)
-    return {k: torch.cat(v) for k, v in out.items()}
-
-
-def region_psnr(gaussians: Gaussians, truth) -> Tensor:
-    """PSNR [B] in dB inside the true eyes and mouth, on grey."""
-    return psnr(
-        on_grey(gaussians, truth.camera), truth.over(truth.rgb.new_full((len(truth.rgb), 3), GREY)), truth.regions
-    )
-
-
-def on_grey(gaussians: Gaussians, camera: Camera) -> Tensor:
-    """The image [B,H,W,3] that metrics see: on grey, clipped to 0..1."""
-    background = gaussians.means.new_full((len(gaussians.means), 3), GREY)
-    return render(gaussians, camera, background, depth=False).rgb.clamp(0, 1)
 
 
 def _stage_at(stages: tuple[Stage, ...], step: int) -> Stage:

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from i4d_bench.data.splits import NO_TRUTH, SETS, Triples, triples
 from i4d_bench.heads.base import REGIONS
-from i4d_bench.loader import GREY, Loader
+from i4d_bench.loader import Loader
 from i4d_bench.metrics import expression, identity, image
 from i4d_bench.metrics.expression import Reader
 from i4d_bench.model.avatar import Avatar
-from i4d_bench.train import on_grey
+from i4d_bench.render.views import GREY, on_grey
 from i4d_bench.types import ParametricHead
 
 GRID_SAMPLES = 8
