@@ -30,10 +30,10 @@ import variants
 from i4d_bench.camera import look_at
 from i4d_bench.config import presets
 from i4d_bench.config.experiment import Experiment
-from i4d_bench.data.synthetic import exported_head, head_world
 from i4d_bench.data.video.landmarker import Landmarker
 from i4d_bench.heads import expressions
 from i4d_bench.heads.flame import FlameModel
+from i4d_bench.heads.worlds import exported_head, head_world
 from i4d_bench.model.avatar import Backbone
 from i4d_bench.model.decoder import Decode
 from i4d_bench.render import mesh, render

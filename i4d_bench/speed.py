@@ -23,8 +23,8 @@ import kernels
 import variants
 from i4d_bench import frame, results, timing
 from i4d_bench.cache import atomic_file
-from i4d_bench.data.synthetic import exported_head
 from i4d_bench.data.video.landmarker import Landmarker
+from i4d_bench.heads.worlds import exported_head
 from i4d_bench.progress import track
 from i4d_bench.types import Gaussians, MotionCode, UserError
 from kernels.cases import CASES, FLOORS, case

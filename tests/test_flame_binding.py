@@ -9,7 +9,7 @@ import torch
 from conftest import TinyHead
 
 import variants
-from i4d_bench.data.synthetic import exported_head
+from i4d_bench.heads.worlds import exported_head
 from i4d_bench.types import UserError
 from kernels.reference import multiply, quaternion, rodrigues
 from variants.nearest import _distance, leaves_of, nearest_triangles

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from i4d_bench.data.synthetic import exported_head
 from i4d_bench.heads.expressions import INDEX
 from i4d_bench.heads.flame import FlameModel
 from i4d_bench.heads.transfer import transfer_expressions
+from i4d_bench.heads.worlds import exported_head
 
 
 @pytest.fixture(scope="module")

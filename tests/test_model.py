@@ -11,8 +11,8 @@ import torch.nn.functional as F
 
 from i4d_bench.camera import RADIUS, look_at
 from i4d_bench.config.presets import PRESETS, smoke
-from i4d_bench.data.synthetic import exported_head
 from i4d_bench.heads.base import Surface
+from i4d_bench.heads.worlds import exported_head
 from i4d_bench.model.avatar import Backbone
 from i4d_bench.model.sampling import EXTENT, sheet
 from i4d_bench.model.surface import HALF, HeadSurface

@@ -16,8 +16,8 @@ from test_flame import random_arrays
 from test_variants import FIELDS, awake, close, differ, make
 
 import variants
-from i4d_bench.data.synthetic import exported_head
 from i4d_bench.heads import flame
+from i4d_bench.heads.worlds import exported_head
 from i4d_bench.render import render
 from i4d_bench.types import Camera, FlameCode, MotionCode, UserError
 from kernels.reference import Skinned, multiply, quaternion, rodrigues

@@ -11,8 +11,8 @@ import torch
 import variants
 from i4d_bench import frame, speed, timing
 from i4d_bench.config import presets
-from i4d_bench.data.synthetic import exported_head
 from i4d_bench.data.video.landmarker import Landmarker
+from i4d_bench.heads.worlds import exported_head
 from i4d_bench.report import build
 from i4d_bench.report.speed import Key, frames_table
 from i4d_bench.types import UserError

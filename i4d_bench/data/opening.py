@@ -13,6 +13,7 @@ from i4d_bench.data import synthetic
 from i4d_bench.data.frames import Frames, open_frames
 from i4d_bench.heads.flame import FlameModel, load
 from i4d_bench.heads.transfer import transfer_expressions
+from i4d_bench.heads.worlds import exported_head
 from i4d_bench.progress import console
 
 
@@ -31,7 +32,7 @@ def open_data(experiment: Experiment) -> tuple[Frames, str]:
 def open_head(experiment: Experiment, device: torch.device) -> FlameModel:
     """The world's parametric head (on real video the embedded world's), or the experiment's own FLAME file."""
     kind = experiment.world.kind
-    head = synthetic.exported_head("procedural" if kind == "clips" else kind)
+    head = exported_head("procedural" if kind == "clips" else kind)
     if experiment.flame:
         own = load(experiment.flame)
         if own.arkit_pose is None:

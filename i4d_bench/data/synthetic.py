@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,39 +20,14 @@ from i4d_bench.config.experiment import World, digest
 from i4d_bench.data import frames as store
 from i4d_bench.data.splits import SPLITS, TEST_KINDS, YAW, partner, rng
 from i4d_bench.heads import expressions
-from i4d_bench.heads.base import HeadWorld
-from i4d_bench.heads.export import Coder, export_flame
-from i4d_bench.heads.flame import FlameModel, load
+from i4d_bench.heads.export import Coder
+from i4d_bench.heads.worlds import VERSION, exported_head, head_world
 from i4d_bench.progress import track
 from i4d_bench.render import mesh
 from i4d_bench.types import UserError
 
-VERSION = 3
-"""Part of the cache key: raise it when heads or the mesh renderer change what comes out."""
 CHUNK = 8
 """People per part file: what a killed rendering may lose."""
-
-
-@cache
-def head_world(kind: str) -> HeadWorld:
-    """The world of that name. Raises UserError for an unknown one, or when ICT's file is missing."""
-    if kind == "procedural":
-        from i4d_bench.heads.procedural import ProceduralWorld
-
-        return ProceduralWorld()
-    if kind == "ict":
-        from i4d_bench.heads.ict import IctWorld
-
-        return IctWorld()
-    raise UserError(f"there is no head world {kind!r}; there are procedural, ict (or --data FOLDER for video)")
-
-
-def exported_head(kind: str) -> FlameModel:
-    """The world's FLAME-format model, exported once into the cache."""
-    path = cache_dir() / f"flame-{kind}-v{VERSION}.npz"
-    if not path.exists():
-        export_flame(head_world(kind), path)
-    return load(path)
 
 
 def spec(world: World) -> dict[str, Any]:

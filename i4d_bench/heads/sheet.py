@@ -9,8 +9,8 @@ import tyro
 from PIL import Image
 
 from i4d_bench.camera import look_at
-from i4d_bench.data.synthetic import head_world
 from i4d_bench.heads import expressions
+from i4d_bench.heads.worlds import head_world
 from i4d_bench.render import mesh
 
 YAWS = (0, 0, 25, -30, 12, -55)

@@ -82,7 +82,7 @@ class HeadSurface(nn.Module):
 @functools.cache
 def mean_head() -> Tensor:
     """The embedded world's mean head as HeadSurface's depth."""
-    from i4d_bench.data.synthetic import exported_head
+    from i4d_bench.heads.worlds import exported_head
 
     head: FlameModel = exported_head("procedural")
     return head_depth(head.v_template.double().numpy(), head.faces.numpy())
