@@ -33,7 +33,7 @@ def anybody(head: ParametricHead, code: FlameCode) -> Float[Tensor, "V 3"]:
     return head(*(torch.zeros_like(t[:1]) for t in (code.shape, code.expression, code.pose)))[0]
 
 
-def per_frame(t: Float[Tensor, "B *rest"], frames: int) -> Float[Tensor, "F *rest"]:
+def per_frame(t: Float[Tensor, "B ..."], frames: int) -> Float[Tensor, "F ..."]:
     """What a person has, for each of k frames: identity-major, and a view where there is one person or one frame."""
     return t[:, None].expand(-1, frames, *t.shape[1:]).flatten(0, 1)
 
