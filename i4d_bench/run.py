@@ -28,6 +28,7 @@ from i4d_bench.data.splits import SPLITS, split_of, triples
 from i4d_bench.drivers.driver import Driver
 from i4d_bench.evaluate.evaluator import Evaluator, Scores
 from i4d_bench.loader import Loader
+from i4d_bench.metrics.cards import ONSET_DB
 from i4d_bench.metrics.expression import Reader, VideoReader, train_reader
 from i4d_bench.metrics.identity import Embedder, embedder, impostor_mean
 from i4d_bench.metrics.image import load_lpips
@@ -35,7 +36,7 @@ from i4d_bench.metrics.weights import WeightsUnavailable
 from i4d_bench.model.avatar import Avatar
 from i4d_bench.progress import console
 from i4d_bench.timing import stages
-from i4d_bench.train import ONSET_DB, Diverged, Progress, Trainer
+from i4d_bench.train import Diverged, Progress, Trainer
 from i4d_bench.types import UserError
 from variants import design as design_class
 from variants import names

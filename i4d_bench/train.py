@@ -24,14 +24,13 @@ from i4d_bench.data.splits import SPLITS, split_of, triples
 from i4d_bench.evaluate.gap import driving_gap
 from i4d_bench.loader import Batches, Loader
 from i4d_bench.losses import feature_change, reconstruction
+from i4d_bench.metrics.cards import ONSET_DB
 from i4d_bench.model.avatar import Avatar, Backbone
 from i4d_bench.progress import track
 from i4d_bench.render import render
 from i4d_bench.types import ParametricHead, UserError
 from variants import Fusion
 
-ONSET_DB = 0.5
-"""A design follows the driver once its gap passes this (DESIGN §4)."""
 EARLY = (25, 50, 100, 150)
 """Steps at which a design is validated besides every `validate_every`: some follow within the first hundred."""
 
