@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from i4d_bench import results
 from i4d_bench.cache import atomic_file
 from i4d_bench.config import presets
 from i4d_bench.config.ablations import ablation, scored
@@ -35,6 +34,9 @@ from i4d_bench.metrics.image import load_lpips
 from i4d_bench.metrics.weights import WeightsUnavailable
 from i4d_bench.model.avatar import Avatar
 from i4d_bench.progress import console
+from i4d_bench.results.environment.environment import hardware_name
+from i4d_bench.results.record import Record
+from i4d_bench.results.store import Store
 from i4d_bench.timing import stages
 from i4d_bench.train import Diverged, Progress, Trainer
 from i4d_bench.types import UserError
@@ -75,11 +77,11 @@ def run(experiment: Experiment, reports: Path, runs: Path, jobs: int | None = No
     started = time.monotonic()
     _keep_memory()
     wanted = designs(experiment)
-    store = results.Store(reports / folder_name(experiment))
+    store = Store(reports / folder_name(experiment))
     store.check_writable()
     ready = [d for d in wanted if store.finished(run_id(experiment, d))]
     todo = [d for d in wanted if d not in ready]
-    console.print(f"{experiment.preset} preset on {results.hardware_name()}: {', '.join(wanted)}")
+    console.print(f"{experiment.preset} preset on {hardware_name()}: {', '.join(wanted)}")
     if ready:
         console.print(f"already finished: {', '.join(ready)}")
     failed = {}
@@ -111,7 +113,7 @@ def folder_name(experiment: Experiment) -> str:
         preset = ablation(e.ablation, preset)
     own = {"world": plain, "driver": e.driver, "flame": e.flame, "designs": e.designs, "seed": e.seed}
     parts = [f"ablation-{e.ablation}"] if e.ablation else []
-    parts += [e.preset, results.hardware_name(), Path(path).resolve().name if path else kind, e.driver]
+    parts += [e.preset, hardware_name(), Path(path).resolve().name if path else kind, e.driver]
     parts += [Path(e.flame).stem] if e.flame else []
     if e != dataclasses.replace(preset, **own):
         parts.append(digest([{**e.shared(), "seed": None}, e.overrides])[:6])
@@ -211,7 +213,7 @@ class Bench:
         people = torch.from_numpy(self.frames.identity[rows.source].astype(np.int64))
         return impostor_mean(embedded.cpu(), people)
 
-    def run_design(self, name: str, store: results.Store) -> None:
+    def run_design(self, name: str, store: Store) -> None:
         """Trains (or resumes), scores, times and stores one design; one that is not scored keeps its curve alone."""
         folder = self.folder / run_id(self.experiment, name)
         avatar, progress = self.trainer.design(folder, name, self.backbone)
@@ -228,10 +230,10 @@ class Bench:
         store.add(record, rows)
         console.print(f"{name}: {record.status}, scored and timed in {time.monotonic() - begun:.0f} s")
 
-    def record(self, name: str, status: str, why: str, progress: Progress | None = None) -> results.Record:
+    def record(self, name: str, status: str, why: str, progress: Progress | None = None) -> Record:
         e, meta = self.experiment, self.frames.meta
         curve = progress.curve if progress else []
-        return results.Record(
+        return Record(
             run_id=run_id(e, name),
             design=name,
             family=design_class(name).family,
@@ -252,7 +254,7 @@ class Bench:
         )
 
     @torch.no_grad()
-    def _measure_cost(self, record: results.Record, avatar: Avatar) -> None:
+    def _measure_cost(self, record: Record, avatar: Avatar) -> None:
         rows = triples(self.frames, "test", "self")
         grid, size = self.experiment.model.grid, avatar.backbone.config.size
         identity = avatar.backbone.lift(self.loader.sources(rows.source[:1], size), grid, self.head)

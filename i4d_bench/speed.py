@@ -21,11 +21,12 @@ from torch import Tensor
 
 import kernels
 import variants
-from i4d_bench import frame, results, timing
+from i4d_bench import frame, timing
 from i4d_bench.cache import atomic_file
 from i4d_bench.data.video.landmarker import Landmarker
 from i4d_bench.heads.worlds import exported_head
 from i4d_bench.progress import track
+from i4d_bench.results.environment.environment import environment, hardware_name
 from i4d_bench.types import Gaussians, MotionCode, UserError
 from kernels.cases import CASES, FLOORS, case
 
@@ -123,7 +124,7 @@ def main(reports: Path, given: dict[str, Any], base_only: bool) -> None:
     what = replace(plan(device), **given)
     if base_only:
         what = replace(what, counts=(), resolutions=(), batches=(), tokens=())
-    folder = reports / f"speed-{results.hardware_name()}-n{what.gaussians}-r{what.resolution}"
+    folder = reports / f"speed-{hardware_name()}-n{what.gaussians}-r{what.resolution}"
     speed = run(folder, device, what)
     report.build(folder)
     print((folder / "speed.md").read_text())
@@ -180,7 +181,7 @@ class Speed:
     roof: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
-        self.environment = results.environment()
+        self.environment = environment()
         path = self.folder / "speed.json"
         if path.exists():
             old = json.loads(path.read_text())

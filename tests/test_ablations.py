@@ -13,7 +13,7 @@ from i4d_bench import cli, run
 from i4d_bench.config import presets
 from i4d_bench.config.ablations import ablation, ablations
 from i4d_bench.report import search
-from i4d_bench.results import Store
+from i4d_bench.results.store import Store
 from i4d_bench.types import UserError
 from variants.base import parse
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from i4d_bench.results.environment.environment import environment, hardware_name
 
-from i4d_bench import cli, results, speed
+from i4d_bench import cli, speed
 
 ROOT = Path(__file__).parent.parent
 SUBSET = "eager and (decode or local_adaln)"
@@ -60,8 +61,8 @@ def row(content: dict, start: str) -> dict:
 def test_a_run_says_what_it_measured_and_on_what(stored):
     content = json.loads(stored.read_text())
     machine = content["machine_info"]
-    assert machine["hardware"] == results.hardware_name() and machine["roof"]["copy_tb_s"] > 0
-    assert {k: machine[k] for k in ("versions", "commit")}.items() <= results.environment().items()
+    assert machine["hardware"] == hardware_name() and machine["roof"]["copy_tb_s"] > 0
+    assert {k: machine[k] for k in ("versions", "commit")}.items() <= environment().items()
     assert {key.split("/")[0] for key in rows(content)} == {"kernel", "fusion", "frame"}
     frame, kernel = row(content, "frame/local_adaln/eager/b1/n"), row(content, "kernel/decode/eager/b1/n")
     assert frame["fps"] == pytest.approx(1000 / frame["host_ms"]) and frame["psnr"] >= speed.PSNR
@@ -121,7 +122,7 @@ def test_speed_json_compares_too(tmp_path, compare):
     run = {
         "schema": speed.SCHEMA,
         "roof": {"copy_tb_s": 1.0, "matmul_tflop_s": 1.0},
-        "environment": results.environment(),
+        "environment": environment(),
     }
     paths = tmp_path / "a.json", tmp_path / "b.json"
     for path, factor, status in zip(paths, (1.0, 1.5), ("ok", "wrong"), strict=True):

@@ -10,7 +10,7 @@ import pytest
 import variants
 from i4d_bench.config.presets import gpu
 from i4d_bench.report import designs, search
-from i4d_bench.results import Record
+from i4d_bench.results.record import Record
 from i4d_bench.speed import everything
 from i4d_bench.types import UserError
 

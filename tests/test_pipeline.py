@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from i4d_bench import results, run, train
+from i4d_bench import run, train
 from i4d_bench.config import presets
 from i4d_bench.config.ablations import ablation
 from i4d_bench.config.experiment import Stage
@@ -25,6 +25,7 @@ from i4d_bench.heads.expressions import ACTIONS, held_out
 from i4d_bench.loader import Batches, Loader
 from i4d_bench.model.avatar import Backbone
 from i4d_bench.report import build
+from i4d_bench.results.store import Store
 from i4d_bench.train import Trainer
 from i4d_bench.types import UserError
 
@@ -84,7 +85,7 @@ def test_batches_depend_on_the_step_alone(frames):
 
 def test_the_report_is_complete_and_rebuilds_from_the_store(reports):
     folder, _ = reports
-    store = results.Store(folder)
+    store = Store(folder)
     assert [r.design for r in store.records] == list(presets.smoke().designs)
     assert {r.status for r in store.records} <= {"not converged", "converged", "control"}
     for name in ("main.csv", "main.md", "main.tex", "speed_quality.pdf", "curves.png", "qualitative.png", "index.html"):
@@ -199,11 +200,11 @@ def test_a_search_keeps_curves_and_never_meets_the_test_people(cache, tmp_path, 
     arms = ("local_adaln@lr=0.001,init_scale=0.0", "local_adaln@lr=0.001,init_scale=1.0", "static")
     e = dataclasses.replace(ablation("search", presets.smoke()), designs=arms)
     folder = run.run(e, tmp_path / "reports", tmp_path / "runs", jobs)
-    records = results.Store(folder).records
+    records = Store(folder).records
     assert {r.design for r in records} == set(arms) and all(
         r.curve and not r.metrics and not r.timings for r in records
     )
-    assert results.Store(folder).samples.empty
+    assert Store(folder).samples.empty
     table = (folder / "main.md").read_text()
     assert "lr 0.001, scale 0 |" in table and "local_adaln" in table and (folder / "search.png").stat().st_size > 5000
 

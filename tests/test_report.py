@@ -10,7 +10,8 @@ import pytest
 
 from i4d_bench.report import build, search
 from i4d_bench.report.tables import conditions, notes
-from i4d_bench.results import Record, Store
+from i4d_bench.results.record import Record
+from i4d_bench.results.store import Store
 
 FAMILIES = ("local", "global", "parametric")
 DATA = {"kind": "procedural", "hash": "0123456789abcdef"}

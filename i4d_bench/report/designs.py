@@ -18,7 +18,8 @@ from i4d_bench.cost import cost
 from i4d_bench.progress import track
 from i4d_bench.report import search
 from i4d_bench.report.tables import latest
-from i4d_bench.results import Record, Store
+from i4d_bench.results.record import Record
+from i4d_bench.results.store import Store
 from i4d_bench.speed import Plan, everything
 from i4d_bench.types import UserError
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import jinja2
 
 from i4d_bench.report.tables import Column, write_text
-from i4d_bench.results import Record, Store
+from i4d_bench.results.record import Record
+from i4d_bench.results.store import Store
 
 FIGURES = {"speed_quality": "Speed against expression error", "curves": "When designs start to follow the driver",
            "intervals": "Scores with 95% intervals", "qualitative": "Cross-reenactment",

@@ -9,7 +9,8 @@ from i4d_bench.config.ablations import SEARCH
 from i4d_bench.metrics.cards import ONSET_DB
 from i4d_bench.report.figures import STYLE, save
 from i4d_bench.report.tables import Column, conditions, latest, write
-from i4d_bench.results import Record, Store
+from i4d_bench.results.record import Record
+from i4d_bench.results.store import Store
 from variants.base import parse
 
 NOTHING = 0.1

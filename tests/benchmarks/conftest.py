@@ -8,8 +8,9 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from i4d_bench.results.environment.environment import environment
 
-from i4d_bench import results, speed, timing
+from i4d_bench import speed, timing
 
 ROOF = pytest.StashKey[dict[str, float]]()
 
@@ -18,7 +19,7 @@ def pytest_benchmark_update_machine_info(config, machine_info):
     """Commit, hardware, versions, and the roof measured in this session."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     roof = config.stash.get(ROOF, None)
-    machine_info |= results.environment() | {"schema": speed.SCHEMA, "gpu": gpu, "roof": roof}
+    machine_info |= environment() | {"schema": speed.SCHEMA, "gpu": gpu, "roof": roof}
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,1 @@
+"""Stored results: the record, the store, what they were made by, and what is read out of them."""

@@ -1,0 +1,53 @@
+"""The record of one run (DESIGN §7)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from i4d_bench import BENCHMARK_VERSION
+from i4d_bench.results.environment import environment
+
+SCHEMA = 1
+Status = Literal["converged", "not converged", "control", "failed"]
+
+
+@dataclass
+class Record:
+    """Everything about one run. `metrics`: set → metric → {mean, se, n, failures, mean_success, higher_is_better}."""
+
+    run_id: str
+    design: str
+    family: str
+    preset: str
+    config: dict[str, Any]
+    overrides: dict[str, Any]
+    seed: int
+    driver: str
+    data: dict[str, Any]
+    status: Status
+    why: str = ""
+    params: int | None = None
+    flops_identity: int | None = None
+    flops_frame: int | None = None
+    memory: int | None = None  # bytes of activations while animating one frame
+    gaussians: int | None = None  # drawn in a frame
+    train_seconds: float | None = None
+    curve: list[dict[str, float]] = field(default_factory=list)
+    onset: dict[str, float] | None = None
+    late_gain: float | None = None  # dB that the last tenth of training added to the gap
+    metrics: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    timings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    extras: dict[str, float] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=lambda: environment())
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    schema: int = SCHEMA
+    benchmark_version: int = BENCHMARK_VERSION
+
+    @property
+    def fps(self) -> float | None:
+        """Whole frames per second, batch 1, of the fastest mode that agreed with the reference."""
+        frames = [t["fps"] for key, t in self.timings.items() if key.startswith("frame/") and t["status"] == "ok"]
+        return max(frames, default=None)
