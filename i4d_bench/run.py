@@ -38,7 +38,8 @@ from i4d_bench.results.environment.environment import hardware_name
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
 from i4d_bench.timing import stages
-from i4d_bench.train import Diverged, Progress, Trainer
+from i4d_bench.train.checkpoint import Progress
+from i4d_bench.train.loop import Diverged, Trainer
 from i4d_bench.types import UserError
 from variants import design as design_class
 from variants import names

@@ -7,7 +7,7 @@ import torch
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from i4d_bench.config.experiment import Loss
-from i4d_bench.losses import reconstruction, ssim
+from i4d_bench.train.losses import reconstruction, ssim
 
 
 def images(height=24, width=32, seed=0):

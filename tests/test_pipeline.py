@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from i4d_bench import run, train
+from i4d_bench import run
 from i4d_bench.config import presets
 from i4d_bench.config.ablations import ablation
 from i4d_bench.config.experiment import Stage
@@ -26,7 +26,8 @@ from i4d_bench.loader import Batches, Loader
 from i4d_bench.model.avatar import Backbone
 from i4d_bench.report import build
 from i4d_bench.results.store import Store
-from i4d_bench.train import Trainer
+from i4d_bench.train import loop
+from i4d_bench.train.loop import Trainer
 from i4d_bench.types import UserError
 
 CPU = torch.device("cpu")
@@ -212,13 +213,13 @@ def test_a_search_keeps_curves_and_never_meets_the_test_people(cache, tmp_path, 
 @pytest.mark.gpu
 def test_tf32_stays_away_from_ssim(tmp_path, monkeypatch):
     """Its variances are small differences of products: with tf32's they are noise, and training collapsed. The rest may have it."""
-    seen, loss, lift = {}, train.reconstruction, Backbone.lift
+    seen, loss, lift = {}, loop.reconstruction, Backbone.lift
     precision = torch.get_float32_matmul_precision
 
     def at(name, call):
         return lambda *args, **kwargs: (seen.update({name: precision()}), call(*args, **kwargs))[1]
 
-    monkeypatch.setattr(train, "reconstruction", at("loss", loss))
+    monkeypatch.setattr(loop, "reconstruction", at("loss", loss))
     monkeypatch.setattr(Backbone, "lift", at("lift", lift))
     e, gpu = override(presets.smoke(), ["model.bf16=true"]), torch.device("cuda")
     data = open_frames(synthetic.build(e.world))

@@ -11,24 +11,23 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from i4d_bench.cache import atomic_file
 from i4d_bench.config.experiment import Experiment, Stage
 from i4d_bench.data.splits import SPLITS, split_of, triples
 from i4d_bench.evaluate.gap import driving_gap
 from i4d_bench.loader import Batches, Loader
-from i4d_bench.losses import feature_change, reconstruction
-from i4d_bench.metrics.cards import ONSET_DB
 from i4d_bench.model.avatar import Avatar, Backbone
 from i4d_bench.progress import track
 from i4d_bench.render import render
-from i4d_bench.types import ParametricHead, UserError
+from i4d_bench.train.checkpoint import Progress, _resume, _save
+from i4d_bench.train.losses import feature_change, reconstruction
+from i4d_bench.types import ParametricHead
 from variants import Fusion
 
 EARLY = (25, 50, 100, 150)
@@ -37,20 +36,6 @@ EARLY = (25, 50, 100, 150)
 
 class Diverged(RuntimeError):
     """The loss stopped being a number."""
-
-
-@dataclass
-class Progress:
-    """What a run remembers of itself; travels in the checkpoint."""
-
-    step: int = 0
-    seconds: float = 0.0
-    curve: list[dict[str, float]] = field(default_factory=list)
-
-    @property
-    def onset(self) -> dict[str, float] | None:
-        """The first validation whose gap passes ONSET_DB: {step, seconds, gap}; None before."""
-        return next((c for c in self.curve if c["gap"] >= ONSET_DB), None)
 
 
 @dataclass
@@ -187,20 +172,3 @@ def _schedule(step: int, total: int, rise: int, cosine: bool, warm: bool) -> flo
     """Share of the learning rate: a linear rise in the warm-up, a cosine to 2 % in joint training."""
     share = min(1.0, (step + 1) / rise) if warm else 1.0
     return share * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / total))) if cosine else share
-
-
-def _save(path: Path, modules: dict[str, nn.Module], optimizer, progress: Progress) -> None:
-    state = {k: m.state_dict() for k, m in modules.items()}
-    with atomic_file(path) as partial:
-        torch.save({**state, "optimizer": optimizer.state_dict(), "progress": vars(progress)}, partial)
-
-
-def _resume(path: Path, modules: dict[str, nn.Module], optimizer, device) -> Progress:
-    try:
-        state = torch.load(path, map_location=device)
-    except Exception as e:  # torch raises several kinds for a damaged file
-        raise UserError(f"the checkpoint {path} cannot be read ({type(e).__name__}): delete it to train again") from e
-    for key, module in modules.items():
-        module.load_state_dict(state[key])
-    optimizer.load_state_dict(state["optimizer"])
-    return Progress(**state["progress"])
