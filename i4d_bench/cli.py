@@ -93,7 +93,7 @@ def animate(
     max_frames: int | None = None,
 ) -> None:
     """Animates one photo with a trained design."""
-    from i4d_bench.animate import animate as job
+    from i4d_bench.play.animate import animate as job
 
     job(source, driving, run, out, model=model, max_frames=max_frames)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from plyfile import PlyData
 
-from i4d_bench.ply import FIELDS, read_ply, write_ply
+from i4d_bench.play.ply import FIELDS, read_ply, write_ply
 from i4d_bench.types import Gaussians, UserError
 
 

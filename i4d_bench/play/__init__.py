@@ -1,0 +1,1 @@
+"""Trained avatars in use."""
