@@ -34,7 +34,7 @@ from i4d_bench.metrics.image import load_lpips
 from i4d_bench.metrics.weights import WeightsUnavailable
 from i4d_bench.model.avatar import Avatar
 from i4d_bench.progress import console
-from i4d_bench.results.environment.environment import hardware_name
+from i4d_bench.results.environment import hardware_name
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
 from i4d_bench.timing import stages

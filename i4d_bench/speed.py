@@ -26,7 +26,7 @@ from i4d_bench.cache import atomic_file
 from i4d_bench.data.video.landmarker import Landmarker
 from i4d_bench.heads.worlds import exported_head
 from i4d_bench.progress import track
-from i4d_bench.results.environment.environment import environment, hardware_name
+from i4d_bench.results.environment import environment, hardware_name
 from i4d_bench.types import Gaussians, MotionCode, UserError
 from kernels.cases import CASES, FLOORS, case
 

@@ -18,7 +18,7 @@ class Phi(NamedTuple):
     """Weights of the Gaussian decoder Φ: 48 → H softplus → 14."""
 
     w1: Float[Tensor, "H D"]
-    b1: Float[Tensor, "H"]
+    b1: Float[Tensor, " H"]
     w2: Float[Tensor, "14 H"]
     b2: Float[Tensor, "14"]
 
@@ -28,7 +28,7 @@ class Psi(NamedTuple):
 
     w1: Float[Tensor, "H M"]
     w2: Float[Tensor, "D H"]
-    b2: Float[Tensor, "D"]
+    b2: Float[Tensor, " D"]
 
 
 class Attributes(NamedTuple):
@@ -92,7 +92,7 @@ class Layers(NamedTuple):
     w2: Float[Tensor, "L D H"]
     b2: Float[Tensor, "L D"]
     out: Float[Tensor, "D D"]
-    c: Float[Tensor, "D"]
+    c: Float[Tensor, " D"]
 
 
 def cross_attention(
@@ -381,7 +381,7 @@ def _nearest_rotation(matrix: Float[Tensor, "*B 3 3"]) -> Float[Tensor, "*B 4"]:
 def tile_lists(
     means2d: Float[Tensor, "I N 2"], radii: Int[Tensor, "I N 2"], depths: Float[Tensor, "I N"], width: int, height: int,
     tile: int = 16,
-) -> tuple[Int[Tensor, "P"], Int[Tensor, "T"]]:  # fmt: skip
+) -> tuple[Int[Tensor, " P"], Int[Tensor, " T"]]:  # fmt: skip
     """Pairs of (tile, Gaussian) by tile and depth: the Gaussians (indices into I·N) and the tiles, both sorted."""
     wide, high = -(-width // tile), -(-height // tile)
     limit = torch.tensor([wide, high], device=means2d.device)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from i4d_bench.results.environment.environment import environment, hardware_name
 
 from i4d_bench import cli, speed
+from i4d_bench.results.environment import environment, hardware_name
 
 ROOT = Path(__file__).parent.parent
 SUBSET = "eager and (decode or local_adaln)"

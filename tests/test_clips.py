@@ -14,15 +14,14 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from i4d_bench.data import frames as store
-from i4d_bench.data.video import files
-from i4d_bench.data.video.files import headfit
+from i4d_bench.data.video import files, headfit
 from i4d_bench.data.video.landmarker import IBUG68, Face, find_model, to68
 from i4d_bench.heads.base import REGIONS
 from i4d_bench.types import UserError
 
 pytest.importorskip("cv2", reason="cutting heads out needs the `video` extra")
 
-from i4d_bench.data.video.files import clips, tracking
+from i4d_bench.data.video import clips, tracking
 
 SKIN, HAIR, SHIRT, WALL = (220, 150, 110), (60, 35, 20), (30, 50, 140), (120, 160, 130)
 WIDTH, HEIGHT = 320, 240

@@ -32,9 +32,9 @@ YAW = {SOURCE_VIEW: (0, 12), SIDE_VIEW: (0, 35), WIDE_VIEW: (35, 60)}
 class Triples:
     """Rows of a test set: frame numbers. `target` is NO_TRUTH where nobody knows the right image."""
 
-    source: Int[np.ndarray, "T"]
-    driving: Int[np.ndarray, "T"]
-    target: Int[np.ndarray, "T"]
+    source: Int[np.ndarray, " T"]
+    driving: Int[np.ndarray, " T"]
+    target: Int[np.ndarray, " T"]
 
     def __len__(self) -> int:
         return len(self.source)
@@ -48,13 +48,13 @@ def partner(person: int, people: int) -> int:
     return (person + 1) % people
 
 
-def yaw(frames: Frames) -> Float[np.ndarray, "F"]:
+def yaw(frames: Frames) -> Float[np.ndarray, " F"]:
     """Degrees between the face's forward axis (canonical z) and the direction to the camera, signed."""
     towards = -np.einsum("fij,fi->fj", frames.viewmats[:, :3, :3], frames.viewmats[:, :3, 3])
     return np.degrees(np.arctan2(towards[:, 0], towards[:, 2]))
 
 
-def split_of(frames: Frames) -> Int[np.ndarray, "F"]:
+def split_of(frames: Frames) -> Int[np.ndarray, " F"]:
     """Index into SPLITS for every frame."""
     if frames.meta["kind"] == "clips":
         out = np.zeros(len(frames), int)
@@ -66,7 +66,7 @@ def split_of(frames: Frames) -> Int[np.ndarray, "F"]:
     return np.searchsorted(bounds, frames.identity, side="right")
 
 
-def source_frames(frames: Frames, within: Int[np.ndarray, "K"]) -> Int[np.ndarray, "S"]:
+def source_frames(frames: Frames, within: Int[np.ndarray, " K"]) -> Int[np.ndarray, " S"]:
     """Those of `within` that may serve as the source image: near frontal, or each person's most frontal tenth."""
     angle = np.abs(yaw(frames)[within])
     if frames.meta["kind"] != "clips":

@@ -107,10 +107,10 @@ class Regions:
     @staticmethod
     def of(
         points: Float[np.ndarray, "V 3"],
-        labels: UInt8[np.ndarray, "V"],
+        labels: UInt8[np.ndarray, " V"],
         eyes: Float[np.ndarray, "2 3"],
         iris: float,
-        lashes: Float[np.ndarray, "V"] | None = None,
+        lashes: Float[np.ndarray, " V"] | None = None,
     ) -> Regions:
         """points: the average head, canonical. eyes: centres of left and right eyeball. iris: radius of the iris. lashes:
         how strongly lashes darken a vertex, 0..1, where the mesh knows the rims of its lids."""
@@ -209,7 +209,7 @@ def crease_strengths(e: Float[np.ndarray, "52"]) -> dict[str, float]:
     return out
 
 
-def paint(regions: Regions, look: Appearance) -> tuple[Float[np.ndarray, "V 3"], Float[np.ndarray, "V"]]:
+def paint(regions: Regions, look: Appearance) -> tuple[Float[np.ndarray, "V 3"], Float[np.ndarray, " V"]]:
     """Albedo and specular strength of a resting face. Once per person."""
     p, labels = regions.points, regions.labels
     m = np.abs(p[:, 0])
@@ -255,7 +255,7 @@ def paint(regions: Regions, look: Appearance) -> tuple[Float[np.ndarray, "V 3"],
     return albedo.clip(0.005, 0.98), specular
 
 
-def hair_mask(points: Float[np.ndarray, "V 3"], look: Appearance) -> Float[np.ndarray, "V"]:
+def hair_mask(points: Float[np.ndarray, "V 3"], look: Appearance) -> Float[np.ndarray, " V"]:
     """Where hair grows, 0..1."""
     height, temples, strength = look.hairline
     m, y, z = np.abs(points[:, 0]), points[:, 1], points[:, 2]

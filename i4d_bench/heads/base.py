@@ -17,7 +17,7 @@ class HeadIdentity:
     """One person: everything that stays when the expression changes."""
 
     seed: int
-    shape: Float[np.ndarray, "S"]  # coefficients of the world's own identity space
+    shape: Float[np.ndarray, " S"]  # coefficients of the world's own identity space
     appearance: Any  # i4d_bench.heads.appearance.Appearance
 
 
@@ -27,7 +27,7 @@ class Surface:
 
     normals: Float[np.ndarray, "V 3"]  # unit, wrinkles included
     albedo: Float[np.ndarray, "V 3"]  # linear RGB, 0..1
-    specular: Float[np.ndarray, "V"]  # 0..1
+    specular: Float[np.ndarray, " V"]  # 0..1
 
 
 class HeadWorld(Protocol):
@@ -35,7 +35,7 @@ class HeadWorld(Protocol):
 
     name: str
     faces: Int[np.ndarray, "F 3"]
-    face_regions: UInt8[np.ndarray, "F"]  # index into REGIONS
+    face_regions: UInt8[np.ndarray, " F"]  # index into REGIONS
     landmarks: Int[np.ndarray, "68"]  # vertex indices, iBUG order
     skin_weights: Float[np.ndarray, "V 5"]  # root, neck, jaw, left eye, right eye
 

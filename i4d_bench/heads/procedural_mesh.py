@@ -24,10 +24,10 @@ SKIN, LID_EDGE, POCKET, EYE_LEFT, EYE_RIGHT, EAR, TEETH_UPPER, TEETH_LOWER, GUM,
 class Template:
     vertices: Float[np.ndarray, "V 3"]
     faces: Int[np.ndarray, "F 3"]
-    parts: UInt8[np.ndarray, "V"]
-    parent: Int[np.ndarray, "V"]  # of a ring's vertex: the one on the rim it follows; of others: themselves
-    depth: Float[np.ndarray, "V"]  # 0 on the outside and on the rims, 1 at the back of the pocket
-    side: Int8[np.ndarray, "V"]  # +1 upper, −1 lower where a lip, lid, gum or tooth says so; 0 elsewhere
+    parts: UInt8[np.ndarray, " V"]
+    parent: Int[np.ndarray, " V"]  # of a ring's vertex: the one on the rim it follows; of others: themselves
+    depth: Float[np.ndarray, " V"]  # 0 on the outside and on the rims, 1 at the back of the pocket
+    side: Int8[np.ndarray, " V"]  # +1 upper, −1 lower where a lip, lid, gum or tooth says so; 0 elsewhere
 
 
 # ---------------------------------------------------------------------------------------------- the closed surface

@@ -56,7 +56,7 @@ def render_mesh(
     vertices: Float[np.ndarray, "V 3"],
     faces: Int[np.ndarray, "F 3"],
     surface: Surface,
-    face_regions: UInt8[np.ndarray, "F"],
+    face_regions: UInt8[np.ndarray, " F"],
     viewmat: Float[np.ndarray, "4 4"],
     K: Float[np.ndarray, "3 3"],
     width: int,

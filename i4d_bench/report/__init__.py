@@ -8,7 +8,7 @@ from pathlib import Path
 
 from i4d_bench.cache import atomic_file
 from i4d_bench.results.store import Store
-from i4d_bench.results.summary.summary import summary
+from i4d_bench.results.summary import summary
 from i4d_bench.types import UserError
 
 

@@ -16,7 +16,7 @@ from i4d_bench.metrics.cards import ONSET_DB
 from i4d_bench.report.tables import latest
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
-from i4d_bench.results.summary.summary import interval
+from i4d_bench.results.summary import interval
 
 STYLE = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
          "legend.frameon": False, "pdf.fonttype": 42, "figure.constrained_layout.use": True}  # fmt: skip

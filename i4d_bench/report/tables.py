@@ -17,7 +17,7 @@ from i4d_bench.cache import atomic_file
 from i4d_bench.metrics import CARDS
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
-from i4d_bench.results.summary.summary import interval
+from i4d_bench.results.summary import interval
 from i4d_bench.stats import best_and_ties, compare_family
 from variants import design as design_class
 from variants import names

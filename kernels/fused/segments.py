@@ -79,7 +79,7 @@ def _finish(sums, most, out, COUNT, BITS: tl.constexpr, BLOCK: tl.constexpr):
     tl.store(out + 3 * frame * COUNT + i, tl.where(finite, sum.to(tl.float32), float("nan")), mask=there)
 
 
-def zeros(frames: int, count: int, device: torch.device) -> tuple[Int[Tensor, "F count 4"], Int[Tensor, "F"]]:
+def zeros(frames: int, count: int, device: torch.device) -> tuple[Int[Tensor, "F count 4"], Int[Tensor, " F"]]:
     """What `segment_sums` adds to, and every frame's largest magnitude, to be raised by the kernel that writes the rows."""
     both = torch.zeros(frames * (4 * count + 1), dtype=torch.int64, device=device)
     return both[frames:].view(frames, count, 4), both[:frames]
@@ -90,7 +90,7 @@ def segment_sums(
     owners: Int[Tensor, "B k N"],
     weights: Float[Tensor, "B k N"] | None,
     sums: Int[Tensor, "F count 4"],
-    most: Int[Tensor, "F"],
+    most: Int[Tensor, " F"],
 ) -> Float[Tensor, "F count 3"]:
     """Σ of weights · rows over the entries that each of `count` owners owns, of F = B·k frames, identity-major.
 

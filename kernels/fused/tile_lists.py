@@ -83,7 +83,7 @@ class TileLists:
 
     def __call__(
         self, means2d: Float[Tensor, "I N 2"], radii: Int[Tensor, "I N 2"], depths: Float[Tensor, "I N"]
-    ) -> tuple[Int[Tensor, "C"], Int[Tensor, "I H W"], Int[Tensor, ""]]:
+    ) -> tuple[Int[Tensor, " C"], Int[Tensor, "I H W"], Int[Tensor, ""]]:
         """→ owners of the pairs (indices into I·N) by tile and depth, where each tile's begin (its last row of tiles holds
         what is unused), and how many pairs there were: more than `capacity` means that some are missing."""
         n, device = depths.shape[1], depths.device

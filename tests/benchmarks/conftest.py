@@ -8,9 +8,9 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from i4d_bench.results.environment.environment import environment
 
 from i4d_bench import speed, timing
+from i4d_bench.results.environment import environment
 
 ROOF = pytest.StashKey[dict[str, float]]()
 

@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from numpy.lib.format import open_memmap
 from PIL import Image
 
-from i4d_bench.data.video.files import headfit
+from i4d_bench.data.video import headfit
 from i4d_bench.data.video.landmarker import Face, Landmarker, to68
 from i4d_bench.data.video.matting import MaskMaker, Shot
 
