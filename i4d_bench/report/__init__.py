@@ -14,7 +14,8 @@ from i4d_bench.types import UserError
 
 def build(folder: Path) -> None:
     """Raises UserError when the folder holds no results."""
-    from i4d_bench.report import figures, html, search, speed, tables
+    from i4d_bench.report import figures, search, speed, tables
+    from i4d_bench.report.web import page
 
     if (folder / "speed.json").exists():
         speed.build(folder)
@@ -31,6 +32,6 @@ def build(folder: Path) -> None:
         else:
             built = tables.build(store)
             figures.build(store)
-        html.build(store, *built)
+        page.build(store, *built)
     finally:
         gc.unfreeze()

@@ -1,4 +1,4 @@
-"""Contact sheet of a head world: `python -m i4d_bench.heads.sheet --out docs/heads.png`."""
+"""Contact sheet of a head world: `python -m i4d_bench.report.heads_sheet --out docs/heads.png`."""
 
 from __future__ import annotations
 
