@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, arg
 
-from i4d_bench.config.override import override
+from i4d_bench.jobs.speed import main
 from i4d_bench.types import UserError
 
 app = tyro.extras.SubcommandApp()
@@ -48,6 +48,7 @@ def run(
     """Trains and evaluates fusion designs, and writes records, tables and figures. Goes on where it was stopped."""
     from i4d_bench import run as job
     from i4d_bench.config import presets
+    from i4d_bench.config.override import override
 
     experiment = presets.preset(job.default_preset() if preset == "auto" else preset)
     if ablation:
@@ -111,10 +112,9 @@ def speed(
     reports: Annotated[Path, arg(help="where the report folder goes")] = Path("reports"),
 ) -> None:
     """Times kernels, stages and whole frames in every mode, and writes tables and figures. Goes on where it was stopped."""
-    from i4d_bench import speed as job
 
     given = {"designs": designs, "modes": modes, "gaussians": gaussians, "resolution": resolution, "frames": frames}
-    job.main(reports, {k: v for k, v in given.items() if v}, base_only)
+    main(reports, {k: v for k, v in given.items() if v}, base_only)
 
 
 @app.command
@@ -124,7 +124,7 @@ def compare(
     threshold: Annotated[float, arg(help="a row may take so many times as long as before")] = 1.10,
 ) -> None:
     """Compares two stored speed runs of one machine by ratio: --benchmark-json files or speed.json. Exit code 1: slower."""
-    from i4d_bench.compare import main as job
+    from i4d_bench.speed.compare import main as job
 
     sys.exit(job(base, new, threshold))
 
@@ -141,8 +141,9 @@ def report(folder: Positional[Path]) -> None:
 def costs(reports: Path = Path("reports")) -> None:
     """Counts parameters, FLOPs and activations of every design at the paper's scale, and stores them in costs.csv."""
     from i4d_bench.report import designs
+    from i4d_bench.speed.costs import write_costs
 
-    designs.write_costs(reports)
+    write_costs(reports)
     print(designs.table(designs.read_costs(reports)))
 
 

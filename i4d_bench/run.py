@@ -19,13 +19,13 @@ from i4d_bench.cache import atomic_file
 from i4d_bench.config import presets
 from i4d_bench.config.ablations import ablation, scored
 from i4d_bench.config.experiment import Experiment, digest
-from i4d_bench.cost import cost
 from i4d_bench.data import synthetic
 from i4d_bench.data.frames import Frames, open_frames
 from i4d_bench.data.opening import open_data, open_head
 from i4d_bench.data.splits import SPLITS, split_of, triples
 from i4d_bench.drivers.driver import Driver
 from i4d_bench.evaluate.evaluator import Evaluator, Scores
+from i4d_bench.jobs.stage_times import stages
 from i4d_bench.loader import Loader
 from i4d_bench.metrics.cards import ONSET_DB
 from i4d_bench.metrics.expression import Reader, VideoReader, train_reader
@@ -37,7 +37,7 @@ from i4d_bench.progress import console
 from i4d_bench.results.environment import hardware_name
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
-from i4d_bench.timing import stages
+from i4d_bench.speed.cost import cost
 from i4d_bench.train.checkpoint import Progress
 from i4d_bench.train.loop import Diverged, Trainer
 from i4d_bench.types import UserError

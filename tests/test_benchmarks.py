@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from i4d_bench import cli, speed
+from i4d_bench import cli
 from i4d_bench.results.environment import environment, hardware_name
+from i4d_bench.speed import suite
+from i4d_bench.speed.rows import PSNR, Kernel, Stage
 
 ROOT = Path(__file__).parent.parent
 SUBSET = "eager and (decode or local_adaln)"
@@ -65,7 +67,7 @@ def test_a_run_says_what_it_measured_and_on_what(stored):
     assert {k: machine[k] for k in ("versions", "commit")}.items() <= environment().items()
     assert {key.split("/")[0] for key in rows(content)} == {"kernel", "fusion", "frame"}
     frame, kernel = row(content, "frame/local_adaln/eager/b1/n"), row(content, "kernel/decode/eager/b1/n")
-    assert frame["fps"] == pytest.approx(1000 / frame["host_ms"]) and frame["psnr"] >= speed.PSNR
+    assert frame["fps"] == pytest.approx(1000 / frame["host_ms"]) and frame["psnr"] >= PSNR
     assert 0 < kernel["of_roof"] < 1.5 and kernel["p5"] <= kernel["ms"] <= kernel["p95"]
 
 
@@ -120,7 +122,7 @@ def test_speed_json_compares_too(tmp_path, compare):
     key, good = "frame/static/eager/b1/n8/r8", {"ms": 1.0, "host_ms": 2.0, "status": "ok"}
     kernel = {"ms": 1.0, "host_ms": 1.0, "bytes": 1000, "flops": 1000, "status": "ok"}
     run = {
-        "schema": speed.SCHEMA,
+        "schema": suite.SCHEMA,
         "roof": {"copy_tb_s": 1.0, "matmul_tflop_s": 1.0},
         "environment": environment(),
     }
@@ -141,8 +143,8 @@ def test_speed_json_compares_too(tmp_path, compare):
 def test_wrong_output_fails_and_is_not_timed(monkeypatch):
     from benchmarks import test_speed
 
-    monkeypatch.setattr(speed.Kernel, "prepare", lambda *a: (None, 2.0, {}))
-    monkeypatch.setattr(speed.Stage, "prepare", lambda *a: (None, 30.0))
+    monkeypatch.setattr(Kernel, "prepare", lambda *a: (None, 2.0, {}))
+    monkeypatch.setattr(Stage, "prepare", lambda *a: (None, 30.0))
     for keys, benchmark in ((test_speed.KERNELS, test_speed.test_kernel), (test_speed.STAGES, test_speed.test_stage)):
         with pytest.raises(AssertionError, match="wrong output"):
             benchmark(next(iter(keys)), torch.device("cpu"), timed=pytest.fail)

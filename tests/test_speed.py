@@ -9,17 +9,23 @@ import pytest
 import torch
 
 import variants
-from i4d_bench import frame, speed, timing
 from i4d_bench.config import presets
 from i4d_bench.data.video.landmarker import Landmarker
 from i4d_bench.heads.worlds import exported_head
+from i4d_bench.jobs.speed import main
 from i4d_bench.report import build
-from i4d_bench.report.speed import Key, frames_table
+from i4d_bench.report.speed_tables import frames_table
+from i4d_bench.speed import suite
+from i4d_bench.speed.keys import Key
+from i4d_bench.speed.plan import Plan
+from i4d_bench.speed.rows import PSNR, Kernel, Stage, Tracker
+from i4d_bench.speed.suite import protocol, rig
+from i4d_bench.speed.tracker import tracked_pictures, tracker
 from i4d_bench.types import UserError
 from kernels.cases import case
 
 CPU = torch.device("cpu")
-PLAN = speed.Plan(
+PLAN = Plan(
     300, 32, counts=(500,), resolutions=(16,), batches=(2,), tokens=(4,), modes=("eager",), frames=2,
     designs=("local_adaln", "global_cross_attention"),
 )  # fmt: skip
@@ -28,7 +34,7 @@ PLAN = speed.Plan(
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("speed")
-    speed.run(path, CPU, PLAN)
+    suite.run(path, CPU, PLAN)
     build(path)
     return path
 
@@ -36,13 +42,13 @@ def folder(tmp_path_factory):
 @pytest.fixture(autouse=True, scope="module")
 def few_kernels():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(speed, "CASES", [case("local_fusion"), case("flame_skinning")])
+        patch.setattr(suite, "CASES", [case("local_fusion"), case("flame_skinning")])
         yield
 
 
 def test_every_row_of_the_plan_is_stored_under_its_key(folder):
     summary = json.loads((folder / "summary.json").read_text())
-    assert set(summary["speed"]) == {row.key for row in speed.rows(PLAN)}
+    assert set(summary["speed"]) == {row.key for row in suite.rows(PLAN)}
     for key in ("frame/local_adaln/eager/b1/n300/r32", "fusion/global_cross_attention/eager/b1/n300/t4",
                 "raster/static/eager/b1/n500/r32", "driver/resnet18/eager/b2", "kernel/flame_skinning/eager/b32",
                 "kernel/local_fusion+backward/eager/b1/n300"):  # fmt: skip
@@ -64,9 +70,9 @@ def test_a_second_run_measures_only_what_is_missing(folder, monkeypatch):
     (folder / "speed.json").write_text(json.dumps(content))
     measured = []
     any_row = content["rows"]["driver/resnet18/eager/b1"]
-    for kind in (speed.Kernel, speed.Stage):
+    for kind in (Kernel, Stage):
         monkeypatch.setattr(kind, "measure", lambda row, *_: measured.append(row.key) or any_row)
-    speed.run(folder, CPU, PLAN)
+    suite.run(folder, CPU, PLAN)
     assert measured == [gone]
 
 
@@ -74,20 +80,20 @@ def test_rows_of_other_code_are_not_kept(folder):
     content = json.loads((folder / "speed.json").read_text())
     content["environment"]["commit"] = "0123456789ab"
     (folder / "speed.json").write_text(json.dumps(content))
-    assert not speed.Speed(folder, CPU, (1, 300, 32)).rows
+    assert not suite.Speed(folder, CPU, (1, 300, 32)).rows
 
 
 def test_a_fast_row_that_disagrees_with_the_reference_is_wrong(tmp_path, monkeypatch):
-    plain = frame.fusion
+    plain = rig.fusion
 
     def fusion(rig, mode):
         call = plain(rig, "eager")
         return call if mode == "eager" else lambda code: replace(call(code), colors=1 - call(code).colors)
 
-    monkeypatch.setattr(frame, "fusion", fusion)
-    row = speed.Stage("fusion", "local_adaln", "compiled", 1, 300, 32)
+    monkeypatch.setattr(rig, "fusion", fusion)
+    row = Stage("fusion", "local_adaln", "compiled", 1, 300, 32)
     result = row.measure(PLAN, CPU)
-    assert result["status"] == "wrong" and result["psnr"] < speed.PSNR
+    assert result["status"] == "wrong" and result["psnr"] < PSNR
     result = replace(row, mode="eager").measure(PLAN, CPU)
     assert result["status"] == "ok"
 
@@ -98,8 +104,8 @@ def test_a_row_that_fails_says_why_and_the_rest_goes_on(tmp_path, monkeypatch):
     def broken(*_):
         raise RuntimeError("out of\nmemory")
 
-    monkeypatch.setattr(frame, "frame", broken)
-    rows = speed.run(tmp_path, CPU, plan).rows
+    monkeypatch.setattr(rig, "frame", broken)
+    rows = suite.run(tmp_path, CPU, plan).rows
     assert rows["frame/local_adaln/eager/b1/n300/r32"] == {"status": "failed: out of memory"}
     assert rows["fusion/local_adaln/eager/b1/n300"]["status"] == "ok"
     build(tmp_path)
@@ -108,12 +114,12 @@ def test_a_row_that_fails_says_why_and_the_rest_goes_on(tmp_path, monkeypatch):
 
 def test_modes_and_designs_that_cannot_run_are_named(tmp_path):
     with pytest.raises(UserError, match="there are eager, compiled, triton"):
-        speed.main(tmp_path, {"modes": ("fast",)}, True)
+        main(tmp_path, {"modes": ("fast",)}, True)
     with pytest.raises(UserError, match="local_adaln"):
-        speed.main(tmp_path, {"designs": ("local_adalin",)}, True)
+        main(tmp_path, {"designs": ("local_adalin",)}, True)
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="needs a CUDA GPU"):
-            speed.main(tmp_path, {"modes": ("triton",)}, True)
+            main(tmp_path, {"modes": ("triton",)}, True)
 
 
 @pytest.mark.gpu
@@ -122,7 +128,7 @@ def test_a_graph_keeps_what_it_reads():
         weights = torch.full((1 << 20,), 3.0, device="cuda")
         return lambda x: x * weights
 
-    call = timing.graphed(make(), torch.ones(1 << 20, device="cuda"))
+    call = protocol.graphed(make(), torch.ones(1 << 20, device="cuda"))
     torch.full((1 << 20,), 7.0, device="cuda")  # where the weights would have been
     assert (call(torch.full((1 << 20,), 2.0, device="cuda")) == 6).all()
 
@@ -131,9 +137,9 @@ def test_a_graph_keeps_what_it_reads():
 @pytest.mark.parametrize("design", [d for d in variants.names() if d != "static"])
 def test_the_avatar_that_is_timed_moves(design, preset):
     """At a start of zero, which training may want, pictures would show nothing of what a fast mode gets wrong."""
-    r = frame.rig(design, 300, 32, frames=2, base=preset())
+    r = rig.rig(design, 300, 32, frames=2, base=preset())
     with torch.no_grad():
-        drive, animate = frame.driver(r, "eager"), frame.fusion(r, "eager")
+        drive, animate = rig.driver(r, "eager"), rig.fusion(r, "eager")
         a, b = (animate(drive(image)) for image in r.images)
     assert max(float((getattr(a, f) - getattr(b, f)).abs().max()) for f in ("means", "scales", "colors")) > 1e-5
 
@@ -142,8 +148,8 @@ def test_the_avatar_that_is_timed_moves(design, preset):
 @pytest.mark.parametrize("design", variants.names())
 @pytest.mark.parametrize("mode", ["triton", "triton+graph"])
 def test_the_fast_frame_is_the_eager_frame(design, mode):
-    row = speed.Stage("frame", design, mode, 2, 4097, 100)
-    result = row.measure(speed.Plan(frames=3), torch.device("cuda"))
+    row = Stage("frame", design, mode, 2, 4097, 100)
+    result = row.measure(Plan(frames=3), torch.device("cuda"))
     assert result["status"] == "ok", result
 
 
@@ -153,14 +159,14 @@ FLAME_PLAN = replace(PLAN, designs=("flame_adaln",), counts=(), resolutions=(), 
 def test_without_a_tracker_its_row_says_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.delenv("I4D_ASSETS", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    row = next(r for r in speed.rows(FLAME_PLAN) if isinstance(r, speed.Tracker))
-    s = speed.Speed(tmp_path, CPU, (1, 300, 32), roof={"copy_tb_s": 1.0, "matmul_tflop_s": 1.0})
+    row = next(r for r in suite.rows(FLAME_PLAN) if isinstance(r, Tracker))
+    s = suite.Speed(tmp_path, CPU, (1, 300, 32), roof={"copy_tb_s": 1.0, "matmul_tflop_s": 1.0})
     s.measure(row, FLAME_PLAN)
     assert s.rows[row.key]["status"].startswith("failed: MediaPipe's face_landmarker.task is not at")
 
 
 def test_designs_that_read_motion_codes_need_no_tracker():
-    assert not any(isinstance(r, speed.Tracker) for r in speed.rows(PLAN))
+    assert not any(isinstance(r, Tracker) for r in suite.rows(PLAN))
 
 
 def test_frames_of_flame_designs_are_printed_with_the_tracker_too():
@@ -181,7 +187,7 @@ def test_the_tracker_reads_what_the_picture_shows():
     """MediaPipe's blendshapes through the head's own map; a picture without a face is an error, not a frame."""
     head = exported_head("procedural")
     with Landmarker() as landmarker:
-        track, picture = frame.tracker(landmarker, head), frame.tracked_pictures(1)[0]
+        track, picture = tracker(landmarker, head), tracked_pictures(1)[0]
         face, code = landmarker(picture), track(picture)
         with pytest.raises(RuntimeError, match="no face"):
             track(picture * 0)

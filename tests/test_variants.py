@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 import kernels
 import variants
-from i4d_bench.cost import cost
+from i4d_bench.speed.cost import cost
 from i4d_bench.types import UserError
 from variants.base import Fusion, register
 

@@ -8,7 +8,7 @@
 Beside `local_adaln` driven by the `flame` driver, whose coefficients pass a random network into the 512 numbers first, it
 separates the driver from the operator: everything behind c is `local_adaln`'s, its folding, its initialisation and its defaults.
 Changed to fit: A is as wide as the coefficients, so 23,616 parameters instead of 110,016; matched in FLOPs, which are
-`local_adaln`'s (6.0 GFLOP per frame of 196,608 Gaussians by `i4d_bench.cost`).
+`local_adaln`'s (6.0 GFLOP per frame of 196,608 Gaussians by `i4d_bench.speed.cost`).
 """
 
 from __future__ import annotations

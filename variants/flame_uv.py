@@ -13,7 +13,7 @@ position is.
 
 Identity features are averaged into the texels, and their part of the first convolution computed, once per identity; a texel's
 triangle and weights are fixed too, so that a frame's map is a gather and a weighted sum. Matched in FLOPs: 5.2 GFLOP per
-frame of 196,608 Gaussians, 2.3 of them Φ's, against local_adaln's 6.0 (by `i4d_bench.cost`); 2.8 M parameters, as the texels
+frame of 196,608 Gaussians, 2.3 of them Φ's, against local_adaln's 6.0 (by `i4d_bench.speed.cost`); 2.8 M parameters, as the texels
 carry the weights.
 """
 

@@ -14,11 +14,11 @@ from i4d_bench.types import UserError
 
 def build(folder: Path) -> None:
     """Raises UserError when the folder holds no results."""
-    from i4d_bench.report import figures, search, speed, tables
+    from i4d_bench.report import figures, search, speed_tables, tables
     from i4d_bench.report.web import page
 
     if (folder / "speed.json").exists():
-        speed.build(folder)
+        speed_tables.build(folder)
         return
     store = Store(folder)
     if not store.records:

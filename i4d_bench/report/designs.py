@@ -5,25 +5,20 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 
 import variants
-from i4d_bench import frame
 from i4d_bench.cache import atomic_file
-from i4d_bench.config import presets
-from i4d_bench.cost import cost
-from i4d_bench.progress import track
 from i4d_bench.report import search
 from i4d_bench.report.tables import latest
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
-from i4d_bench.speed import Plan, everything
+from i4d_bench.speed.costs import N
+from i4d_bench.speed.suite import rig
 from i4d_bench.types import UserError
 
-N = Plan().gaussians
 BASELINE, NEAR = "local_adaln", 0.2
 """Matched is what has about as many parameters, or at most about as many FLOPs per frame, within NEAR."""
 COLUMNS = ("parameters", "GFLOP per frame", "fusion and Φ, ms", "frames per second", "self LPIPS ↓", "self gap, dB ↑")
@@ -43,17 +38,6 @@ embedded world, held-out people driven by their own expressions.
 """
 
 
-def costs(entries: tuple[str, ...] = ()) -> pd.DataFrame:
-    """Of every design at the paper's scale, one identity and one frame, by torch's own counter on the CPU."""
-    rows, base = [], presets.gpu()
-    entries = entries or everything()
-    for entry in track(entries, "costs", len(entries)):
-        r = frame.rig(entry, N, 64, frames=1, base=base)
-        spent = cost(r.fusion, r.identity, r.source, r.driver(r.images[0]))
-        rows.append({"design": entry, "family": r.fusion.family, **asdict(spent)})
-    return pd.DataFrame(rows)
-
-
 def matched(costs: pd.DataFrame) -> dict[str, str]:
     """By what each design is matched to BASELINE: parameters, FLOPs, or nothing."""
     of = costs.set_index("design")
@@ -63,12 +47,6 @@ def matched(costs: pd.DataFrame) -> dict[str, str]:
         near = "parameters" if abs(params - 1) <= NEAR else "FLOPs" if flops <= 1 + NEAR else ""
         out[name] = near if params else ""
     return out
-
-
-def write_costs(reports: Path) -> None:
-    reports.mkdir(parents=True, exist_ok=True)
-    with atomic_file(reports / "costs.csv") as path:
-        costs().to_csv(path, index=False)
 
 
 def read_costs(reports: Path) -> pd.DataFrame:
@@ -163,5 +141,5 @@ def _speed(reports: Path) -> dict[str, dict]:
 def _fastest(rows: dict[str, dict], stage: str, entry: str) -> tuple[str, dict] | None:
     """Mode and row of the fastest that is right, at the base point."""
     tail = f"/b1/n{N}" + ("/r512" if stage == "frame" else "")
-    of = {m: rows[k] for m in frame.MODES if (k := f"{stage}/{entry}/{m}{tail}") in rows and rows[k]["status"] == "ok"}
+    of = {m: rows[k] for m in rig.MODES if (k := f"{stage}/{entry}/{m}{tail}") in rows and rows[k]["status"] == "ok"}
     return min(of.items(), key=lambda item: item[1]["ms"]) if of else None

@@ -8,9 +8,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from matplotlib.ticker import LogLocator
 
-from i4d_bench import frame
 from i4d_bench.report.figures import HUES, STYLE, beside_a_legend, legend, looks, save
-from i4d_bench.speed import IN_EVERY_MODE
+from i4d_bench.speed.plan import IN_EVERY_MODE
+from i4d_bench.speed.suite import rig
 from variants import design, names
 
 LINES = {"eager": (":", "o"), "compiled": ("-.", "s"), "triton": ("--", "^"), "triton+graph": ("-", "D")}
@@ -130,7 +130,7 @@ def stages(rows: dict, base: tuple[int, int, int]):
         return None
     figure, axis = plt.subplots(figsize=(5.2, 0.7 + 0.4 * len(modes)))
     for y, m in enumerate(modes):
-        x, raster = 0.0, m if m in frame.RASTERS else "eager"
+        x, raster = 0.0, m if m in rig.RASTERS else "eager"
         for key in (("driver", "resnet18", m), ("fusion", "local_adaln", m), ("raster", "static", raster)):
             if row := find(*key, b):
                 axis.barh(y, row["host_ms"], left=x, color=PARTS[key[0]], height=0.5, label=key[0] if y == 0 else None)

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from i4d_bench import speed, timing
 from i4d_bench.results.environment import environment
+from i4d_bench.speed import suite
+from i4d_bench.speed.keys import of_roof
+from i4d_bench.speed.suite import protocol
 
 ROOF = pytest.StashKey[dict[str, float]]()
 
@@ -19,7 +21,7 @@ def pytest_benchmark_update_machine_info(config, machine_info):
     """Commit, hardware, versions, and the roof measured in this session."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     roof = config.stash.get(ROOF, None)
-    machine_info |= environment() | {"schema": speed.SCHEMA, "gpu": gpu, "roof": roof}
+    machine_info |= environment() | {"schema": suite.SCHEMA, "gpu": gpu, "roof": roof}
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +31,7 @@ def device() -> torch.device:
 
 @pytest.fixture(scope="session")
 def roof(pytestconfig, device) -> dict[str, float]:
-    pytestconfig.stash[ROOF] = timing.roof(device)
+    pytestconfig.stash[ROOF] = protocol.roof(device)
     return pytestconfig.stash[ROOF]
 
 
@@ -48,7 +50,7 @@ def timed(benchmark, device, roof):
         turn = itertools.count()
         once = lambda: call(next(turn))  # noqa: E731
         if calls > 1:
-            once = timing.capture(lambda: [call(k) for k in range(calls)])[0].replay
+            once = protocol.capture(lambda: [call(k) for k in range(calls)])[0].replay
         on_device: list[float] = []
         if cuda:
             begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
@@ -68,8 +70,8 @@ def timed(benchmark, device, roof):
             return
         host = 1000 * np.array(benchmark.stats.stats.data) / calls
         p5, ms, p95 = np.percentile(np.array(on_device[warmup:]) / calls if cuda else host, [5, 50, 95])
-        row = timing.Timing(float(ms), float(p5), float(p95), float(np.median(host))).row(calls=calls, **more)
-        benchmark.extra_info |= {"key": key, **row, "of_roof": speed.of_roof(row, roof)}
+        row = protocol.Timing(float(ms), float(p5), float(p95), float(np.median(host))).row(calls=calls, **more)
+        benchmark.extra_info |= {"key": key, **row, "of_roof": of_roof(row, roof)}
 
     yield run
     gc.collect()

@@ -12,25 +12,25 @@ import pytest
 import torch
 
 import variants
-from i4d_bench import frame, speed
+from i4d_bench.speed.plan import plan
+from i4d_bench.speed.rows import PSNR, Kernel, Stage
+from i4d_bench.speed.suite import rig
 from kernels.cases import CASES
 
 GPU = torch.cuda.is_available()
-PLAN = speed.plan(torch.device("cuda" if GPU else "cpu"))
+PLAN = plan(torch.device("cuda" if GPU else "cpu"))
 N, RESOLUTION = (PLAN.gaussians, PLAN.resolution) if GPU else (1024, 64)
 CALLS = 12
 """Of a kernel, which takes tens of microseconds, in one round."""
 
-STAGES = [speed.Stage("driver", "resnet18", m, 1) for m in PLAN.modes]
-STAGES += [speed.Stage("raster", "static", m, 1, N, RESOLUTION) for m in PLAN.modes if m in frame.RASTERS]
-STAGES += [
-    speed.Stage(s, d, m, 1, N, RESOLUTION) for d in variants.names() for s in ("fusion", "frame") for m in PLAN.modes
-]
+STAGES = [Stage("driver", "resnet18", m, 1) for m in PLAN.modes]
+STAGES += [Stage("raster", "static", m, 1, N, RESOLUTION) for m in PLAN.modes if m in rig.RASTERS]
+STAGES += [Stage(s, d, m, 1, N, RESOLUTION) for d in variants.names() for s in ("fusion", "frame") for m in PLAN.modes]
 KERNELS = [
-    speed.Kernel(case.name, m, 1, N, backward)
+    Kernel(case.name, m, 1, N, backward)
     for case in CASES
     for backward in (False, True)
-    for m in frame.MODES[:3]
+    for m in rig.MODES[:3]
     if m in PLAN.modes
 ]
 
@@ -46,5 +46,5 @@ def test_kernel(row, device, timed):
 @torch.no_grad()
 def test_stage(row, device, timed):
     call, psnr = row.prepare(replace(PLAN, gaussians=N, resolution=RESOLUTION), device)
-    assert psnr >= speed.PSNR, f"wrong output: {psnr:.1f} dB from fp32 eager's picture"
+    assert psnr >= PSNR, f"wrong output: {psnr:.1f} dB from fp32 eager's picture"
     timed(row.key, call, psnr=psnr)

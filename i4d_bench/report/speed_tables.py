@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +12,9 @@ import pandas as pd
 from i4d_bench.cache import atomic_file
 from i4d_bench.report import speed_figures
 from i4d_bench.report.tables import write_text
-from i4d_bench.speed import of_roof
+from i4d_bench.speed.keys import STAGES, Key, of_roof
 from i4d_bench.types import UserError
 from variants import design, names
-
-STAGES = ("encode", "driver", "tracker", "fusion", "raster", "frame")
-
-
-@dataclass(frozen=True)
-class Key:
-    """stage/what/mode/bBATCH[/nGAUSSIANS][/rRESOLUTION][/tTOKENS]"""
-
-    stage: str
-    what: str
-    mode: str
-    b: int
-    n: int | None = None
-    r: int | None = None
-    t: int | None = None
-
-    @classmethod
-    def parse(cls, key: str) -> Key:
-        stage, what, mode, *sizes = key.split("/")
-        return cls(stage, what, mode, **{s[0]: int(s[1:]) for s in sizes})
 
 
 def build(folder: Path) -> None:

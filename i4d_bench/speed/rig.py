@@ -18,7 +18,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -27,17 +26,13 @@ from torch.fx.experimental.optimization import fuse
 
 import kernels
 import variants
-from i4d_bench.camera import look_at
 from i4d_bench.config import presets
 from i4d_bench.config.experiment import Experiment
-from i4d_bench.data.video.landmarker import Landmarker
-from i4d_bench.heads import expressions
-from i4d_bench.heads.flame import FlameModel
-from i4d_bench.heads.worlds import exported_head, head_world
+from i4d_bench.heads.worlds import exported_head
 from i4d_bench.model.avatar import Backbone
 from i4d_bench.model.decoder import Decode
-from i4d_bench.render import mesh, render
-from i4d_bench.timing import graphed
+from i4d_bench.render import render
+from i4d_bench.speed.protocol import graphed
 from i4d_bench.types import Camera, FlameCode, Gaussians, Identity, MotionCode, ParametricHead, UserError
 from variants import Fusion
 
@@ -170,36 +165,6 @@ def fusion(r: Rig, mode: str) -> Callable[[MotionCode], Gaussians]:
             return animate(prepared, code)
 
     return call
-
-
-def tracked_pictures(count: int, size: int = 512) -> list[np.ndarray]:
-    """People of the embedded world as uint8 RGB [size,size,3], in whom MediaPipe finds a face."""
-    head, out = head_world("procedural"), []
-    for seed in range(count):
-        identity, light = head.identity(seed), mesh.Light.sample(np.random.default_rng(seed))
-        expression = expressions.sample(np.random.default_rng([seed, 1]), "train")
-        vertices = head.vertices(identity, expression)
-        view, K = look_at(0, 3, size)
-        surface = head.surface(identity, expression, vertices)
-        image = mesh.render_mesh(vertices, head.faces, surface, head.face_regions, view, K, size, size, light)
-        over_grey = image.rgb + 0.5 * (1 - image.alpha[..., None])
-        out.append(np.rint(over_grey.clip(0, 1) * 255).astype(np.uint8))
-    return out
-
-
-def tracker(landmarker: Landmarker, head: FlameModel) -> Callable[[np.ndarray], FlameCode]:
-    """What puts a photo's expression into a head's coefficients: MediaPipe's 52 blendshapes, on the CPU, and the head's own map of
-    them; average shape. Raises RuntimeError where no face is found."""
-    device = head.arkit_expression.device
-
-    def track(picture: np.ndarray) -> FlameCode:
-        face = landmarker(picture)
-        if face is None:
-            raise RuntimeError("the tracker found no face")
-        shown = torch.from_numpy(face.blendshapes).to(device)[None]
-        return FlameCode(shown.new_zeros(1, head.n_shape), shown @ head.arkit_expression, shown @ head.arkit_pose)
-
-    return track
 
 
 def raster(r: Rig, mode: str, example: Gaussians) -> Callable[[Gaussians], Tensor]:

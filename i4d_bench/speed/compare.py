@@ -16,7 +16,8 @@ from typing import Any
 
 import pandas as pd
 
-from i4d_bench import speed
+from i4d_bench.speed import suite
+from i4d_bench.speed.keys import of_roof
 from i4d_bench.types import UserError
 
 
@@ -84,7 +85,7 @@ def read(path: Path) -> Run:
             machine = {"hardware": info["hardware"], "gpu": info["gpu"], "cpu": info["cpu"].get("brand_raw")}
         else:
             good = {k: r for k, r in content["rows"].items() if r["status"] == "ok"}
-            rows = {k: r | {"of_roof": speed.of_roof(r, roof)} for k, r in good.items()}
+            rows = {k: r | {"of_roof": of_roof(r, roof)} for k, r in good.items()}
             machine = {"hardware": environment["hardware"]}
         software = {"commit": environment["commit"]} | environment["versions"]
         if environment["dirty"]:
@@ -93,6 +94,6 @@ def read(path: Path) -> Run:
         raise UserError(f"cannot read {path}: {e.strerror}") from e
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise UserError(f"{path} is neither a --benchmark-json file of this suite nor a speed.json") from e
-    if schema != speed.SCHEMA:
+    if schema != suite.SCHEMA:
         raise UserError(f"{path} was written by another version of this suite: measure it again")
     return Run("pytest-benchmark" if bench else "i4d-bench speed", machine, software, rows)

@@ -1,0 +1,1 @@
+"""The suite's jobs: one experiment, one speed run."""

@@ -1,0 +1,40 @@
+"""`i4d-bench speed`: measures on this machine and writes the report."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import variants
+from i4d_bench.results.environment import hardware_name
+from i4d_bench.speed.plan import plan
+from i4d_bench.speed.suite import rig, run
+from i4d_bench.types import UserError
+
+
+def main(reports: Path, given: dict[str, Any], base_only: bool) -> None:
+    """Measures on this machine's GPU, or its CPU, and writes the report. Raises UserError for unknown designs and modes."""
+    from i4d_bench.report import speed_tables as report
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if given.get("designs") == ("all",):
+        del given["designs"]
+    for name in given.get("designs", ()):
+        variants.create(name)
+    for mode in given.get("modes", ()):
+        if mode not in rig.MODES:
+            raise UserError(f"there is no mode {mode!r}; there are {', '.join(rig.MODES)}")
+        if mode.startswith("triton") and device.type != "cuda":
+            raise UserError(f"the mode {mode} needs a CUDA GPU")
+    what = replace(plan(device), **given)
+    if base_only:
+        what = replace(what, counts=(), resolutions=(), batches=(), tokens=())
+    folder = reports / f"speed-{hardware_name()}-n{what.gaussians}-r{what.resolution}"
+    speed = run(folder, device, what)
+    report.build(folder)
+    print((folder / "speed.md").read_text())
+    bad = sum(row["status"] != "ok" for row in speed.rows.values())
+    print(f"{folder}: {len(speed.rows)} rows" + (f", {bad} of which do not count" if bad else ""))

@@ -1,0 +1,1 @@
+"""How fast: kernels, stages and whole frames, measured alike (DESIGN §6)."""

@@ -1,0 +1,44 @@
+"""What a speed run measures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+import variants
+from i4d_bench.speed import rig
+
+IN_EVERY_MODE = ("local_adaln", "global_cross_attention")
+"""On the axes; the other designs there run in eager and in the last mode, which is the fastest."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured: the base point and, from there, one axis at a time."""
+
+    gaussians: int = 196_608
+    resolution: int = 512
+    batch: int = 1
+    counts: tuple[int, ...] = (16_384, 65_536, 524_288, 1_048_576)
+    resolutions: tuple[int, ...] = (256, 1024)
+    batches: tuple[int, ...] = (8,)
+    tokens: tuple[int, ...] = (4, 16, 64, 256)
+    modes: tuple[str, ...] = rig.MODES
+    designs: tuple[str, ...] = field(default_factory=lambda: everything())
+    frames: int = 200
+    storage: torch.dtype = torch.float16
+
+
+def everything() -> tuple[str, ...]:
+    """Every design, and with its published sizes where it has some."""
+    return tuple(
+        n for name in variants.names() for n in (name, f"{name}@native") if "@" not in n or variants.design(name).native
+    )
+
+
+def plan(device: torch.device) -> Plan:
+    """A GPU's, or a small one for a CPU."""
+    if device.type == "cuda":
+        return Plan()
+    return Plan(4096, 128, 1, (1024, 16_384), (64, 256), (4,), (4, 64), ("eager",), tuple(variants.names()), frames=20)

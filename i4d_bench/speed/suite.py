@@ -1,0 +1,158 @@
+"""`i4d-bench speed`: kernels, stages and whole frames in every mode, one axis at a time (DESIGN §6).
+
+Rows go to speed.json as they are measured, the most important first; a second call of the same code on the same machine measures
+only what is missing. A row whose output differs from the reference in the same process is marked `wrong`.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import json
+import multiprocessing
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import variants
+from i4d_bench.cache import atomic_file
+from i4d_bench.progress import track
+from i4d_bench.results.environment import environment
+from i4d_bench.speed.plan import IN_EVERY_MODE, Plan
+from i4d_bench.speed.rows import Kernel, Stage, Tracker
+from i4d_bench.speed.suite import protocol, rig
+from i4d_bench.types import UserError
+from kernels.cases import CASES
+
+SCHEMA = 1
+SPARE_CORES, MOST_WORKERS = 2, 14
+"""Of the processes that compile ahead of the measuring."""
+
+
+def rows(what: Plan) -> list[Kernel | Stage | Tracker]:
+    """Every row of the plan: the base point first, then the axes."""
+    base = (what.batch, what.gaussians, what.resolution)
+    batches = [(b, *base[1:]) for b in what.batches]
+    counts = [(base[0], n, base[2]) for n in what.counts]
+    out: list[Kernel | Stage | Tracker] = [Stage("driver", "resnet18", m, what.batch) for m in what.modes]
+    out += [Stage("encode", "backbone", "eager", 1, n) for n in (what.gaussians, *what.counts) if "eager" in what.modes]
+    out += [Stage("raster", "static", m, *base) for m in what.modes if m in rig.RASTERS]
+    if "eager" in what.modes and any(variants.design(d).needs == "flame" for d in what.designs):
+        out.append(Tracker())
+    out += [Stage(s, d, m, *base) for d in what.designs for s in ("fusion", "frame") for m in what.modes]
+    for c in CASES:
+        modes = [
+            m for m in (*rig.MODES[:3], *c.others) if m in what.modes or (m in c.others and "compiled" in what.modes)
+        ]
+        out += [Kernel(c.name, m, 1, what.gaussians) for m in modes]
+        out += [Kernel(c.name, m, 1, what.gaussians, True) for m in modes if m not in c.others]
+        axis = sorted({*what.batches, *c.batches}) if what.batches else ()
+        out += [Kernel(c.name, m, b, what.gaussians) for b in axis for m in modes]
+    out += [Stage("driver", "resnet18", m, b) for b in what.batches for m in what.modes]
+    plain = [d for d in what.designs if "@" not in d]  # the axes; published sizes stand at the base point
+    ends = tuple(dict.fromkeys((what.modes[0], what.modes[-1])))
+    modes_of = {d: what.modes if d in IN_EVERY_MODE else ends for d in plain}
+    out += [Stage("fusion", d, m, *at) for d in plain for at in counts + batches for m in modes_of[d]]
+    out += [Stage("frame", d, m, *at) for d in plain for at in batches for m in modes_of[d]]
+    with_tokens = [d for d in plain if variants.design(d).tokens is not None]
+    out += [Stage("fusion", d, m, *base, t) for d in with_tokens for t in what.tokens for m in modes_of[d]]
+    sizes = counts + [(*base[:2], r) for r in what.resolutions]
+    out += [Stage("raster", "static", m, *at) for at in sizes + batches for m in what.modes if m in rig.RASTERS]
+    whole = [
+        d for d in what.designs if d == "local_adaln"
+    ]  # where the splatting is all that changes, one design shows it
+    return out + [Stage("frame", d, m, *at) for d in whole for at in sizes for m in what.modes]
+
+
+def run(folder: Path, device: torch.device, what: Plan) -> Speed:
+    """Measures the plan into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    speed = Speed(folder, device, (what.batch, what.gaussians, what.resolution))
+    missing = [row for row in rows(what) if row.key not in speed.rows]
+    if device.type == "cuda":
+        compile_ahead([row for row in missing if row.mode not in ("eager", "triton+graph")], what)
+    for row in track(missing, "speed", len(missing), note=lambda: f"{len(speed.rows)} rows"):
+        speed.measure(row, what)
+    return speed
+
+
+def compile_ahead(missing: list[Kernel | Stage], what: Plan) -> None:
+    """Fills the compilers' caches on disk from several processes: alone, compiling takes ten times as long as measuring."""
+    workers = min((os.cpu_count() or 1) - SPARE_CORES, MOST_WORKERS, len(missing) // 2)
+    if workers < 2:
+        return
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+        done = pool.imap_unordered(functools.partial(_compile, what), missing)
+        for _ in track(done, "compiling", len(missing)):
+            pass
+
+
+def _compile(what: Plan, row: Kernel | Stage) -> None:
+    try:
+        row.prepare(what, torch.device("cuda"))[0](0)
+    except Exception:  # what cannot run says so as a row, when it is measured
+        return
+    finally:
+        _free(torch.device("cuda"))
+
+
+def _free(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+@dataclass
+class Speed:
+    """Rows by key (DESIGN §7), kept in `folder`/speed.json. base: batch, Gaussians and resolution that the axes start from."""
+
+    folder: Path
+    device: torch.device
+    base: tuple[int, int, int]
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    roof: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self):
+        self.environment = environment()
+        path = self.folder / "speed.json"
+        if path.exists():
+            old = json.loads(path.read_text())
+            same = lambda e: {k: e.get(k) for k in ("hardware", "commit", "dirty", "versions")}  # noqa: E731
+            if old["schema"] == SCHEMA and same(old["environment"]) == same(self.environment):
+                self.rows, self.roof = old["rows"], old["roof"]
+        self.roof = self.roof or protocol.roof(self.device)
+
+    def measure(self, row: Kernel | Stage | Tracker, what: Plan) -> None:
+        """Stores a row. One that fails says why; raises UserError when the GPU is lost with it."""
+        try:
+            self.rows[row.key] = row.measure(what, self.device)
+        except (RuntimeError, ValueError, UserError) as e:
+            self.rows[row.key] = {"status": f"failed: {' '.join(str(e).split())[:200]}"}
+            self.save()
+            self._still_there(row)
+        _free(self.device)
+        self.save()
+
+    def _still_there(self, row: Kernel | Stage | Tracker) -> None:
+        try:
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+        except RuntimeError as e:
+            raise UserError(
+                f"the GPU is lost to this process after {row.key} ({self.rows[row.key]['status']}); "
+                "what was measured is kept, and the same command goes on with the next row"
+            ) from e
+
+    def save(self) -> None:
+        content = {
+            "schema": SCHEMA,
+            "environment": self.environment,
+            "roof": self.roof,
+            "base": self.base,
+            "rows": self.rows,
+        }
+        with atomic_file(self.folder / "speed.json") as path:
+            path.write_text(json.dumps(content, indent=1) + "\n")
