@@ -46,9 +46,9 @@ def run(
     ] = None,
 ) -> None:
     """Trains and evaluates fusion designs, and writes records, tables and figures. Goes on where it was stopped."""
-    from i4d_bench import run as job
     from i4d_bench.config import presets
     from i4d_bench.config.override import override
+    from i4d_bench.jobs import run as job
 
     experiment = presets.preset(job.default_preset() if preset == "auto" else preset)
     if ablation:

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 import variants
-from i4d_bench import cli, run
+from i4d_bench import cli
 from i4d_bench.config import presets
 from i4d_bench.config.ablations import ablation, ablations
+from i4d_bench.jobs.names import designs, folder_name, run_id
 from i4d_bench.report import search
 from i4d_bench.results.store import Store
 from i4d_bench.types import UserError
@@ -56,15 +57,15 @@ def test_an_ablation_is_one_experiment(name, preset):
     """All its rows can be built, share one backbone, and have runs and a folder of their own."""
     plain = presets.preset(preset)
     e = ablation(name, plain)
-    assert run.designs(e) == list(ABLATIONS[name].designs) and "static" in e.designs
-    assert len({run.run_id(e, d) for d in e.designs}) == len(e.designs)
-    assert run.folder_name(e).startswith(f"ablation-{name}-{preset}")
-    assert run.folder_name(e).removeprefix(f"ablation-{name}-") == run.folder_name(plain)
+    assert designs(e) == list(ABLATIONS[name].designs) and "static" in e.designs
+    assert len({run_id(e, d) for d in e.designs}) == len(e.designs)
+    assert folder_name(e).startswith(f"ablation-{name}-{preset}")
+    assert folder_name(e).removeprefix(f"ablation-{name}-") == folder_name(plain)
 
 
 def test_a_run_that_is_the_same_has_the_same_name_in_an_ablation():
     plain = presets.cpu()
-    assert run.run_id(ablation("space", plain), "local_adaln") == run.run_id(plain, "local_adaln")
+    assert run_id(ablation("space", plain), "local_adaln") == run_id(plain, "local_adaln")
 
 
 def test_the_search_tries_every_learned_design_alike():

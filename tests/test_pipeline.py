@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from i4d_bench import run
 from i4d_bench.config import presets
 from i4d_bench.config.ablations import ablation
 from i4d_bench.config.experiment import Stage
@@ -22,6 +21,9 @@ from i4d_bench.data.opening import open_head
 from i4d_bench.data.splits import SETS, SPLITS, split_of, triples, yaw
 from i4d_bench.drivers.driver import Driver
 from i4d_bench.heads.expressions import ACTIONS, held_out
+from i4d_bench.jobs import run
+from i4d_bench.jobs.bench import Bench
+from i4d_bench.jobs.names import folder_name, run_id
 from i4d_bench.loader import Batches, Loader
 from i4d_bench.model.avatar import Backbone
 from i4d_bench.report import build
@@ -155,18 +157,18 @@ def test_overrides_reach_the_design_and_change_the_hash():
     e = presets.smoke()
     changed = override(e, ["overrides.local_adaln.hidden=64", "train.lr=3e-4"])
     assert changed.overrides["local_adaln"]["hidden"] == 64 and changed.train.lr == 3e-4
-    assert run.run_id(changed, "local_adaln") != run.run_id(e, "local_adaln")
+    assert run_id(changed, "local_adaln") != run_id(e, "local_adaln")
     only = dataclasses.replace(e, designs=("static",))
-    assert run.run_id(only, "static") == run.run_id(e, "static"), "which other designs run does not matter"
+    assert run_id(only, "static") == run_id(e, "static"), "which other designs run does not matter"
     wider = override(e, ["overrides.local_adaln.hidden=64"])
-    assert run.run_id(wider, "static") == run.run_id(e, "static") != run.run_id(changed, "static")
+    assert run_id(wider, "static") == run_id(e, "static") != run_id(changed, "static")
 
 
 def test_changed_settings_get_a_folder_of_their_own():
     e = presets.smoke()
-    names = [run.folder_name(override(e, s)) for s in ([], ["train.lr=3e-4"], ["overrides.local_adaln.hidden=64"])]
+    names = [folder_name(override(e, s)) for s in ([], ["train.lr=3e-4"], ["overrides.local_adaln.hidden=64"])]
     assert len(set(names)) == 3 and all(n.startswith(names[0]) for n in names)
-    assert run.folder_name(dataclasses.replace(e, seed=3, designs=("static",))) == names[0], "seeds share a table"
+    assert folder_name(dataclasses.replace(e, seed=3, designs=("static",))) == names[0], "seeds share a table"
 
 
 @pytest.mark.parametrize(
@@ -195,9 +197,7 @@ def test_mistakes_are_one_sentence_and_exit_2(arguments, said, tmp_path):
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_search_keeps_curves_and_never_meets_the_test_people(cache, tmp_path, jobs, monkeypatch):
     """Its arms are trained, in processes of their own or not, and judged by validation alone."""
-    monkeypatch.setattr(
-        run.Bench, "evaluator", property(lambda self: pytest.fail("a search looked at the test people"))
-    )
+    monkeypatch.setattr(Bench, "evaluator", property(lambda self: pytest.fail("a search looked at the test people")))
     arms = ("local_adaln@lr=0.001,init_scale=0.0", "local_adaln@lr=0.001,init_scale=1.0", "static")
     e = dataclasses.replace(ablation("search", presets.smoke()), designs=arms)
     folder = run.run(e, tmp_path / "reports", tmp_path / "runs", jobs)

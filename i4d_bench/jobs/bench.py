@@ -1,30 +1,24 @@
-"""The main job: data → reader and driver → backbone → every design trained, scored, timed, stored → tables and figures."""
+"""Everything that designs share in one experiment: data, driver, backbone, metric networks."""
 
 from __future__ import annotations
 
-import ctypes
-import dataclasses
 import json
-import multiprocessing
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from i4d_bench.cache import atomic_file
-from i4d_bench.config import presets
-from i4d_bench.config.ablations import ablation, scored
+from i4d_bench.config.ablations import scored
 from i4d_bench.config.experiment import Experiment, digest
-from i4d_bench.data import synthetic
-from i4d_bench.data.frames import Frames, open_frames
+from i4d_bench.data.frames import Frames
 from i4d_bench.data.opening import open_data, open_head
 from i4d_bench.data.splits import SPLITS, split_of, triples
 from i4d_bench.drivers.driver import Driver
 from i4d_bench.evaluate.evaluator import Evaluator, Scores
+from i4d_bench.jobs.names import data_version, folder_name, run_id
 from i4d_bench.jobs.stage_times import stages
 from i4d_bench.loader import Loader
 from i4d_bench.metrics.cards import ONSET_DB
@@ -34,107 +28,13 @@ from i4d_bench.metrics.image import load_lpips
 from i4d_bench.metrics.weights import WeightsUnavailable
 from i4d_bench.model.avatar import Avatar
 from i4d_bench.progress import console
-from i4d_bench.results.environment import hardware_name
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
 from i4d_bench.speed.cost import cost
 from i4d_bench.train.checkpoint import Progress
-from i4d_bench.train.loop import Diverged, Trainer
+from i4d_bench.train.loop import Trainer
 from i4d_bench.types import UserError
 from variants import design as design_class
-from variants import names
-
-MOST_JOBS, JOB_BYTES = 4, 12 * 2**30
-"""Trainings at once, and what one may take of a GPU's memory (the preset gpu: 8 GiB)."""
-
-
-def designs(experiment: Experiment) -> list[str]:
-    """The designs asked for ("all": every registered one). Raises UserError for an unknown name or setting."""
-    chosen = names() if experiment.designs == ("all",) else list(experiment.designs)
-    for name in {*chosen, *experiment.overrides}:
-        experiment.fusion(name)
-    return chosen
-
-
-def default_preset() -> str:
-    return "gpu" if torch.cuda.is_available() else "cpu"
-
-
-def default_jobs() -> int:
-    """One process does not fill a large GPU: five train twice as many steps a second on an H100 as one."""
-    if not torch.cuda.is_available():
-        return 1
-    return max(1, min(MOST_JOBS, torch.cuda.mem_get_info()[0] // JOB_BYTES))
-
-
-def run(experiment: Experiment, reports: Path, runs: Path, jobs: int | None = None) -> Path:
-    """Runs every design of the experiment that has no finished record yet, `jobs` of them at once (`default_jobs`). Returns the
-    report folder.
-
-    Raises UserError when a design failed to train (after every other design's results are stored).
-    """
-    from i4d_bench import report
-
-    started = time.monotonic()
-    _keep_memory()
-    wanted = designs(experiment)
-    store = Store(reports / folder_name(experiment))
-    store.check_writable()
-    ready = [d for d in wanted if store.finished(run_id(experiment, d))]
-    todo = [d for d in wanted if d not in ready]
-    console.print(f"{experiment.preset} preset on {hardware_name()}: {', '.join(wanted)}")
-    if ready:
-        console.print(f"already finished: {', '.join(ready)}")
-    failed = {}
-    if todo:
-        bench, trained = Bench(experiment, runs), _trained(experiment, todo, runs, jobs or default_jobs())
-        for name in (
-            list(trained) if scored(experiment) else trained
-        ):  # scores come with timings, which want an idle machine
-            try:
-                bench.run_design(name, store)
-            except Diverged as e:
-                failed[name] = str(e)
-                store.add(bench.record(name, "failed", str(e)), [])
-    report.build(store.folder)
-    console.print((store.folder / "main.md").read_text())
-    console.print(f"tables and figures: {store.folder}  ({time.monotonic() - started:.0f} s)")
-    if failed:
-        raise UserError("; ".join(f"{name} failed: {why}" for name, why in failed.items()))
-    return store.folder
-
-
-def folder_name(experiment: Experiment) -> str:
-    """One report folder per preset, hardware, data and driver, and of its own for changed settings: what stands in one
-    table was made alike."""
-    e, preset = experiment, presets.preset(experiment.preset)
-    kind, path = e.world.kind, e.world.path
-    plain = dataclasses.replace(preset.world, kind=kind, path=path)
-    if e.ablation:
-        preset = ablation(e.ablation, preset)
-    own = {"world": plain, "driver": e.driver, "flame": e.flame, "designs": e.designs, "seed": e.seed}
-    parts = [f"ablation-{e.ablation}"] if e.ablation else []
-    parts += [e.preset, hardware_name(), Path(path).resolve().name if path else kind, e.driver]
-    parts += [Path(e.flame).stem] if e.flame else []
-    if e != dataclasses.replace(preset, **own):
-        parts.append(digest([{**e.shared(), "seed": None}, e.overrides])[:6])
-    return "-".join(parts)
-
-
-def data_version(experiment: Experiment) -> Any:
-    """What stands for the data in a run's identity. Raises UserError for a missing data set."""
-    world = experiment.world
-    if world.kind != "clips":
-        return synthetic.spec(world)
-    if not world.path:
-        raise UserError("real video needs --data FOLDER, a data set made by `i4d-bench ingest`")
-    return open_frames(Path(world.path)).meta["hash"]
-
-
-def run_id(experiment: Experiment, design: str) -> str:
-    """Of everything that the run's numbers depend on; which other designs run with it does not count."""
-    content = [experiment.shared(), data_version(experiment), experiment.settings(design)]
-    return f"{design}-s{experiment.seed}-{digest(content)}"
 
 
 class Bench:
@@ -303,50 +203,3 @@ def _keep_images(path: Path, name: str, scores: Scores) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as partial:
         np.savez_compressed(partial, **{**stored, **images})
-
-
-def _keep_memory() -> None:
-    """glibc: keep freed blocks instead of returning them to the system; training on a CPU is up to twice as fast."""
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-    except OSError:  # another C library: nothing to set
-        return
-    mmap_threshold, trim_threshold = -3, -1
-    libc.mallopt(mmap_threshold, 1 << 30)
-    libc.mallopt(trim_threshold, (1 << 31) - 1)
-
-
-def _trained(experiment: Experiment, todo: list[str], runs: Path, jobs: int) -> Iterator[str]:
-    """Designs as soon as their checkpoint is finished: `jobs` at a time in processes of their own, one alone by the caller."""
-    if min(jobs, len(todo)) < 2:
-        yield from todo
-        return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(jobs, len(todo)), context, _open_bench, (experiment, runs))
-    try:
-        running = {pool.submit(_train, name): name for name in todo}
-        for job in as_completed(running):
-            try:
-                job.result()
-            except Diverged as e:  # said again, and recorded, when its turn comes
-                console.print(str(e))
-            except torch.OutOfMemoryError as e:
-                raise UserError(
-                    f"the GPU's memory does not hold {jobs} trainings at once: go on with a smaller --jobs"
-                ) from e
-            yield running[job]
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-_bench: Bench | None = None
-"""Of a training process."""
-
-
-def _open_bench(experiment: Experiment, runs: Path) -> None:
-    global _bench
-    _bench = Bench(experiment, runs)
-
-
-def _train(name: str) -> None:
-    _bench.trainer.design(_bench.folder / run_id(_bench.experiment, name), name, _bench.backbone)
