@@ -10,7 +10,6 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, arg
 
-from i4d_bench.jobs.speed import main
 from i4d_bench.types import UserError
 
 app = tyro.extras.SubcommandApp()
@@ -112,9 +111,10 @@ def speed(
     reports: Annotated[Path, arg(help="where the report folder goes")] = Path("reports"),
 ) -> None:
     """Times kernels, stages and whole frames in every mode, and writes tables and figures. Goes on where it was stopped."""
+    from i4d_bench.jobs.speed import main as job
 
     given = {"designs": designs, "modes": modes, "gaussians": gaussians, "resolution": resolution, "frames": frames}
-    main(reports, {k: v for k, v in given.items() if v}, base_only)
+    job(reports, {k: v for k, v in given.items() if v}, base_only)
 
 
 @app.command

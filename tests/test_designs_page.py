@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from i4d_bench.speed.plan import everything
 
 import variants
 from i4d_bench.config.presets import gpu
 from i4d_bench.report import designs, search
 from i4d_bench.results.record import Record
+from i4d_bench.speed.plan import everything
 from i4d_bench.types import UserError
 
 ROOT = Path(__file__).parent.parent

@@ -15,11 +15,10 @@ from i4d_bench.heads.worlds import exported_head
 from i4d_bench.jobs.speed import main
 from i4d_bench.report import build
 from i4d_bench.report.speed_tables import frames_table
-from i4d_bench.speed import suite
+from i4d_bench.speed import protocol, rig, suite
 from i4d_bench.speed.keys import Key
 from i4d_bench.speed.plan import Plan
 from i4d_bench.speed.rows import PSNR, Kernel, Stage, Tracker
-from i4d_bench.speed.suite import protocol, rig
 from i4d_bench.speed.tracker import tracked_pictures, tracker
 from i4d_bench.types import UserError
 from kernels.cases import case

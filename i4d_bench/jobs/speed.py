@@ -10,8 +10,9 @@ import torch
 
 import variants
 from i4d_bench.results.environment import hardware_name
+from i4d_bench.speed import rig
 from i4d_bench.speed.plan import plan
-from i4d_bench.speed.suite import rig, run
+from i4d_bench.speed.suite import run
 from i4d_bench.types import UserError
 
 

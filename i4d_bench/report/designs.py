@@ -15,8 +15,8 @@ from i4d_bench.report import search
 from i4d_bench.report.tables import latest
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
+from i4d_bench.speed import rig
 from i4d_bench.speed.costs import N
-from i4d_bench.speed.suite import rig
 from i4d_bench.types import UserError
 
 BASELINE, NEAR = "local_adaln", 0.2

@@ -9,8 +9,8 @@ import matplotlib.pyplot as plt
 from matplotlib.ticker import LogLocator
 
 from i4d_bench.report.figures import HUES, STYLE, beside_a_legend, legend, looks, save
+from i4d_bench.speed import rig
 from i4d_bench.speed.plan import IN_EVERY_MODE
-from i4d_bench.speed.suite import rig
 from variants import design, names
 
 LINES = {"eager": (":", "o"), "compiled": ("-.", "s"), "triton": ("--", "^"), "triton+graph": ("-", "D")}

@@ -12,10 +12,9 @@ from torch import Tensor
 
 import kernels
 import variants
-from i4d_bench import timing
 from i4d_bench.data.video.landmarker import Landmarker
 from i4d_bench.heads.worlds import exported_head
-from i4d_bench.speed import rig
+from i4d_bench.speed import protocol, rig
 from i4d_bench.speed.plan import Plan
 from i4d_bench.speed.tracker import tracked_pictures, tracker
 from i4d_bench.types import Gaussians, MotionCode
@@ -45,7 +44,7 @@ class Kernel:
 
     def measure(self, what: Plan, device: torch.device) -> dict[str, Any]:
         call, error, least = self.prepare(what, device)
-        t = timing.device_time(call, device)
+        t = protocol.device_time(call, device)
         more = {} if error is None else {"error": error}
         return t.row("ok" if error is None or error <= 1 else "wrong", **more, **least)
 
@@ -92,7 +91,7 @@ class Tracker:
         pictures = tracked_pictures(8)
         with Landmarker() as landmarker:
             track = tracker(landmarker, exported_head("procedural").to(device))
-            return timing.measure(lambda k: track(pictures[k % len(pictures)]), what.frames, device).row()
+            return protocol.measure(lambda k: track(pictures[k % len(pictures)]), what.frames, device).row()
 
 
 @dataclass(frozen=True)
@@ -126,7 +125,7 @@ class Stage:
         call, closest = self.prepare(what, device)
         if cuda:
             torch.cuda.reset_peak_memory_stats()
-        t = timing.measure(call, what.frames, device)
+        t = protocol.measure(call, what.frames, device)
         memory = {"peak_mib": (torch.cuda.max_memory_allocated() - held) / 2**20} if cuda else {}
         return t.row("ok" if closest >= PSNR else "wrong", psnr=closest, **memory)
 
@@ -160,7 +159,7 @@ class Stage:
         else:
             call, inputs, show = rig.frame(ref.rig, self.mode), ref.rig.images, lambda rgb: rgb
         if self.mode == "triton+graph" and self.stage != "frame":  # a frame in this mode is one already
-            call = timing.graphed(call, inputs[0])
+            call = protocol.graphed(call, inputs[0])
         closest = min(_psnr(show(call(x)), true) for x, true in zip(inputs, ref.pictures, strict=True))
         return lambda k: call(inputs[k % len(inputs)]), closest
 

@@ -21,9 +21,9 @@ import variants
 from i4d_bench.cache import atomic_file
 from i4d_bench.progress import track
 from i4d_bench.results.environment import environment
+from i4d_bench.speed import protocol, rig
 from i4d_bench.speed.plan import IN_EVERY_MODE, Plan
 from i4d_bench.speed.rows import Kernel, Stage, Tracker
-from i4d_bench.speed.suite import protocol, rig
 from i4d_bench.types import UserError
 from kernels.cases import CASES
 

@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from i4d_bench.results.environment import environment
-from i4d_bench.speed import suite
+from i4d_bench.speed import protocol, suite
 from i4d_bench.speed.keys import of_roof
-from i4d_bench.speed.suite import protocol
 
 ROOF = pytest.StashKey[dict[str, float]]()
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import variants
+from i4d_bench.speed import rig
 from i4d_bench.speed.plan import plan
 from i4d_bench.speed.rows import PSNR, Kernel, Stage
-from i4d_bench.speed.suite import rig
 from kernels.cases import CASES
 
 GPU = torch.cuda.is_available()

@@ -24,8 +24,7 @@ from numpy.lib.format import open_memmap
 
 from i4d_bench import progress as bars
 from i4d_bench.data import frames as store
-from i4d_bench.data.video import files
-from i4d_bench.data.video import tracking
+from i4d_bench.data.video import files, tracking
 from i4d_bench.data.video.landmarker import Landmarker, find_model
 from i4d_bench.data.video.matting import METHOD
 from i4d_bench.types import UserError

@@ -1,0 +1,91 @@
+"""The floor plan (DESIGN §1), read from the imports themselves: arrows point down, and no files import each other in a circle."""
+
+import ast
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FLOORS = (
+    "cli",
+    "jobs",
+    "report",
+    "train",
+    "play",
+    "evaluate",
+    "speed",
+    "results",
+    "doctor",
+    "loader",
+    "drivers",
+    "metrics",
+    "data",
+    "model",
+    "render",
+    "heads",
+    "config",
+    "assets camera cache stats progress types",
+)
+"""Rooms of i4d_bench, the top floor first; a line of several is one floor."""
+
+
+def modules() -> dict[str, Path]:
+    """Every module of ours by its dotted name."""
+    found = {}
+    for package in ("i4d_bench", "variants", "kernels"):
+        for path in (ROOT / package).rglob("*.py"):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imports(name: str) -> set[str]:
+    """Modules of ours that a module imports, at its top or in a function."""
+    out = set()
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+        if isinstance(node, ast.Import):
+            out |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{name} has a relative import"
+            inside = {f"{node.module}.{alias.name}" for alias in node.names} & MODULES.keys()
+            out |= inside or {node.module}
+    return {m for m in out if m in MODULES and m != name}
+
+
+def floor(name: str) -> int:
+    """How far below the roof a module lies; the package's own file is in the cellar."""
+    room = name.split(".")[1] if "." in name else "types"
+    return next(k for k, rooms in enumerate(FLOORS) if room in rooms.split())
+
+
+HARNESS = [name for name in MODULES if name.split(".")[0] == "i4d_bench"]
+
+
+@pytest.mark.parametrize("name", HARNESS)
+def test_arrows_point_down(name):
+    ours = {m for m in imports(name) if m.split(".")[0] == "i4d_bench"}
+    assert not {m for m in ours if floor(m) < floor(name)}
+
+
+def test_no_circle_between_files():
+    graph = {name: imports(name) - {name.rpartition(".")[0]} for name in MODULES}
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as e:
+        pytest.fail(" → ".join(e.args[1]))
+
+
+def test_variants_know_the_nouns_of_the_harness_and_nothing_else_of_it():
+    for name in MODULES:
+        if name.split(".")[0] == "variants":
+            assert {m for m in imports(name) if m.split(".")[0] == "i4d_bench"} <= {"i4d_bench.types"}, name
+
+
+def test_kernels_import_nothing_of_ours():
+    for name in MODULES:
+        if name.split(".")[0] == "kernels":
+            assert all(m.split(".")[0] == "kernels" for m in imports(name)), name
