@@ -48,3 +48,11 @@ def test_stage(row, device, timed):
     call, psnr = row.prepare(replace(PLAN, gaussians=N, resolution=RESOLUTION), device)
     assert psnr >= PSNR, f"wrong output: {psnr:.1f} dB from fp32 eager's picture"
     timed(row.key, call, psnr=psnr)
+
+
+def test_wrong_output_fails_and_is_not_timed(monkeypatch):
+    monkeypatch.setattr(Kernel, "prepare", lambda *a: (None, 2.0, {}))
+    monkeypatch.setattr(Stage, "prepare", lambda *a: (None, 30.0))
+    for keys, benchmark in ((KERNELS, test_kernel), (STAGES, test_stage)):
+        with pytest.raises(AssertionError, match="wrong output"):
+            benchmark(next(iter(keys)), torch.device("cpu"), timed=pytest.fail)

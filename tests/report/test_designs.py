@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 import pytest
+from helpers import ROOT
 
 import variants
 from i4d_bench.config.presets import gpu
@@ -13,8 +12,6 @@ from i4d_bench.report import designs, search
 from i4d_bench.results.record import Record
 from i4d_bench.speed.plan import everything
 from i4d_bench.types import UserError
-
-ROOT = Path(__file__).parent.parent
 
 
 def test_the_page_is_what_the_docstrings_and_the_stored_numbers_make(tmp_path):

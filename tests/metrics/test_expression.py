@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from cartoon import BLINK_LEFT, BLINK_RIGHT, OPEN, SMILE, cartoon_frames
+from helpers.cartoon import BLINK_LEFT, BLINK_RIGHT, OPEN, SMILE, cartoon_frames
 from scipy.spatial.transform import Rotation
 
 from i4d_bench.metrics.expression import Aed, Apd, Reader, aed, akd, akd_iod, apd, train_reader
@@ -140,7 +140,7 @@ def test_reader_refuses_wrong_images_and_data(reader, drawings):
 @pytest.mark.assets
 def test_mediapipe_reads_real_frames_small_ones_too():
     pytest.importorskip("mediapipe")
-    from real_faces import SIDE, clip_frames
+    from helpers.real_faces import SIDE, clip_frames
 
     from i4d_bench.metrics.expression import VideoReader
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import ROOT
+from helpers.designs import FIELDS, awake, close, differ, make
 
 import kernels
 import variants
@@ -16,30 +17,6 @@ from i4d_bench.types import UserError
 from variants.base import Fusion, register
 
 ALL = variants.names()
-FIELDS = ("means", "quats", "scales", "opacities", "colors")
-
-
-def make(name: str, seed: int = 0, **settings) -> Fusion:
-    torch.manual_seed(seed)
-    return variants.create(name, **settings)
-
-
-def awake(name: str, **settings) -> Fusion:
-    """A design whose zero-initialised parts have left zero, so that every path carries signal."""
-    fusion = make(name, **settings)
-    with torch.no_grad():
-        for p in fusion.parameters():
-            p.add_(0.05 * torch.randn_like(p))
-    return fusion
-
-
-def close(a, b, tolerance=1e-5):
-    for f in FIELDS:
-        torch.testing.assert_close(getattr(a, f), getattr(b, f), rtol=tolerance, atol=tolerance)
-
-
-def differ(a, b) -> bool:
-    return any(not torch.allclose(getattr(a, f), getattr(b, f), atol=1e-6) for f in FIELDS)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -231,7 +208,7 @@ def test_changing_one_gaussian_changes_it_alone(name, tiny):
 
 def test_the_readmes_example_is_a_design(tiny, monkeypatch):
     """The README's file, as it stands there, fulfils the contract."""
-    text = (Path(__file__).parent.parent / "README.md").read_text()
+    text = (ROOT / "README.md").read_text()
     code = text.split("```python")[1].split("```")[0]
     monkeypatch.setattr("variants.base._REGISTRY", dict(variants.base._REGISTRY))
     exec(compile(code, "variants/local_gain.py", "exec"), {"__name__": "variants.local_gain"})

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
-from test_variants import FIELDS, awake, close, make
+from helpers.designs import FIELDS, awake, close, make
 
 import variants
 import variants.attention

@@ -38,7 +38,7 @@ def test_a_damaged_model_is_named(tmp_path):
 @pytest.mark.assets
 def test_a_real_face_has_plausible_points_expression_and_pose():
     pytest.importorskip("mediapipe")
-    from real_faces import SIDE, clip_frames
+    from helpers.real_faces import SIDE, clip_frames
 
     frame = clip_frames("d0", 1)[0]
     with Landmarker(Path(os.environ["I4D_ASSETS"]) / "mediapipe" / "face_landmarker.task") as find:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import pytest
 import torch
+from helpers import ROOT
 
 import variants
 from i4d_bench import cli
@@ -76,7 +76,7 @@ def test_the_search_tries_every_learned_design_alike():
 
 
 def test_the_gpu_preset_has_what_the_stored_search_found_best():
-    stored = Path(__file__).parents[1] / "reports/ablation-search-gpu-h100-procedural-oracle"
+    stored = ROOT / "reports/ablation-search-gpu-h100-procedural-oracle"
     assert {name: search.best(runs) for name, runs in search.arms(Store(stored)).items()} == presets.TUNED
     overrides = presets.gpu().overrides
     assert {n: (o["lr"], o["init_scale"]) for n, o in overrides.items()} == presets.TUNED and overrides["local_adaln"][

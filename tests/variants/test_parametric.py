@@ -12,8 +12,8 @@ from functools import cache
 import pytest
 import torch
 from conftest import TinyHead
-from test_flame import random_arrays
-from test_variants import FIELDS, awake, close, differ, make
+from helpers.designs import FIELDS, awake, close, differ, make
+from helpers.flame import random_arrays
 
 import variants
 from i4d_bench.heads import flame

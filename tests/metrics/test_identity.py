@@ -19,7 +19,7 @@ from i4d_bench.types import UserError
 @pytest.fixture(scope="module")
 def real_faces():
     pytest.importorskip("mediapipe")
-    from real_faces import load
+    from helpers.real_faces import load
 
     return load()
 
