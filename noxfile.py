@@ -62,11 +62,11 @@ def benchmarks(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def figures(session: nox.Session) -> None:
     """Rebuilds every table and figure under reports/ from the stored results alone."""
-    folders = sorted({p.parent for name in ("runs.jsonl", "speed.json") for p in (ROOT / "reports").glob(f"*/{name}")})
+    stored = [p for name in ("runs", "speed.json") for p in (ROOT / "reports").rglob(name)]
+    folders = sorted({p.parent for p in stored})
     for folder in folders:
         python(session, "-m", "i4d_bench.cli", "report", str(folder.relative_to(ROOT)))
-    if (ROOT / "reports" / "costs.csv").exists():
-        python(session, "-m", "i4d_bench.cli", "docs")
+    python(session, "-m", "i4d_bench.cli", "docs")
     session.log(f"{len(folders)} report folders rebuilt")
 
 

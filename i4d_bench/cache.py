@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Iterator
+import secrets
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
+from i4d_bench.progress import console
 from i4d_bench.types import UserError
 
 
@@ -21,7 +26,9 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
     Raises UserError when the folder cannot be written.
     """
-    partial = path.with_name(f".{os.getpid()}.{path.name}")  # keeps the suffix: np.savez appends a missing .npz
+    partial = path.with_name(
+        f".{secrets.token_hex(4)}.{path.name}"
+    )  # keeps the suffix: np.savez appends a missing .npz
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -31,3 +38,40 @@ def atomic_file(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
     except OSError as e:
         raise UserError(f"cannot write {path}: {e.strerror or e} (I4D_CACHE names another cache folder)") from e
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Inside, this process is the only one on the file system that makes `path`; others wait, and say so. Raises UserError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_name(f".{path.name}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            console.print(f"waiting for another process that makes {path}")
+            lock.acquire()
+    except OSError as e:
+        raise UserError(f"cannot write {path}: {e.strerror or e} (I4D_CACHE names another cache folder)") from e
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def make_once(path: Path, make: Callable[[], object]) -> Path:
+    """`path`, which `make` makes where it is not there. Of several processes that want it, one makes it and the others wait."""
+    if not path.exists():
+        with alone(path):
+            if not path.exists():
+                make()
+    return path
+
+
+def file_digest(path: Path) -> str:
+    """A short hash of a file's bytes. Raises UserError."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError as e:
+        raise UserError(f"cannot read {path}: {e.strerror or e}") from e

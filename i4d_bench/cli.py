@@ -176,7 +176,7 @@ def list_(what: Positional[Literal["designs", "ablations", "presets", "metrics"]
     """Lists designs, ablations, presets or metrics."""
     from i4d_bench.config.ablations import ablations
     from i4d_bench.config.presets import PRESETS
-    from i4d_bench.metrics import CARDS
+    from i4d_bench.metrics.cards import CARDS
     from variants import design, names
 
     first_line = lambda thing: (sys.modules[thing.__module__].__doc__ or "").splitlines()[0]  # noqa: E731

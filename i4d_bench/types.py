@@ -51,13 +51,17 @@ def _apply(fn, value):
 
 @dataclass
 class Gaussians(_Tensors):
-    """A batch of 3D Gaussians after their activations (gsplat's conventions, no spherical harmonics)."""
+    """A batch of 3D Gaussians after their activations (gsplat's conventions, no spherical harmonics).
+
+    delta: δf, what a design added to the identity's features, where it works on features and gradients are recorded.
+    """
 
     means: Float[Tensor, "B N 3"]
     quats: Float[Tensor, "B N 4"]  # wxyz, any non-zero length
     scales: Float[Tensor, "B N 3"]  # linear standard deviations
     opacities: Float[Tensor, "B N"]  # 0..1
     colors: Float[Tensor, "B N 3"]  # RGB, 0..1 nominal
+    delta: Float[Tensor, "B N 48"] | None = None
 
 
 @dataclass

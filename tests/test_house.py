@@ -25,7 +25,7 @@ FLOORS = (
     "render",
     "heads",
     "config",
-    "assets camera cache stats progress types",
+    "assets camera cache source stats progress types",
 )
 """Rooms of i4d_bench, the top floor first; a line of several is one floor."""
 

@@ -12,6 +12,7 @@ import inspect
 import json
 import pkgutil
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -129,6 +130,17 @@ def design(name: str) -> type[Fusion]:
         near = difflib.get_close_matches(name, registry, n=3, cutoff=0.4) or sorted(registry)
         raise UserError(f"there is no fusion design {name!r}; did you mean {', '.join(near)}?")
     return registry[name]
+
+
+def source_of(entry: str) -> Path:
+    """The file that a design's class stands in. Raises UserError for an unknown name."""
+    return Path(inspect.getfile(design(entry)))
+
+
+def defaults(entry: str) -> dict[str, Any]:
+    """Of the settings that a design's constructor has."""
+    parameters = inspect.signature(design(entry)).parameters
+    return {name: p.default for name, p in parameters.items() if p.default is not p.empty}
 
 
 def create(entry: str, **overrides) -> Fusion:

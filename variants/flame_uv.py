@@ -191,4 +191,5 @@ def skin(gaussians: Gaussians, joints: Float[Tensor, "B N 5"], transforms: Float
         gaussians.scales,
         gaussians.opacities,
         gaussians.colors,
+        gaussians.delta,
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from variants import Fusion, create
-from variants.base import parse
+from variants.base import defaults, parse
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,10 @@ class Experiment:
         """Of a design as lists write it (`variants.base.parse`): the experiment's overrides, above them the entry's own."""
         name, own = parse(entry)
         return self.overrides.get(name, {}) | own
+
+    def resolved(self, entry: str) -> dict[str, Any]:
+        """`settings` above the constructor's defaults: what the design is made of, all of it."""
+        return defaults(entry) | self.settings(entry)
 
     def fusion(self, entry: str, **more) -> Fusion:
         """The design, new; `more` settings above all. Raises UserError for an unknown name or setting."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import secrets
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +83,7 @@ def write(path: str | Path, arrays: dict[str, np.ndarray], meta: dict[str, Any])
     counts = {k: len(a) for k, a in arrays.items()}
     if len(set(counts.values())) != 1:
         raise ValueError(f"data set arrays differ in length: {counts}")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     digest = hashlib.sha256()
     try:
         partial.mkdir(parents=True)

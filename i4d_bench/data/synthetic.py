@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from i4d_bench.cache import atomic_file, cache_dir
+from i4d_bench import source
+from i4d_bench.cache import atomic_file, cache_dir, make_once
 from i4d_bench.camera import look_at, project
 from i4d_bench.config.experiment import World, digest
 from i4d_bench.data import frames as store
 from i4d_bench.data.splits import SPLITS, TEST_KINDS, YAW, partner, rng
 from i4d_bench.heads import expressions
 from i4d_bench.heads.export import Coder
-from i4d_bench.heads.worlds import VERSION, exported_head, head_world
+from i4d_bench.heads.worlds import exported_head, head_world, world_version
 from i4d_bench.progress import track
 from i4d_bench.render import mesh
 from i4d_bench.types import UserError
@@ -32,14 +33,18 @@ CHUNK = 8
 
 def spec(world: World) -> dict[str, Any]:
     """Everything that the data of `world` depends on."""
-    return {"version": VERSION, **dataclasses.asdict(world)}
+    version = [world_version(world.kind), source.digest("i4d_bench.data.synthetic")]
+    return {"version": version, **dataclasses.asdict(world)}
 
 
 def build(world: World) -> Path:
     """The data set of `world`, rendered on first use. Returns its folder."""
     folder = cache_dir() / "data" / f"{world.kind}-{world.resolution}-{digest(spec(world))}"
-    if (folder / "dataset.json").exists():
-        return folder
+    return make_once(folder, lambda: _render(world, folder))
+
+
+def _render(world: World, folder: Path) -> None:
+    """Renders into part files, which a later call goes on from, then writes the data set."""
     parts = folder.with_name(folder.name + ".parts")
     try:
         parts.mkdir(parents=True, exist_ok=True)
@@ -60,7 +65,6 @@ def build(world: World) -> Path:
     counts = {s: getattr(world, f"{s}_identities") for s in SPLITS}
     store.write(folder, arrays, {"kind": world.kind, "source": spec(world), "people": counts})
     shutil.rmtree(parts)
-    return folder
 
 
 @contextmanager

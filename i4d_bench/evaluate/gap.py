@@ -12,6 +12,9 @@ from i4d_bench.model.avatar import Avatar
 from i4d_bench.render.views import GREY, on_grey
 from i4d_bench.types import Gaussians
 
+ONSET_DB = 0.5
+"""A design follows the driver once its gap passes this (DESIGN §4)."""
+
 
 @torch.no_grad()
 def driving_gap(avatar: Avatar, loader: Loader, rows: Triples, head, batch: int = 16) -> dict[str, Tensor]:

@@ -10,25 +10,24 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from i4d_bench.cache import atomic_file
-from i4d_bench.config.ablations import scored
-from i4d_bench.config.experiment import Experiment, digest
+from i4d_bench.cache import alone, atomic_file, file_digest, make_once
+from i4d_bench.config.experiment import Experiment
 from i4d_bench.data.frames import Frames
 from i4d_bench.data.opening import open_data, open_head
 from i4d_bench.data.splits import SPLITS, split_of, triples
 from i4d_bench.drivers.driver import Driver
-from i4d_bench.evaluate.evaluator import Evaluator, Scores
-from i4d_bench.jobs.names import data_version, folder_name, run_id
+from i4d_bench.evaluate.evaluator import Evaluator
+from i4d_bench.evaluate.gap import ONSET_DB
+from i4d_bench.jobs.plan import DRIVER_READER, METRIC_READER, Run, RunPlan
 from i4d_bench.jobs.stage_times import stages
 from i4d_bench.loader import Loader
-from i4d_bench.metrics.cards import ONSET_DB
 from i4d_bench.metrics.expression import Reader, VideoReader, train_reader
 from i4d_bench.metrics.identity import Embedder, embedder, impostor_mean
 from i4d_bench.metrics.image import load_lpips
 from i4d_bench.metrics.weights import WeightsUnavailable
 from i4d_bench.model.avatar import Avatar
 from i4d_bench.progress import console
-from i4d_bench.results.record import Record
+from i4d_bench.results.record import Record, Status
 from i4d_bench.results.store import Store
 from i4d_bench.speed.cost import cost
 from i4d_bench.train.checkpoint import Progress
@@ -38,54 +37,37 @@ from variants import design as design_class
 
 
 class Bench:
-    """Everything that designs share in one experiment: data, driver, backbone, metric networks."""
+    """Everything that designs share in one experiment: data, driver, backbone, metric networks. What is trained before them lies on
+    disk by then: see `prepare`."""
 
-    def __init__(self, experiment: Experiment, runs: Path):
-        self.experiment = experiment
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        shared = digest([experiment.shared(), data_version(experiment)])
-        self.folder = runs / f"{folder_name(experiment)}-s{experiment.seed}-{shared}"
-        self.frames, self.flame_note = open_data(experiment)
-        self.head = open_head(experiment, self.device)
-        self.reader = self._reader() if experiment.scored else None
-        driver = Driver(experiment.driver, self.frames, self._image_reader())
+    def __init__(self, plan: RunPlan):
+        self.plan, self.experiment = plan, plan.experiment
+        self.device = default_device()
+        self.frames, self.flame_note = open_data(self.experiment)
+        self.head = open_head(self.experiment, self.device)
+        driver = Driver(self.experiment.driver, self.frames, self._reader(DRIVER_READER))
         self.loader = Loader(self.frames, driver, self.device)
-        lpips = load_lpips("alex", self.device) if experiment.train.loss.lpips else None
-        self.trainer = Trainer(experiment, self.loader, self.head, self.device, lpips)
-        self.backbone = self.trainer.backbone(self.folder)
+        lpips = load_lpips("alex", self.device) if self.experiment.train.loss.lpips else None
+        self.trainer = Trainer(self.experiment, self.loader, self.head, self.device, lpips)
         self.notes: list[str] = []
-        self.extras = {f"floor_{k}": v for k, v in self.reader.floor.items()} if self.reader else {}
+        self.extras: dict[str, float] = {}
         self._evaluator: Evaluator | None = None
 
-    def _reader(self, seed: int = 1) -> Reader | None:
-        """The expression reader of this data, trained once and kept beside the checkpoints."""
-        steps = self.experiment.evaluate.reader_steps
-        if not steps or self.frames.meta["kind"] == "clips":
-            return None
-        path = self.folder / f"reader-{seed}.pt"
-        if path.exists():
-            return Reader.load(path).to(self.device)
-        train = np.flatnonzero(split_of(self.frames) == SPLITS.index("train"))
-        reader = train_reader(self.frames, train, steps=steps, seed=seed, device=self.device)
-        with atomic_file(path) as partial:
-            reader.save(partial)
-        return reader
-
-    def _image_reader(self) -> Reader | None:
-        """The image driver's network: another seed than the metric's, so that no design is scored by its own driver."""
-        return self._reader(seed=2) if self.experiment.driver == "image" else None
+    def _reader(self, seed: int) -> Reader | None:
+        return Reader.load(self.plan.readers[seed]).to(self.device) if seed in self.plan.readers else None
 
     @property
     def evaluator(self) -> Evaluator:
         """Loads the metric networks once. What is missing leaves its column empty and a note."""
         if self._evaluator is None:
-            config = self.experiment.evaluate
+            config, reader = self.experiment.evaluate, self._reader(METRIC_READER)
+            self.extras |= {f"floor_{k}": v for k, v in reader.floor.items()} if reader else {}
             embedders = self._optional(config.identity, embedder)
             lpips = self._optional(config.lpips, lambda net: load_lpips(net, self.device))
             video = self._video_reader() if self.frames.meta["kind"] == "clips" else None
             for name, network in embedders.items():
                 self.extras[f"impostor_{name}"] = self._impostors(network)
-            self._evaluator = Evaluator(self.loader, self.head, self.reader, embedders, lpips, video, config.batch)
+            self._evaluator = Evaluator(self.loader, self.head, reader, embedders, lpips, video, config.batch)
         return self._evaluator
 
     def _video_reader(self) -> VideoReader | None:
@@ -114,33 +96,40 @@ class Bench:
         people = torch.from_numpy(self.frames.identity[rows.source].astype(np.int64))
         return impostor_mean(embedded.cpu(), people)
 
-    def run_design(self, name: str, store: Store) -> None:
-        """Trains (or resumes), scores, times and stores one design; one that is not scored keeps its curve alone."""
-        folder = self.folder / run_id(self.experiment, name)
-        avatar, progress = self.trainer.design(folder, name, self.backbone)
-        describe(folder, self.experiment, name, self.frames)
+    def train(self, run: Run) -> tuple[Avatar, Progress]:
+        """Trains a design, or goes on, or finds it done; a process that trains the same run is waited for. Raises Diverged."""
+        with alone(run.folder / "checkpoint.pt"):
+            return self.trainer.design(run.folder, run.entry, self.plan.backbone)
+
+    def run_design(self, run: Run, store: Store) -> None:
+        """Trains, scores, times and stores one design; one that is not scored keeps its curve alone. Raises Diverged."""
+        avatar, progress = self.train(run)
+        describe(run, self.experiment, self.frames)
         begun = time.monotonic()
-        if not scored(self.experiment):
-            store.add(self.record(name, *_status(avatar, progress), progress), [])
+        if not self.plan.scored:
+            store.add(self.record(run, *_status(avatar, progress), progress), [])
             return
         scores = self.evaluator(avatar)
-        record = self.record(name, *_status(avatar, progress), progress)
+        record = self.record(run, *_status(avatar, progress), progress)
         self._measure_cost(record, avatar)
-        rows = [{**row, "run_id": record.run_id, "design": name, "seed": self.experiment.seed} for row in scores.rows]
-        _keep_images(store.folder / "qualitative.npz", name, scores)
-        store.add(record, rows)
-        console.print(f"{name}: {record.status}, scored and timed in {time.monotonic() - begun:.0f} s")
+        rows = [{**row, "run_id": run.id, "design": run.entry, "seed": self.experiment.seed} for row in scores.rows]
+        store.add(record, rows, scores.images)
+        console.print(f"{run.entry}: {record.status}, scored and timed in {time.monotonic() - begun:.0f} s")
 
-    def record(self, name: str, status: str, why: str, progress: Progress | None = None) -> Record:
+    def record(self, run: Run, status: Status, why: str, progress: Progress | None = None) -> Record:
         e, meta = self.experiment, self.frames.meta
         curve = progress.curve if progress else []
+        weights = {"backbone": self.plan.backbone} | {f"reader_{seed}": p for seed, p in self.plan.readers.items()}
         return Record(
-            run_id=run_id(e, name),
-            design=name,
-            family=design_class(name).family,
+            run_id=run.id,
+            scoring=run.scoring,
+            made=self.plan.made,
+            weights={name: file_digest(path) for name, path in weights.items()},
+            design=run.entry,
+            family=design_class(run.entry).family,
             preset=e.preset,
             config=e.to_dict(),
-            overrides=e.settings(name),
+            overrides=e.settings(run.entry),
             seed=e.seed,
             driver=e.driver,
             data={"kind": meta["kind"], "hash": meta["hash"], "frames": meta["frames"], "flame": self.flame_note},
@@ -166,14 +155,38 @@ class Bench:
         record.timings = stages(avatar, self.loader, rows, grid, self.head, frames, record.design)
 
 
-def describe(folder: Path, experiment: Experiment, design: str, frames: Frames) -> None:
+def prepare(plan: RunPlan) -> Bench:
+    """Opens the bench once all that designs share is made: expression readers, then the backbone. One process makes them."""
+    device = default_device()
+    for seed, path in plan.readers.items():
+        make_once(path, lambda seed=seed, path=path: _train_reader(plan.experiment, seed, path, device))
+    bench = Bench(plan)
+    with alone(plan.backbone):
+        bench.trainer.warm_up(plan.backbone)
+    return bench
+
+
+def default_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _train_reader(experiment: Experiment, seed: int, path: Path, device: torch.device) -> None:
+    """An expression reader of this data, at `path`."""
+    frames, _ = open_data(experiment)
+    train = np.flatnonzero(split_of(frames) == SPLITS.index("train"))
+    reader = train_reader(frames, train, steps=experiment.evaluate.reader_steps, seed=seed, device=device)
+    with atomic_file(path) as partial:
+        reader.save(partial)
+
+
+def describe(run: Run, experiment: Experiment, frames: Frames) -> None:
     """Writes run.json beside a checkpoint: what `animate` needs to use it."""
-    content = {"design": design, "experiment": experiment.to_dict(), "data": str(frames.path)}
-    with atomic_file(folder / "run.json") as path:
-        path.write_text(json.dumps(content, indent=1))
+    content = {"design": run.entry, "experiment": experiment.to_dict(), "data": str(frames.path)}
+    with atomic_file(run.folder / "run.json") as path:
+        path.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
-def _status(avatar: Avatar, progress: Progress) -> tuple[str, str]:
+def _status(avatar: Avatar, progress: Progress) -> tuple[Status, str]:
     if avatar.fusion.family == "control":
         return "control", ""
     if progress.onset is None:
@@ -191,15 +204,3 @@ def _late_gain(curve: list[dict[str, float]]) -> float | None:
         return None
     before = [c for c in curve if c["step"] <= 0.9 * curve[-1]["step"]]
     return curve[-1]["gap"] - (before or curve)[-1]["gap"]
-
-
-def _keep_images(path: Path, name: str, scores: Scores) -> None:
-    """Adds a design's column to the folder's qualitative images."""
-    stored = {}
-    if path.exists():
-        with np.load(path) as file:
-            stored = {k: file[k] for k in file.files}
-    images = {name if k == "design" else k: v for k, v in scores.images.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as partial:
-        np.savez_compressed(partial, **{**stored, **images})

@@ -6,13 +6,11 @@ import ctypes
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from pathlib import Path
 
 import torch
 
-from i4d_bench.config.experiment import Experiment
 from i4d_bench.jobs.bench import Bench
-from i4d_bench.jobs.names import run_id
+from i4d_bench.jobs.plan import Run, RunPlan
 from i4d_bench.progress import console
 from i4d_bench.train.loop import Diverged
 from i4d_bench.types import UserError
@@ -28,7 +26,7 @@ def default_jobs() -> int:
     return max(1, min(MOST_JOBS, torch.cuda.mem_get_info()[0] // JOB_BYTES))
 
 
-def _keep_memory() -> None:
+def keep_memory() -> None:
     """glibc: keep freed blocks instead of returning them to the system; training on a CPU is up to twice as fast."""
     try:
         libc = ctypes.CDLL("libc.so.6")
@@ -39,15 +37,15 @@ def _keep_memory() -> None:
     libc.mallopt(trim_threshold, (1 << 31) - 1)
 
 
-def _trained(experiment: Experiment, todo: list[str], runs: Path, jobs: int) -> Iterator[str]:
-    """Designs as soon as their checkpoint is finished: `jobs` at a time in processes of their own, one alone by the caller."""
+def trained(plan: RunPlan, todo: list[Run], jobs: int) -> Iterator[Run]:
+    """Runs as soon as their checkpoint is finished: `jobs` at a time in processes of their own, one alone by the caller."""
     if min(jobs, len(todo)) < 2:
         yield from todo
         return
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(jobs, len(todo)), context, _open_bench, (experiment, runs))
+    pool = ProcessPoolExecutor(min(jobs, len(todo)), context, _open, (plan,))
     try:
-        running = {pool.submit(_train, name): name for name in todo}
+        running = {pool.submit(_train, run): run for run in todo}
         for job in as_completed(running):
             try:
                 job.result()
@@ -66,10 +64,11 @@ _bench: Bench | None = None
 """Of a training process."""
 
 
-def _open_bench(experiment: Experiment, runs: Path) -> None:
+def _open(plan: RunPlan) -> None:
     global _bench
-    _bench = Bench(experiment, runs)
+    _bench = Bench(plan)
 
 
-def _train(name: str) -> None:
-    _bench.trainer.design(_bench.folder / run_id(_bench.experiment, name), name, _bench.backbone)
+def _train(run: Run) -> None:
+    assert _bench is not None, "the process was opened without a bench"
+    _bench.train(run)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
+from i4d_bench.cache import file_digest
 from i4d_bench.config import presets
 from i4d_bench.config.ablations import ablation
 from i4d_bench.config.experiment import Experiment, digest
-from i4d_bench.data import synthetic
 from i4d_bench.data.frames import open_frames
 from i4d_bench.results.environment import hardware_name
-from i4d_bench.types import UserError
 from variants import names
 
 
@@ -25,8 +23,8 @@ def designs(experiment: Experiment) -> list[str]:
 
 
 def folder_name(experiment: Experiment) -> str:
-    """One report folder per preset, hardware, data and driver, and of its own for changed settings: what stands in one
-    table was made alike."""
+    """One report folder per preset, hardware, data and driver, and of its own for changed settings: what stands in one table was
+    made alike. A data set or FLAME file is named with a hash of its content. Raises UserError for a missing one."""
     e, preset = experiment, presets.preset(experiment.preset)
     kind, path = e.world.kind, e.world.path
     plain = dataclasses.replace(preset.world, kind=kind, path=path)
@@ -34,24 +32,9 @@ def folder_name(experiment: Experiment) -> str:
         preset = ablation(e.ablation, preset)
     own = {"world": plain, "driver": e.driver, "flame": e.flame, "designs": e.designs, "seed": e.seed}
     parts = [f"ablation-{e.ablation}"] if e.ablation else []
-    parts += [e.preset, hardware_name(), Path(path).resolve().name if path else kind, e.driver]
-    parts += [Path(e.flame).stem] if e.flame else []
+    data = f"{Path(path).resolve().name}-{open_frames(Path(path)).meta['hash'][:6]}" if path else kind
+    parts += [e.preset, hardware_name(), data, e.driver]
+    parts += [f"{Path(e.flame).stem}-{file_digest(Path(e.flame))[:6]}"] if e.flame else []
     if e != dataclasses.replace(preset, **own):
         parts.append(digest([{**e.shared(), "seed": None}, e.overrides])[:6])
     return "-".join(parts)
-
-
-def data_version(experiment: Experiment) -> Any:
-    """What stands for the data in a run's identity. Raises UserError for a missing data set."""
-    world = experiment.world
-    if world.kind != "clips":
-        return synthetic.spec(world)
-    if not world.path:
-        raise UserError("real video needs --data FOLDER, a data set made by `i4d-bench ingest`")
-    return open_frames(Path(world.path)).meta["hash"]
-
-
-def run_id(experiment: Experiment, design: str) -> str:
-    """Of everything that the run's numbers depend on; which other designs run with it does not count."""
-    content = [experiment.shared(), data_version(experiment), experiment.settings(design)]
-    return f"{design}-s{experiment.seed}-{digest(content)}"

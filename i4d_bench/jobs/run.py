@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from i4d_bench.config.ablations import scored
 from i4d_bench.config.experiment import Experiment
-from i4d_bench.jobs.bench import Bench
-from i4d_bench.jobs.local import _keep_memory, _trained, default_jobs
-from i4d_bench.jobs.names import designs, folder_name, run_id
+from i4d_bench.jobs.bench import prepare
+from i4d_bench.jobs.local import default_jobs, keep_memory, trained
+from i4d_bench.jobs.names import designs, folder_name
+from i4d_bench.jobs.plan import Run, RunPlan, plan
 from i4d_bench.progress import console
 from i4d_bench.results.environment import hardware_name
 from i4d_bench.results.store import Store
@@ -23,38 +23,47 @@ def default_preset() -> str:
     return "gpu" if torch.cuda.is_available() else "cpu"
 
 
-def run(experiment: Experiment, reports: Path, runs: Path, jobs: int | None = None) -> Path:
+def run(experiment: Experiment, reports: Path, runs: Path, jobs: int | None = None, fresh: bool = False) -> Path:
     """Runs every design of the experiment that has no finished record yet, `jobs` of them at once (`default_jobs`). Returns the
-    report folder.
+    report folder. fresh: what these runs left is removed first.
 
     Raises UserError when a design failed to train (after every other design's results are stored).
     """
     from i4d_bench import report
 
     started = time.monotonic()
-    _keep_memory()
-    wanted = designs(experiment)
+    keep_memory()
+    designs(experiment)  # mistakes first
     store = Store(reports / folder_name(experiment))
     store.check_writable()
-    ready = [d for d in wanted if store.finished(run_id(experiment, d))]
-    todo = [d for d in wanted if d not in ready]
-    console.print(f"{experiment.preset} preset on {hardware_name()}: {', '.join(wanted)}")
+    what = plan(experiment, reports, runs)
+    if fresh:
+        what.forget()
+    todo = what.unfinished()
+    console.print(f"{experiment.preset} preset on {hardware_name()}: {', '.join(r.entry for r in what.runs)}")
+    ready = [r.entry for r in what.runs if r not in todo]
     if ready:
         console.print(f"already finished: {', '.join(ready)}")
-    failed = {}
-    if todo:
-        bench, trained = Bench(experiment, runs), _trained(experiment, todo, runs, jobs or default_jobs())
-        for name in (
-            list(trained) if scored(experiment) else trained
-        ):  # scores come with timings, which want an idle machine
-            try:
-                bench.run_design(name, store)
-            except Diverged as e:
-                failed[name] = str(e)
-                store.add(bench.record(name, "failed", str(e)), [])
+    failed = _run(what, todo, store, jobs or default_jobs()) if todo else {}
     report.build(store.folder)
-    console.print((store.folder / "main.md").read_text())
+    console.print((store.folder / "main.md").read_text(encoding="utf-8"))
     console.print(f"tables and figures: {store.folder}  ({time.monotonic() - started:.0f} s)")
     if failed:
         raise UserError("; ".join(f"{name} failed: {why}" for name, why in failed.items()))
     return store.folder
+
+
+def _run(what: RunPlan, todo: list[Run], store: Store, jobs: int) -> dict[str, str]:
+    """Trains, scores and stores. Returns why designs failed."""
+    failed = {}
+    bench = prepare(what)
+    ready = trained(what, todo, jobs)
+    for one in list(ready) if what.scored else ready:  # scores come with timings, which want an idle machine
+        if store.finished(one.id, one.scoring):  # by another process in the meantime
+            continue
+        try:
+            bench.run_design(one, store)
+        except Diverged as e:
+            failed[one.entry] = str(e)
+            store.add(bench.record(one, "failed", str(e)), [])
+    return failed

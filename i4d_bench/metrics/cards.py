@@ -5,9 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-ONSET_DB = 0.5
-"""A design follows the driver once its gap passes this (DESIGN §4)."""
-
 
 @dataclass(frozen=True)
 class Card:

@@ -55,8 +55,8 @@ class Backbone(nn.Module):
         features = places.features(planes)
         f, m = features[..., :FEATURE_DIM], features[..., FEATURE_DIM:]
 
-        decode = Decode(self.decoder.phi, prior)
-        return Identity(planes, f, m, anchors, decode(f), decode, places.read, head)
+        decode = Decode(self.decoder.phi, prior, f)
+        return Identity(planes, f, m, anchors, self.decoder(f, prior), decode, places.read, head)
 
 
 class Avatar(nn.Module):
@@ -73,12 +73,7 @@ class Avatar(nn.Module):
         driving: MotionCode,
         grid: int | None = None,
         head: ParametricHead | None = None,
-    ) -> tuple[Gaussians, Tensor | None]:
-        """Animates each image with its k driving frames ([B·k], identity-major): the whole path, as in training.
-
-        Also returns δf [B·k,N,48], what the design added to the features; None where it does not work on features.
-        """
+    ) -> Gaussians:
+        """Animates each image with its k driving frames ([B·k], identity-major): the whole path, as in training."""
         identity = self.backbone.lift(images, grid, head)
-        identity.decode.against = identity.f
-        gaussians = self.fusion.animate(self.fusion.prepare(identity, source), driving)
-        return gaussians, identity.decode.change
+        return self.fusion.animate(self.fusion.prepare(identity, source), driving)

@@ -41,21 +41,18 @@ class Decoder(nn.Module):
 
 @dataclass
 class Decode:
-    """Φ with the priors of a batch of identities. Frames of an identity stand next to each other.
-
-    against: where it is given (the identities' features, in training), `change` is the last δf that passed [B·k,N,48].
-    """
+    """Φ with the features and priors of a batch of identities. Frames of an identity stand next to each other."""
 
     phi: Phi
-    prior: Float[Tensor, "B N 14"]
-    against: Float[Tensor, "B N 48"] | None = None
-    change: Float[Tensor, "F N 48"] | None = None
+    prior: Float[Tensor, "*B N 14"]
+    f: Float[Tensor, "B N 48"]
 
     def __call__(self, features: Float[Tensor, "F N 48"]) -> Gaussians:
-        """Gaussians of changed features."""
-        if self.against is not None:
-            self.change = features - self.against.repeat_interleave(len(features) // len(self.against), 0)
-        return Gaussians(*kernels.decode(features, self.phi, self.prior))
+        """Gaussians of changed features; where gradients are recorded, with what was changed."""
+        delta = None
+        if torch.is_grad_enabled():
+            delta = features - self.f.repeat_interleave(len(features) // len(self.f), 0)
+        return Gaussians(*kernels.decode(features, self.phi, self.prior), delta)
 
     def after(
         self, f: Float[Tensor, "B N 48"], basis: Float[Tensor, "B N M"], psi: Psi
@@ -64,9 +61,7 @@ class Decode:
 
         def fused(gain: Float[Tensor, "F M"], bias: Float[Tensor, "F H"]) -> Gaussians:
             attributes, delta = kernels.local_fusion(basis, gain, bias, f, psi, self.phi, self.prior)
-            if self.against is not None:
-                self.change = delta
-            return Gaussians(*attributes)
+            return Gaussians(*attributes, delta)
 
         return fused
 
@@ -78,8 +73,6 @@ class Decode:
 
         def fused(keys: Float[Tensor, "F L A T 48"], score: Float[Tensor, "F L A T"], values: Tensor) -> Gaussians:
             attributes, delta = kernels.cross_attention(x0, keys, score, values, f, layers, self.phi, self.prior)
-            if self.against is not None:
-                self.change = delta
-            return Gaussians(*attributes)
+            return Gaussians(*attributes, delta)
 
         return fused

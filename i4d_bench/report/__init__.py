@@ -22,9 +22,9 @@ def build(folder: Path) -> None:
         return
     store = Store(folder)
     if not store.records:
-        raise UserError(f"{folder} holds no results (no runs.jsonl with runs of this benchmark version)")
+        raise UserError(f"{folder} holds no results (no runs of this benchmark version in its runs/)")
     with atomic_file(store.folder / "summary.json") as path:
-        path.write_text(json.dumps(summary(store), indent=1) + "\n")
+        path.write_text(json.dumps(summary(store), indent=1) + "\n", encoding="utf-8")
     gc.freeze()  # statsmodels collects garbage at every call; what is loaded by now need not be looked at again
     try:
         if store.records[0].config.get("ablation") == "search":

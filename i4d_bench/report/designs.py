@@ -123,12 +123,12 @@ def onset(trained: Record | None, arms: search.Arms | None) -> str:
 
 def _trained(reports: Path) -> dict[str, Record]:
     """Runs of the GPU preset on the embedded world; empty where there are none."""
-    found = sorted(reports.glob("gpu-*-procedural-oracle/runs.jsonl"))
+    found = sorted(reports.glob("gpu-*-procedural-oracle/runs"))
     return latest(Store(found[0].parent)) if found else {}
 
 
 def _searched(reports: Path) -> dict[str, search.Arms]:
-    found = sorted(reports.glob("ablation-search-gpu-*-procedural-oracle/runs.jsonl"))
+    found = sorted(reports.glob("ablation-search-gpu-*-procedural-oracle/runs"))
     return search.arms(Store(found[0].parent)) if found else {}
 
 

@@ -11,8 +11,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.container import ErrorbarContainer
 
-from i4d_bench.metrics import CARDS
-from i4d_bench.metrics.cards import ONSET_DB
+from i4d_bench.evaluate.gap import ONSET_DB
+from i4d_bench.metrics.cards import CARDS
 from i4d_bench.report.tables import latest
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
@@ -155,11 +155,9 @@ def intervals(store: Store) -> None:
 
 def qualitative(store: Store, most: int = 6) -> None:
     """Cross-reenactment as images: source, driver, truth (where it is known) and each design."""
-    path = store.folder / "qualitative.npz"
-    if not path.exists():
+    images = store.images
+    if not images:
         return
-    with np.load(path) as file:
-        images = {k: file[k] for k in file.files}
     columns = [c for c in ("source", "driver", "truth", *latest(store)) if c in images]
     rows = min(most, *(len(images[c]) for c in columns))
     with plt.rc_context({**STYLE, "axes.grid": False}):

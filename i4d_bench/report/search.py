@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from i4d_bench.config.ablations import SEARCH
-from i4d_bench.metrics.cards import ONSET_DB
+from i4d_bench.evaluate.gap import ONSET_DB
 from i4d_bench.report.figures import STYLE, save
 from i4d_bench.report.tables import Column, conditions, latest, write
 from i4d_bench.results.record import Record

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from i4d_bench.cache import atomic_file
-from i4d_bench.metrics import CARDS
+from i4d_bench.metrics.cards import CARDS
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
 from i4d_bench.results.summary import interval
@@ -138,11 +138,16 @@ def conditions(records: Iterable[Record]) -> str:
     )
 
 
-def notes(records: dict[str, Record], people: int) -> list[str]:
-    """What a reader must know under the table; people: how many the samples show."""
+def notes(records: dict[str, Record], people: int, left_out: list[Record]) -> list[str]:
+    """What a reader must know under the table; people: how many the samples show; left_out: runs that are not in it."""
     if not records:
         return []
     out = [f"{conditions(records.values())}. Bold: best and not significantly worse (paired, clustered by person)."]
+    if left_out:
+        out.append(
+            "Left out, made otherwise (by other code or settings, of other data, or on another machine; the same command makes them "
+            f"again): {', '.join(sorted({r.design for r in left_out}))}."
+        )
     if people < ENOUGH:
         out.append(f"With {people} people no difference can reach p < 0.05: everything measured is bold.")
     for key in sorted({k for r in records.values() for k in r.extras}):
@@ -254,7 +259,7 @@ def write_text(path: Path, text: str) -> None:
 def build(store: Store) -> tuple[dict[str, list[Column]], dict[str, Record], list[str]]:
     """Writes every table; returns the main and the sets table by their titles, the designs' records, and the notes."""
     columns, records = main_table(store)
-    under = notes(records, store.samples["identity"].nunique())
+    under = notes(records, store.samples["identity"].nunique(), store.left_out)
     write(store.folder, "main", columns, records, under)
     more, _ = sets_table(store)
     write(store.folder, "sets", more, records, [])

@@ -12,6 +12,9 @@ from typing import Any
 
 import torch
 
+import i4d_bench
+
+ROOT = Path(__file__).parents[2]
 PACKAGES = (
     "torch",
     "triton",
@@ -46,27 +49,70 @@ def _cpu_model() -> str:
     return re.sub(r"[^a-z0-9]+", "-", model).strip("-") or "cpu"
 
 
-def environment() -> dict[str, Any]:
-    """Commit, hardware and library versions of this process."""
-    versions = {"python": platform.python_version(), "cuda": torch.version.cuda}
-    for package in PACKAGES:
+def versions(*packages: str) -> dict[str, str | None]:
+    """Of installed packages; None where one is missing."""
+    found: dict[str, str | None] = {}
+    for package in packages:
         try:
-            versions[package] = importlib.metadata.version(package)
+            found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            versions[package] = None
-    root = Path(__file__).parent.parent
-    git = lambda *a: subprocess.run(["git", "-C", root, *a], capture_output=True, text=True).stdout.strip()  # noqa: E731
-    dirty = bool(git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!reports"))
+            found[package] = None
+    return found
+
+
+def environment() -> dict[str, Any]:
+    """Commit, hardware and library versions of this process. `commit` is None where the code lies in no checkout of ours, nor in an
+    archive of one; `version` is the package's own."""
+    commit, dirty = _commit(ROOT)
     return {
-        "commit": (git("rev-parse", "HEAD") or _archived_commit(root))[:12] or None,
+        "commit": commit,
         "dirty": dirty,
+        "version": i4d_bench.__version__,
         "hardware": hardware_name(),
-        "versions": versions,
+        "gpu": _gpu(),
+        "versions": {"python": platform.python_version(), "cuda": torch.version.cuda, **versions(*PACKAGES)},
     }
 
 
-def _archived_commit(root: Path) -> str:
-    """What `git archive` wrote into a source tarball; empty elsewhere."""
+def _commit(root: Path) -> tuple[str | None, bool]:
+    """The commit of the checkout that tracks our own files, and whether files differ from it, new ones included."""
+    if (
+        _git(root, "ls-files", "--error-unmatch", "i4d_bench/__init__.py") is None
+    ):  # no git, no checkout, or somebody else's
+        return _archived_commit(root), False
+    commit = _git(root, "rev-parse", "HEAD")
+    dirty = _git(root, "status", "--porcelain", "--", "i4d_bench", "variants", "kernels", "pyproject.toml")
+    return commit[:12] if commit else None, bool(dirty)
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    """What git prints; None where it fails or is not installed."""
+    try:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _archived_commit(root: Path) -> str | None:
+    """What `git archive` wrote into a source tarball; None elsewhere."""
     note = root / ".git_archival.txt"
-    text = note.read_text().strip() if note.exists() else ""
-    return "" if text.startswith("$") else text
+    text = note.read_text(encoding="utf-8").strip() if note.is_file() else ""
+    return None if not text or text.startswith("$") else text[:12]
+
+
+def _gpu() -> dict[str, str] | None:
+    """Name, UUID and driver of the GPU in use; None without one."""
+    if not torch.cuda.is_available():
+        return None
+    properties = torch.cuda.get_device_properties(0)
+    uuid = str(getattr(properties, "uuid", "unknown"))
+    return {"name": properties.name, "uuid": uuid, "driver": _driver()}
+
+
+def _driver() -> str:
+    try:
+        ask = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        return subprocess.run(ask, capture_output=True, text=True, check=True).stdout.split()[0]
+    except (OSError, subprocess.CalledProcessError, IndexError):
+        return "unknown"

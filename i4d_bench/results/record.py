@@ -9,7 +9,7 @@ from typing import Any, Literal
 from i4d_bench import BENCHMARK_VERSION
 from i4d_bench.results.environment import environment
 
-SCHEMA = 1
+SCHEMA = 2
 Status = Literal["converged", "not converged", "control", "failed"]
 
 
@@ -17,7 +17,7 @@ Status = Literal["converged", "not converged", "control", "failed"]
 class Record:
     """Everything about one run. `metrics`: set → metric → {mean, se, n, failures, mean_success, higher_is_better}."""
 
-    run_id: str
+    run_id: str  # of all that training depended on
     design: str
     family: str
     preset: str
@@ -28,6 +28,13 @@ class Record:
     data: dict[str, Any]
     status: Status
     why: str = ""
+    scoring: str = ""  # of all that the scores depended on beside it; empty where nothing is scored
+    made: dict[str, str] = field(
+        default_factory=dict
+    )  # what runs of one table have in common: hardware, data, training, scoring
+    weights: dict[str, str] = field(
+        default_factory=dict
+    )  # hashes of what was trained before the design: backbone, readers
     params: int | None = None
     flops_identity: int | None = None
     flops_frame: int | None = None

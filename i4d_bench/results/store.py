@@ -1,99 +1,146 @@
-"""The record schema and the run store (DESIGN §7): one JSON line per run, one row per run, sample and metric.
+"""The run store (DESIGN §7): a folder with three files per run, so that many processes may write and none reads half a file.
 
-A report folder holds `runs.jsonl`, `samples.csv.gz`, `summary.json` and, when a design was rendered, `qualitative.npz`;
-every table and figure is rebuilt from them. Results of another benchmark version are never mixed in.
+    runs/RUN_ID.json       the record
+    runs/RUN_ID.csv.gz     one row per sample and metric
+    runs/RUN_ID.npz        its images for the qualitative grid; shown-DATA.npz has the source, driver and truth beside them
+    runs/superseded/       earlier runs of a design and seed; one comes back when its identity is asked for again
+
+Every table and figure is rebuilt from them. Results of another benchmark version are never mixed in, nor are runs that were not
+made alike (`Record.made`).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from i4d_bench import BENCHMARK_VERSION
 from i4d_bench.cache import atomic_file
-from i4d_bench.results.aggregate import _finite, aggregate
+from i4d_bench.results.aggregate import aggregate, finite
 from i4d_bench.results.record import SCHEMA, Record
 from i4d_bench.types import UserError
 
 ROW = ("run_id", "design", "seed", "set", "sample", "identity", "metric", "value", "ok")
+RECORD, SAMPLES, IMAGES = ".json", ".csv.gz", ".npz"
+SHOWN = ("source", "driver", "truth")
 
 
 class Store:
-    """The results in one folder. Several processes may add to it."""
+    """The results in one folder. Several processes may add to it at the same time."""
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
+        self.runs = self.folder / "runs"
 
-    def add(self, record: Record, rows: list[dict[str, Any]]) -> None:
-        """Stores a run, in place of an earlier one of the same design and seed. Raises UserError."""
+    def add(self, record: Record, rows: list[dict[str, Any]], images: dict[str, np.ndarray] | None = None) -> None:
+        """Stores a run; earlier ones of the same design and seed go to `superseded`. The record is written last: a run that has one
+        is complete. Raises UserError."""
         record.metrics = aggregate(rows)
-        with self._lock():
-            kept = [r for r in self._lines() if (r["design"], r["seed"]) != (record.design, record.seed)]
-            ids = {r["run_id"] for r in kept}
-            lines = [*kept, dataclasses.asdict(record)]
-            old = self._read_samples()
-            new = pd.DataFrame(rows, columns=list(ROW))
-            old = old[old["run_id"].isin(ids)]
-            with atomic_file(self.folder / "samples.csv.gz") as path:
-                pd.concat([d for d in (old, new) if len(d)] or [new]).to_csv(
-                    path, index=False, float_format="%.6g", compression={"method": "gzip", "mtime": 0}
-                )
-            with atomic_file(self.folder / "runs.jsonl") as path:
-                path.write_text("".join(json.dumps(_finite(line)) + "\n" for line in lines))
+        for path, old in self._lines():
+            if (old["design"], old["seed"]) == (record.design, record.seed) and old["run_id"] != record.run_id:
+                self._move(old["run_id"], path.parent, self.runs / "superseded")
+        with atomic_file(self._file(record.run_id, SAMPLES)) as path:
+            table = pd.DataFrame(rows, columns=list(ROW))
+            table.to_csv(path, index=False, float_format="%.6g", compression={"method": "gzip", "mtime": 0})
+        if images:
+            with atomic_file(self._file(record.run_id, IMAGES)) as path:
+                np.savez_compressed(path, design=images["design"])
+            with atomic_file(self._shown(record)) as path:
+                np.savez_compressed(path, **{k: images[k] for k in SHOWN if k in images})
+        with atomic_file(self._file(record.run_id, RECORD)) as path:
+            path.write_text(json.dumps(finite(dataclasses.asdict(record)), indent=1) + "\n", encoding="utf-8")
 
-    def finished(self, run_id: str) -> bool:
-        return any(r.run_id == run_id and r.status != "failed" for r in self.records)
+    def finished(self, run_id: str, scoring: str) -> bool:
+        """Whether there is a result of this training, scored like this. A superseded one comes back into its place."""
+        superseded = self.runs / "superseded"
+        for path, line in self._lines(superseded):
+            if line["run_id"] == run_id and not self._file(run_id, RECORD).exists():
+                for own, current in self._lines():
+                    if (current["design"], current["seed"]) == (line["design"], line["seed"]):
+                        self._move(current["run_id"], own.parent, superseded)
+                self._move(run_id, path.parent, self.runs)
+        path = self._file(run_id, RECORD)
+        if not path.exists():
+            return False
+        line = self._read(path)
+        return line["scoring"] == scoring and line["status"] != "failed" and line["schema"] == SCHEMA
+
+    def remove(self, run_id: str) -> None:
+        """Forgets a run, wherever it lies."""
+        for folder in (self.runs, self.runs / "superseded"):
+            for ending in (RECORD, SAMPLES, IMAGES):
+                (folder / f"{run_id}{ending}").unlink(missing_ok=True)
 
     @property
     def records(self) -> list[Record]:
-        """Runs of this benchmark version, in the order they were added."""
-        return [Record(**line) for line in self._lines()]
+        """Runs of this benchmark version that were made like the newest of them, in the order in which they were made."""
+        every = self._every()
+        return [r for r in every if r.made == every[-1].made]
+
+    @property
+    def left_out(self) -> list[Record]:
+        """Runs that were made otherwise than those in `records`: by other code, of other data, on another machine."""
+        every = self._every()
+        return [r for r in every if r.made != every[-1].made]
+
+    def _every(self) -> list[Record]:
+        return sorted((Record(**line) for _, line in self._lines()), key=lambda r: (r.created, r.run_id))
 
     @property
     def samples(self) -> pd.DataFrame:
-        """Columns ROW; only of the runs in `records`."""
-        table = self._read_samples()
-        return table[table["run_id"].isin({r.run_id for r in self.records})]
+        """Columns ROW, of the runs in `records`."""
+        files = [self._file(r.run_id, SAMPLES) for r in self.records]
+        tables = [t for t in (pd.read_csv(f) for f in files if f.exists()) if len(t)]
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(ROW))
 
-    def _lines(self) -> list[dict[str, Any]]:
-        path = self.folder / "runs.jsonl"
-        if not path.exists():
-            return []
-        try:
-            lines = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
-        except ValueError as e:
-            raise UserError(f"{path} is damaged ({e}): restore it or move the folder away") from e
-        ours = [r for r in lines if (r["schema"], r["benchmark_version"]) == (SCHEMA, BENCHMARK_VERSION)]
-        if len(ours) < len(lines):
-            print(f"{path}: {len(lines) - len(ours)} runs of another benchmark version are left out")
-        return ours
-
-    def _read_samples(self) -> pd.DataFrame:
-        path = self.folder / "samples.csv.gz"
-        return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=list(ROW))
-
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with open(self.folder / ".lock", "w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                yield
-        except OSError as e:
-            raise UserError(f"cannot write the report folder {self.folder}: {e.strerror or e}") from e
+    @property
+    def images(self) -> dict[str, np.ndarray]:
+        """Qualitative images [K,H,W,3] uint8 by column: source, driver, truth where it is known, and every design's."""
+        out: dict[str, np.ndarray] = {}
+        for record in self.records:
+            own = self._file(record.run_id, IMAGES)
+            if own.exists():
+                with np.load(self._shown(record)) as shown, np.load(own) as design:
+                    out = {**{k: shown[k] for k in shown.files}, **out, record.design: design["design"]}
+        return out
 
     def check_writable(self) -> None:
         """Raises UserError before hours of work rather than after. Leaves nothing behind."""
         made = [p for p in (self.folder, *self.folder.parents) if not p.exists()]
-        with self._lock():
-            pass
-        if made:
-            shutil.rmtree(made[-1])
+        with atomic_file(self.folder / "writable") as path:
+            path.touch()
+        (self.folder / "writable").unlink()
+        for folder in made:
+            folder.rmdir()
+
+    def _file(self, run_id: str, ending: str) -> Path:
+        return self.runs / f"{run_id}{ending}"
+
+    def _shown(self, record: Record) -> Path:
+        return self.runs / f"shown-{record.data['hash']}{IMAGES}"
+
+    def _move(self, run_id: str, start: Path, end: Path) -> None:
+        end.mkdir(parents=True, exist_ok=True)
+        for ending in (RECORD, SAMPLES, IMAGES):  # the record first: what is left without one is no run
+            path = start / f"{run_id}{ending}"
+            if path.exists():
+                path.replace(end / path.name)
+
+    def _lines(self, folder: Path | None = None) -> list[tuple[Path, dict[str, Any]]]:
+        """Records as JSON, with their files; those of another schema or benchmark version are counted and left out."""
+        found = [(path, self._read(path)) for path in sorted((folder or self.runs).glob(f"*{RECORD}"))]
+        ours = [(p, r) for p, r in found if (r["schema"], r["benchmark_version"]) == (SCHEMA, BENCHMARK_VERSION)]
+        if len(ours) < len(found):
+            print(f"{self.folder}: {len(found) - len(ours)} runs of another benchmark version are left out")
+        return ours
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as e:
+            raise UserError(f"{path} is damaged ({e}): restore it or move it away") from e

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from i4d_bench.metrics import CARDS
-from i4d_bench.results.aggregate import _finite
+from i4d_bench.metrics.cards import CARDS
+from i4d_bench.results.aggregate import finite
 from i4d_bench.results.environment import environment
 from i4d_bench.results.record import SCHEMA
 from i4d_bench.results.store import Store
@@ -32,6 +32,6 @@ def summary(store: Store) -> dict[str, Any]:
         designs.setdefault(design, {}).setdefault(set_, {})[metric] = cell
     speed = {key: timing for r in records for key, timing in r.timings.items()}
     last = records[-1].environment if records else environment()
-    return _finite(
+    return finite(
         {"schema": SCHEMA, "hardware": last["hardware"], "commit": last["commit"], "designs": designs, "speed": speed}
     )

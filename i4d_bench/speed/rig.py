@@ -130,8 +130,9 @@ def encoder(n: int, base: Experiment, device: torch.device, head=None) -> Callab
     def encode(photo: Float[Tensor, "B 3 S S"]) -> Identity:
         with kernels.using("eager"):
             full = backbone.lift(photo, side, head)
-        decode, sample = Decode(full.decode.phi, first(full.decode.prior)), full.sample
-        return Identity(full.planes, first(full.f), first(full.m), first(full.anchors), full.canonical.map(first), decode,
+        f, sample = first(full.f), full.sample
+        decode = Decode(full.decode.phi, first(full.decode.prior), f)
+        return Identity(full.planes, f, first(full.m), first(full.anchors), full.canonical.map(first), decode,
                         lambda planes: sample(planes)[:, :n], head)  # fmt: skip
 
     return encode

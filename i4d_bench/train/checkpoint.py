@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from i4d_bench.cache import atomic_file
-from i4d_bench.metrics.cards import ONSET_DB
+from i4d_bench.evaluate.gap import ONSET_DB
 from i4d_bench.types import UserError
 
 

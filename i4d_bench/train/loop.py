@@ -53,12 +53,11 @@ class Trainer:
         self.batches = Batches(frames, np.flatnonzero(split_of(frames) == SPLITS.index("train")), self.experiment.seed)
         self.validation = triples(frames, "val", "self")
 
-    def backbone(self, folder: Path) -> Path:
-        """Warms the backbone up on reconstruction, or finds it done. Returns its checkpoint."""
+    def warm_up(self, path: Path) -> None:
+        """Warms the backbone up on reconstruction into a checkpoint at `path`, goes on with one, or finds it done."""
         torch.manual_seed(self.experiment.seed)
         backbone = Backbone(self.experiment.model).to(self.device)
-        self._fit(folder / "backbone.pt", "backbone", backbone, None, self.experiment.train.warmup)
-        return folder / "backbone.pt"
+        self._fit(path, "backbone", backbone, None, self.experiment.train.warmup)
 
     def design(self, folder: Path, name: str, backbone: Path) -> tuple[Avatar, Progress]:
         """Trains design `name` jointly with the backbone, or finds it done. Raises Diverged."""
@@ -125,16 +124,16 @@ class Trainer:
         with self._products():
             if fusion is None:
                 canonical = backbone.lift(images, stage.grid).canonical
-                gaussians, delta = canonical.map(lambda t: t.repeat_interleave(stage.frames, 0)), None
+                gaussians = canonical.map(lambda t: t.repeat_interleave(stage.frames, 0))
             else:
                 avatar, codes = Avatar(backbone, fusion), (self.loader.code(source), self.loader.code(target))
-                gaussians, delta = avatar(images, *codes, stage.grid, self.head)
+                gaussians = avatar(images, *codes, stage.grid, self.head)
         generator = torch.Generator().manual_seed(step)
         background = torch.rand(len(target), 3, generator=generator).to(self.device)
         image = render(gaussians, truth.camera, background, depth=False).rgb
         loss = reconstruction(image, truth.over(background), truth.regions, self.experiment.train.loss, self.lpips)
-        if delta is not None:
-            loss = loss + self.experiment.train.loss.delta * feature_change(delta)
+        if gaussians.delta is not None:
+            loss = loss + self.experiment.train.loss.delta * feature_change(gaussians.delta)
         optimizer.zero_grad(set_to_none=True)
         with self._products():
             loss.backward()

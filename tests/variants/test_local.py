@@ -28,9 +28,7 @@ def animated(fusion: Fusion, identity: Identity, source: MotionCode, driving: Mo
 
 def change(fusion: Fusion, identity: Identity, source: MotionCode, driving: MotionCode) -> torch.Tensor:
     """δf [F,N,48], as training records it."""
-    decode = dataclasses.replace(identity.decode, against=identity.f)
-    animated(fusion, dataclasses.replace(identity, decode=decode), source, driving)
-    return decode.change
+    return animated(fusion, identity, source, driving).delta
 
 
 def close(a: Gaussians, b: Gaussians, tolerance: float = 1e-5):

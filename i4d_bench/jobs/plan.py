@@ -1,0 +1,113 @@
+"""The plan of one experiment, made once and handed down: where everything goes, and the identity of every run (DESIGN §4).
+
+An identity hashes all that a run's numbers depend on: settings with the constructors' defaults, the source that executes, library
+versions, the data's content, the bytes of files that were given. Training and scoring have a hash each, so that one more metric
+scores again and trains nothing. What merely names things (preset, paths, which other designs run) does not count.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from i4d_bench import source
+from i4d_bench.assets import find
+from i4d_bench.cache import file_digest
+from i4d_bench.config.ablations import scored
+from i4d_bench.config.experiment import Experiment, digest
+from i4d_bench.data.opening import open_data
+from i4d_bench.jobs.names import designs, folder_name
+from i4d_bench.results.environment import hardware_name, versions
+from i4d_bench.results.store import Store
+from variants.base import source_of
+
+TRAINING = ("i4d_bench.train.loop", "i4d_bench.loader", "i4d_bench.data.opening", "i4d_bench.metrics.image")
+SCORING = ("i4d_bench.evaluate.evaluator", "i4d_bench.jobs.stage_times", "i4d_bench.speed.cost")
+READER = ("i4d_bench.metrics.reader_training",)
+"""Where what is trained, scored and read begins."""
+TRAINS_WITH, SCORES_WITH = ("torch", "triton", "gsplat", "numpy", "numba"), ("lpips", "torchmetrics", "mediapipe")
+WEIGHTS = {"mobileface": "identity/mobileface_v2_weights.npz"}
+"""Networks whose weights are a user's file, by their names in `Evaluate.identity`."""
+METRIC_READER, DRIVER_READER = 1, 2
+"""Seeds: no design is scored by its own driver's network."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One design of a plan. `id` names its training, `scoring` how it was scored; `folder` holds its checkpoint."""
+
+    entry: str
+    id: str
+    scoring: str
+    folder: Path
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What an experiment makes and where. `made`: what its runs have in common; only runs that agree in it share a table."""
+
+    experiment: Experiment
+    report: Path
+    backbone: Path
+    readers: dict[int, Path]
+    made: dict[str, str]
+    runs: tuple[Run, ...]
+
+    @property
+    def scored(self) -> bool:
+        return scored(self.experiment)
+
+    def unfinished(self) -> list[Run]:
+        """Those that the report folder has no result of."""
+        store = Store(self.report)
+        return [r for r in self.runs if not store.finished(r.id, r.scoring)]
+
+    def forget(self) -> None:
+        """Removes checkpoints, the backbone, readers and results of these runs: all is made again."""
+        store = Store(self.report)
+        for run in self.runs:
+            store.remove(run.id)
+            shutil.rmtree(run.folder, ignore_errors=True)
+        for path in (self.backbone, *self.readers.values()):
+            path.unlink(missing_ok=True)
+
+
+def plan(experiment: Experiment, reports: Path, runs: Path) -> RunPlan:
+    """Opens the data, which is made on first use, and names everything. Raises UserError for what cannot be run."""
+    entries = designs(experiment)
+    e, train = experiment, asdict(experiment.train)
+    del train["checkpoint_seconds"]
+    frames, _ = open_data(e)
+    data = frames.meta["hash"] + (f"-{file_digest(Path(e.flame))}" if e.flame else "")
+    here = {"hardware": hardware_name(), "versions": versions(*TRAINS_WITH), "data": data}
+
+    warm = {k: train[k] for k in ("warmup", "lr", "lr_steps", "betas", "clip", "loss")}
+    code = source.digest(*TRAINING)
+    backbone = digest([here, asdict(e.model), warm, e.seed, code])
+    reads = e.evaluate.reader_steps and frames.meta["kind"] != "clips"
+    seeds = [METRIC_READER] * bool(reads and scored(e)) + [DRIVER_READER] * (e.driver == "image")
+    reader_code = [here, e.evaluate.reader_steps, source.digest(*READER)]
+    readers = {seed: runs / "readers" / f"{seed}-{digest([reader_code, seed])}.pt" for seed in seeds}
+
+    driver = [e.driver, reader_code if e.driver == "image" else None]
+    training = digest([here, asdict(e.model), train, driver, code])
+    scoring = digest([here, versions(*SCORES_WITH), asdict(e.evaluate), _files(e), source.digest(*SCORING)])
+    made = {"hardware": here["hardware"], "data": data, "training": training, "scoring": scoring}
+    folder = folder_name(e)
+    own = []
+    for entry in entries:
+        content = [training, backbone, e.resolved(entry), source.digest(source_of(entry))]
+        name = f"{entry}-s{e.seed}-{digest(content)}"
+        own.append(Run(entry, name, scoring if scored(e) else "", runs / folder / name))
+    return RunPlan(e, reports / folder, runs / "backbones" / f"s{e.seed}-{backbone}.pt", readers, made, tuple(own))
+
+
+def _files(experiment: Experiment) -> dict[str, Any]:
+    """Bytes of the optional files that scoring reads; None where one is missing, and its column empty."""
+    wanted = [WEIGHTS[name] for name in experiment.evaluate.identity if name in WEIGHTS]
+    if experiment.world.kind == "clips":
+        wanted.append("mediapipe/face_landmarker.task")
+    found = {path: find(path) for path in wanted}
+    return {path: file_digest(file) if file else None for path, file in found.items()}
