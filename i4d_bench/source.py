@@ -71,6 +71,9 @@ def imported(path: Path) -> tuple[Path, ...]:
 
 
 def _resolved(path: Path) -> Iterator[Path]:
+    package = path.parent / "__init__.py"
+    if package.is_file():
+        yield package
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names, base = [alias.name for alias in node.names], None

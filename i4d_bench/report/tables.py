@@ -145,8 +145,8 @@ def notes(records: dict[str, Record], people: int, left_out: list[Record]) -> li
     out = [f"{conditions(records.values())}. Bold: best and not significantly worse (paired, clustered by person)."]
     if left_out:
         out.append(
-            "Left out, made otherwise (by other code or settings, of other data, or on another machine; the same command makes them "
-            f"again): {', '.join(sorted({r.design for r in left_out}))}."
+            "Left out, made otherwise (by other code, of other data or on another machine; the same command makes them again): "
+            f"{', '.join(sorted({r.design for r in left_out}))}."
         )
     if people < ENOUGH:
         out.append(f"With {people} people no difference can reach p < 0.05: everything measured is bold.")

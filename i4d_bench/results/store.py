@@ -64,10 +64,9 @@ class Store:
                     if (current["design"], current["seed"]) == (line["design"], line["seed"]):
                         self._move(current["run_id"], own.parent, superseded)
                 self._move(run_id, path.parent, self.runs)
-        path = self._file(run_id, RECORD)
-        if not path.exists():
+        line = self._read(self._file(run_id, RECORD))
+        if line is None:
             return False
-        line = self._read(path)
         return line["scoring"] == scoring and line["status"] != "failed" and line["schema"] == SCHEMA
 
     def remove(self, run_id: str) -> None:
@@ -133,14 +132,18 @@ class Store:
 
     def _lines(self, folder: Path | None = None) -> list[tuple[Path, dict[str, Any]]]:
         """Records as JSON, with their files; those of another schema or benchmark version are counted and left out."""
-        found = [(path, self._read(path)) for path in sorted((folder or self.runs).glob(f"*{RECORD}"))]
+        read = [(path, self._read(path)) for path in sorted((folder or self.runs).glob(f"[!.]*{RECORD}"))]
+        found = [(path, line) for path, line in read if line is not None]
         ours = [(p, r) for p, r in found if (r["schema"], r["benchmark_version"]) == (SCHEMA, BENCHMARK_VERSION)]
         if len(ours) < len(found):
             print(f"{self.folder}: {len(found) - len(ours)} runs of another benchmark version are left out")
         return ours
 
-    def _read(self, path: Path) -> dict[str, Any]:
+    def _read(self, path: Path) -> dict[str, Any] | None:
+        """A record as JSON; None where another process has just moved it."""
         try:
             return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
         except ValueError as e:
             raise UserError(f"{path} is damaged ({e}): restore it or move it away") from e

@@ -1,0 +1,120 @@
+"""The run store: a file per run, complete or absent; a table of what was made alike."""
+
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from i4d_bench.results.record import Record
+from i4d_bench.results.store import Store
+from i4d_bench.types import UserError
+
+ALIKE = {"hardware": "cpu", "data": "d", "training": "t", "scoring": "s"}
+
+
+def record(design="local_adaln", number=1, seed=0, made=None, created="2026-01-01") -> Record:
+    return Record(
+        run_id=f"{design}-s{seed}-{number}",
+        design=design,
+        family="local",
+        preset="smoke",
+        config={},
+        overrides={},
+        seed=seed,
+        driver="oracle",
+        data={"kind": "procedural", "hash": "d", "frames": 3},
+        status="converged",
+        scoring="s",
+        made=ALIKE | (made or {}),
+        environment={"commit": None, "dirty": False, "hardware": "cpu", "versions": {}},
+        created=created,
+    )
+
+
+def rows(of: Record, value=30.0):
+    return [{"run_id": of.run_id, "design": of.design, "seed": of.seed, "set": "self", "sample": 0, "identity": 1,
+             "metric": "psnr", "value": value, "ok": True}]  # fmt: skip
+
+
+def test_a_run_comes_back_as_it_was_stored(tmp_path):
+    store, one = Store(tmp_path), record()
+    images = {k: np.full((2, 4, 4, 3), n, np.uint8) for n, k in enumerate(("source", "driver", "truth", "design"))}
+    store.add(one, rows(one), images)
+    assert dataclasses.asdict(store.records[0]) == dataclasses.asdict(one)
+    assert store.samples["value"].tolist() == [30.0]
+    assert (
+        list(store.images) == ["source", "driver", "truth", "local_adaln"]
+        and store.images["local_adaln"][0, 0, 0, 0] == 3
+    )
+
+
+def test_finished_is_a_matter_of_training_and_scoring(tmp_path):
+    store, one = Store(tmp_path), record()
+    store.add(one, [])
+    assert store.finished(one.run_id, "s")
+    assert not store.finished(one.run_id, "another metric") and not store.finished("local_adaln-s0-2", "s")
+
+
+def test_another_identity_of_a_design_takes_its_place_and_the_first_comes_back_when_asked_for(tmp_path):
+    store, first, second = Store(tmp_path), record(number=1), record(number=2, created="2026-01-02")
+    store.add(first, rows(first))
+    store.add(second, rows(second))
+    assert [r.run_id for r in store.records] == [second.run_id]
+    assert store.finished(first.run_id, "s"), "nothing finished is lost"
+    assert [r.run_id for r in store.records] == [first.run_id] and store.samples["run_id"].tolist() == [first.run_id]
+    assert store.finished(second.run_id, "s")
+
+
+def test_a_table_takes_only_what_was_made_alike(tmp_path):
+    store = Store(tmp_path)
+    for one in (
+        record("static", created="2026-01-01", made={"training": "older code"}),
+        record("local_adaln", created="2026-01-02"),
+        record("local_mlp", created="2026-01-03"),
+    ):
+        store.add(one, rows(one))
+    assert [r.design for r in store.records] == ["local_adaln", "local_mlp"]
+    assert [r.design for r in store.left_out] == ["static"]
+    assert set(store.samples["design"]) == {"local_adaln", "local_mlp"}
+
+
+def test_seeds_of_a_design_stand_side_by_side(tmp_path):
+    store = Store(tmp_path)
+    for seed in range(3):
+        store.add(record(seed=seed, number=seed), [])
+    assert [r.seed for r in store.records] == [0, 1, 2]
+
+
+def test_many_may_write_and_read_at_once(tmp_path):
+    """A reader meets whole runs alone, whatever is being written."""
+
+    def write(number: int) -> None:
+        one = record(f"design_{number}")
+        Store(tmp_path).add(one, rows(one))
+
+    with ThreadPoolExecutor(8) as pool:
+        writing = [pool.submit(write, n) for n in range(24)]
+        while not all(w.done() for w in writing):
+            store = Store(tmp_path)
+            whole = {r.run_id for r in store.records}
+            assert whole <= set(store.samples["run_id"])
+        for w in writing:
+            w.result()
+    assert len(Store(tmp_path).records) == len(Store(tmp_path).samples) == 24
+
+
+def test_a_damaged_record_is_named(tmp_path):
+    store, one = Store(tmp_path), record()
+    store.add(one, [])
+    (tmp_path / "runs" / f"{one.run_id}.json").write_text('{"run_id":')
+    with pytest.raises(UserError, match="damaged"):
+        _ = store.records
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        Store(tmp_path / "file" / "report").check_writable()
+    Store(tmp_path / "new" / "report").check_writable()
+    assert not (tmp_path / "new").exists()
