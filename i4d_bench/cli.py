@@ -138,7 +138,7 @@ def report(folder: Positional[Path]) -> None:
 
 
 @app.command
-def costs(reports: Path = Path("reports")) -> None:
+def costs(reports: Path = Path("reports/published")) -> None:
     """Counts parameters, FLOPs and activations of every design at the paper's scale, and stores them in costs.csv."""
     from i4d_bench.report import designs
     from i4d_bench.speed.costs import write_costs
@@ -148,7 +148,7 @@ def costs(reports: Path = Path("reports")) -> None:
 
 
 @app.command
-def docs(reports: Path = Path("reports"), out: Path = Path("docs/designs.md")) -> None:
+def docs(reports: Path = Path("reports/published"), out: Path = Path("docs/designs.md")) -> None:
     """Writes the page of all designs from their docstrings and the stored costs and speeds."""
     from i4d_bench.report import designs
 

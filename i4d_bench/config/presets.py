@@ -31,7 +31,7 @@ TUNED = {
     "local_spatial": (3e-4, 1.0),
 }
 """Learning rate and scale of the last layer at the start: the best of the ablation `search` on the preset gpu, by validation people
-(reports/ablation-search-gpu-h100-procedural-oracle)."""
+(reports/published/ablation-search-gpu-h100-procedural-oracle)."""
 ON_PLANES = ("global_triplane_attention", "global_interleaved_attention", "global_joint_attention")
 
 

@@ -44,16 +44,17 @@ class Store:
         for path, old in self._lines():
             if (old["design"], old["seed"]) == (record.design, record.seed) and old["run_id"] != record.run_id:
                 self._move(old["run_id"], path.parent, self.runs / "superseded")
-        with atomic_file(self._file(record.run_id, SAMPLES)) as path:
-            table = pd.DataFrame(rows, columns=list(ROW))
-            table.to_csv(path, index=False, float_format="%.6g", compression={"method": "gzip", "mtime": 0})
+        if rows:
+            with atomic_file(self._file(record.run_id, SAMPLES)) as path:
+                table = pd.DataFrame(rows, columns=list(ROW))
+                table.to_csv(path, index=False, float_format="%.6g", compression={"method": "gzip", "mtime": 0})
         if images:
             with atomic_file(self._file(record.run_id, IMAGES)) as path:
                 np.savez_compressed(path, design=images["design"])
             with atomic_file(self._shown(record)) as path:
                 np.savez_compressed(path, **{k: images[k] for k in SHOWN if k in images})
         with atomic_file(self._file(record.run_id, RECORD)) as path:
-            path.write_text(json.dumps(finite(dataclasses.asdict(record)), indent=1) + "\n", encoding="utf-8")
+            path.write_text(json.dumps(finite(dataclasses.asdict(record))) + "\n", encoding="utf-8")
 
     def finished(self, run_id: str, scoring: str) -> bool:
         """Whether there is a result of this training, scored like this. A superseded one comes back into its place."""

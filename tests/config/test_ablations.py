@@ -12,7 +12,8 @@ import variants
 from i4d_bench import cli
 from i4d_bench.config import presets
 from i4d_bench.config.ablations import ablation, ablations
-from i4d_bench.jobs.names import designs, folder_name, run_id
+from i4d_bench.config.experiment import digest
+from i4d_bench.jobs.names import designs, folder_name
 from i4d_bench.report import search
 from i4d_bench.results.store import Store
 from i4d_bench.types import UserError
@@ -58,14 +59,15 @@ def test_an_ablation_is_one_experiment(name, preset):
     plain = presets.preset(preset)
     e = ablation(name, plain)
     assert designs(e) == list(ABLATIONS[name].designs) and "static" in e.designs
-    assert len({run_id(e, d) for d in e.designs}) == len(e.designs)
+    assert len({digest([d.partition("@")[0], e.resolved(d)]) for d in e.designs}) == len(e.designs)
     assert folder_name(e).startswith(f"ablation-{name}-{preset}")
     assert folder_name(e).removeprefix(f"ablation-{name}-") == folder_name(plain)
 
 
 def test_a_run_that_is_the_same_has_the_same_name_in_an_ablation():
     plain = presets.cpu()
-    assert run_id(ablation("space", plain), "local_adaln") == run_id(plain, "local_adaln")
+    e = ablation("space", plain)
+    assert (e.shared(), e.resolved("local_adaln")) == (plain.shared(), plain.resolved("local_adaln"))
 
 
 def test_the_search_tries_every_learned_design_alike():
@@ -76,7 +78,7 @@ def test_the_search_tries_every_learned_design_alike():
 
 
 def test_the_gpu_preset_has_what_the_stored_search_found_best():
-    stored = ROOT / "reports/ablation-search-gpu-h100-procedural-oracle"
+    stored = ROOT / "reports/published/ablation-search-gpu-h100-procedural-oracle"
     assert {name: search.best(runs) for name, runs in search.arms(Store(stored)).items()} == presets.TUNED
     overrides = presets.gpu().overrides
     assert {n: (o["lr"], o["init_scale"]) for n, o in overrides.items()} == presets.TUNED and overrides["local_adaln"][
