@@ -7,7 +7,7 @@ import functools
 
 import pytest
 import torch
-from contract import DEVICE, agree
+from agreement import DEVICE, agree
 
 pytest.importorskip("triton")
 import kernels

@@ -6,7 +6,7 @@ import functools
 
 import pytest
 import torch
-from contract import DEVICE, HALVES, agree
+from agreement import DEVICE, HALVES, agree
 
 pytest.importorskip("triton")
 from kernels.cases import case
