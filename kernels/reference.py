@@ -2,43 +2,27 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-MAX_SCALE = 0.05
-LAYOUT = {"position": 3, "scale": 3, "quaternion": 4, "opacity": 1, "color": 3}
-RAW = sum(LAYOUT.values())
-
-
-class Phi(NamedTuple):
-    """Weights of the Gaussian decoder Φ: 48 → H softplus → 14."""
-
-    w1: Float[Tensor, "H D"]
-    b1: Float[Tensor, " H"]
-    w2: Float[Tensor, "14 H"]
-    b2: Float[Tensor, "14"]
-
-
-class Psi(NamedTuple):
-    """Weights of a local fusion network Ψ: M → H softplus → D. The first layer's bias comes per frame."""
-
-    w1: Float[Tensor, "H M"]
-    w2: Float[Tensor, "D H"]
-    b2: Float[Tensor, " D"]
-
-
-class Attributes(NamedTuple):
-    """Gaussians after their activations, as gsplat wants them."""
-
-    means: Float[Tensor, "B N 3"]
-    quats: Float[Tensor, "B N 4"]
-    scales: Float[Tensor, "B N 3"]
-    opacities: Float[Tensor, "B N"]
-    colors: Float[Tensor, "B N 3"]
+from kernels.layout import (
+    COLOR_HEIGHT,
+    COLOR_OFFSET,
+    JOINTS,
+    LAYOUT,
+    MAX_SCALE,
+    RAW,
+    Attributes,
+    Binding,
+    Bound,
+    Flame,
+    Layers,
+    Phi,
+    Psi,
+    Skinned,
+)
 
 
 def activate(raw: Float[Tensor, "B N 14"]) -> Attributes:
@@ -49,7 +33,7 @@ def activate(raw: Float[Tensor, "B N 14"]) -> Attributes:
         quats=quaternion,
         scales=MAX_SCALE * torch.sigmoid(scale),
         opacities=torch.sigmoid(opacity[..., 0] - 1),
-        colors=1.002 * torch.sigmoid(color) - 0.001,
+        colors=COLOR_HEIGHT * torch.sigmoid(color) + COLOR_OFFSET,
     )
 
 
@@ -81,18 +65,6 @@ def local_fusion(
     hidden = torch.baddbmm(bias[:, None], _per_frame(basis, frames), folded.transpose(1, 2))
     delta = F.linear(F.softplus(hidden), w2, b2)
     return decode(_per_frame(f, frames) + delta, phi, prior), delta
-
-
-class Layers(NamedTuple):
-    """Weights of L cross-attention layers that belong to nobody's tokens, and of the projection after the last."""
-
-    o: Float[Tensor, "L D"]  # bias of the attention
-    w1: Float[Tensor, "L H D"]
-    b1: Float[Tensor, "L H"]
-    w2: Float[Tensor, "L D H"]
-    b2: Float[Tensor, "L D"]
-    out: Float[Tensor, "D D"]
-    c: Float[Tensor, " D"]
 
 
 def cross_attention(
@@ -131,39 +103,6 @@ def cross_attention(
 def _per_frame(x: Tensor, frames: int) -> Tensor:
     """[B,…] → [F,…], each identity's rows repeated for its frames."""
     return x.repeat_interleave(frames // len(x), 0) if 1 < len(x) < frames else x.expand(frames, *x.shape[1:])
-
-
-JOINTS = 5
-"""Of a FLAME-format head: root, neck, jaw, left eye, right eye."""
-
-
-class Flame(NamedTuple):
-    """A FLAME-format head (PAPER §5). Its template and joints may be one person's each: then nothing of shape is left to do."""
-
-    template: Float[Tensor, "B V 3"]
-    directions: Float[Tensor, "K 3 W"]  # shape, expression, 36 pose correctives; rows may be longer than V (aligned)
-    weights: Float[Tensor, "V 5"]
-    joints: Float[Tensor, "B 5 3"]  # rest positions
-    joint_shapes: Float[Tensor, "S 5 3"]  # J_regressor · shape directions
-    parents: tuple[int, ...]
-
-    @property
-    def n_shape(self) -> int:
-        return len(self.joint_shapes)
-
-    def shaped(self, shape: Float[Tensor, "B S"]) -> Flame:
-        """The people of that shape: template and joints with β in them, for `flame_skinning(…, shape=None)`."""
-        step = torch.einsum("bk,kcv->bvc", shape, self.directions[: shape.shape[1], :, : self.template.shape[1]])
-        moved = torch.einsum("bk,kjc->bjc", shape, self.joint_shapes[: shape.shape[1]])
-        return self._replace(template=(self.template + step).contiguous(), joints=(self.joints + moved).contiguous())
-
-
-class Skinned(NamedTuple):
-    """A head's frames: after skinning, before it, and A_j: rest → posed position of what hangs on joint j."""
-
-    vertices: Float[Tensor, "F V 3"]
-    unposed: Float[Tensor, "F V 3"]
-    transforms: Float[Tensor, "F 5 4 4"]
 
 
 def rodrigues(v: Float[Tensor, "*B 3"]) -> Float[Tensor, "*B 3 3"]:
@@ -224,14 +163,6 @@ def check_coefficients(expression: Tensor, flame: Flame, shape: Tensor | None = 
 
 def _blend(coefficients: Float[Tensor, "F k"], directions: Float[Tensor, "K 3 W"], count: int) -> Tensor:
     return torch.einsum("fk,kcv->fvc", coefficients, directions[: coefficients.shape[1], :, :count].to(coefficients))
-
-
-class Bound(NamedTuple):
-    """Gaussians' geometry, in gsplat's layout: of frames in space, or of a person in the triangles' own frames."""
-
-    means: Float[Tensor, "F N 3"]
-    quats: Float[Tensor, "F N 4"]
-    scales: Float[Tensor, "F N 3"]
 
 
 def triangle_frames(corners: Float[Tensor, "*B 3 3"]) -> tuple[Tensor, Tensor, Tensor]:
@@ -321,14 +252,6 @@ def spatial_fusion(
     return Bound(means + position, multiply(F.pad(turn / 2, (1, 0), value=1.0), quats), scales * torch.exp(scale))
 
 
-class Binding(NamedTuple):
-    """Which of the head's vertices and joints a Gaussian follows: constants, no gradient."""
-
-    vertices: Int[Tensor, "B k N"]
-    weights: Float[Tensor, "B k N"]
-    joints: Float[Tensor, "B 5 N"]  # skinning weights
-
-
 def blend_gaussians(
     base: Attributes,
     binding: Binding,
@@ -376,23 +299,3 @@ def _nearest_rotation(matrix: Float[Tensor, "*B 3 3"]) -> Float[Tensor, "*B 4"]:
     axis = torch.stack([matrix[..., 2, 1] - matrix[..., 1, 2], matrix[..., 0, 2] - matrix[..., 2, 0],
                         matrix[..., 1, 0] - matrix[..., 0, 1]], -1) / (4 * w[..., None])  # fmt: skip
     return torch.cat([w[..., None], axis], -1)
-
-
-def tile_lists(
-    means2d: Float[Tensor, "I N 2"], radii: Int[Tensor, "I N 2"], depths: Float[Tensor, "I N"], width: int, height: int,
-    tile: int = 16,
-) -> tuple[Int[Tensor, " P"], Int[Tensor, " T"]]:  # fmt: skip
-    """Pairs of (tile, Gaussian) by tile and depth: the Gaussians (indices into I·N) and the tiles, both sorted."""
-    wide, high = -(-width // tile), -(-height // tile)
-    limit = torch.tensor([wide, high], device=means2d.device)
-    low = ((means2d - radii) / tile).floor().clamp_min(0).long().minimum(limit).flatten(0, 1)
-    size = ((means2d + radii) / tile).ceil().clamp_min(0).long().minimum(limit).flatten(0, 1) - low
-    size[(radii <= 0).any(-1).flatten()] = 0
-    count = size.prod(-1)
-    owner = torch.arange(len(count), device=count.device).repeat_interleave(count)
-    k = torch.arange(len(owner), device=count.device) - (count.cumsum(0) - count)[owner]
-    x, y = low[owner, 0] + k % size[owner, 0], low[owner, 1] + k // size[owner, 0]
-    tiles = (owner // depths.shape[1] * high + y) * wide + x
-    order = depths.flatten()[owner].argsort(stable=True)
-    order = order[tiles[order].argsort(stable=True)]
-    return owner[order], tiles[order]

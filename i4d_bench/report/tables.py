@@ -6,9 +6,10 @@ Each is written as .csv (all numbers), .md and .tex (rounded; best and not signi
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -131,14 +132,20 @@ def conditions(records: Iterable[Record]) -> str:
     records = list(records)
     one = records[0]
     data = ", ".join(sorted({r.data["hash"] for r in records}))
-    used = sorted({f"{r.environment['commit']}{' with local changes' * r.environment['dirty']}" for r in records})
+    used = sorted({_code(r.environment) for r in records})
     return (
         f"{one.preset} preset, {one.environment['hardware']}, data {one.data['kind']} ({data}), driver {one.driver}, "
         f"commit{'s' * (len(used) > 1)} {', '.join(used)}"
     )
 
 
-def notes(records: dict[str, Record], people: int, left_out: list[Record]) -> list[str]:
+def _code(environment: dict[str, Any]) -> str:
+    """The commit, or where none is known the package's version."""
+    commit = environment["commit"] or f"unknown (version {environment.get('version', 'unknown')})"
+    return commit + " with local changes" * environment["dirty"]
+
+
+def notes(records: dict[str, Record], people: int, left_out: Sequence[Record] = ()) -> list[str]:
     """What a reader must know under the table; people: how many the samples show; left_out: runs that are not in it."""
     if not records:
         return []

@@ -15,7 +15,8 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from i4d_bench.metrics.cards import CARDS, image, weights
+from i4d_bench.metrics import image, weights
+from i4d_bench.metrics.cards import CARDS
 from i4d_bench.metrics.image import PSNR_MAX, Lpips, LpipsMetric, Psnr, RegionL1, Ssim, psnr, region_l1, ssim
 from i4d_bench.metrics.weights import WeightsUnavailable
 

@@ -15,19 +15,19 @@ from i4d_bench.types import UserError
 
 
 def test_the_page_is_what_the_docstrings_and_the_stored_numbers_make(tmp_path):
-    designs.build(ROOT / "reports", tmp_path / "designs.md")
+    designs.build(ROOT / "reports/published", tmp_path / "designs.md")
     assert (tmp_path / "designs.md").read_text() == (ROOT / "docs" / "designs.md").read_text(), "run `i4d-bench docs`"
 
 
 def test_stored_costs_are_of_the_designs_as_they_are():
-    stored = designs.read_costs(ROOT / "reports").set_index("design")["params"]
+    stored = designs.read_costs(ROOT / "reports/published").set_index("design")["params"]
     now = {entry: sum(p.numel() for p in gpu().fusion(entry).parameters()) for entry in everything()}
     assert stored.to_dict() == now, "run `i4d-bench costs` and `i4d-bench docs`"
 
 
 def test_every_learned_design_is_matched_to_local_adaln():
     """By default in parameters or in FLOPs per frame; published sizes need not be."""
-    by = designs.matched(designs.read_costs(ROOT / "reports"))
+    by = designs.matched(designs.read_costs(ROOT / "reports/published"))
     unmatched = [name for name in variants.names() if not by[name]]
     assert unmatched == ["flame_binding", "static"], "these two have no parameters"
 

@@ -111,7 +111,7 @@ def test_conditions_name_every_commit_and_rendering():
         {"hardware": "h100", "commit": c, "dirty": dirty} for c, dirty in (("abc", False), ("def", True), (None, False))
     ]
     record = lambda e: Record("r", "d", "local", "gpu", {}, {}, 0, "oracle", DATA, "converged", environment=e)  # noqa: E731
-    assert conditions(map(record, made)).endswith("commits None, abc, def with local changes")
+    assert conditions(map(record, made)).endswith("commits abc, def with local changes, unknown (version unknown)")
     two = [dataclasses.replace(record(made[0]), data={**DATA, "hash": h}) for h in ("b", "a", "b")]
     assert f"data {DATA['kind']} (a, b), driver" in conditions(two)
     floors = {str(h): dataclasses.replace(two[0], extras={"floor_aed": h}) for h in (0.08, 0.079, 0.08)}
