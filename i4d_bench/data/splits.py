@@ -101,6 +101,19 @@ def triples(frames: Frames, split: str, name: str) -> Triples:
     return Triples(*rows[name])
 
 
+def other_view(frames: Frames, index: Int[np.ndarray, " T"]) -> Int[np.ndarray, " T"] | None:
+    """Test frames of the same people and expressions as these wide ones, seen from the side view; None on real video."""
+    return None if frames.meta["kind"] == "clips" else index - (WIDE_VIEW - SIDE_VIEW)
+
+
+def own_expressions(frames: Frames, source: Int[np.ndarray, " T"]) -> Int[np.ndarray, "T 4"] | None:
+    """The frames of the same people near frontal with each expression that is their own; None on real video."""
+    if frames.meta["kind"] == "clips":
+        return None
+    own = [k for k, kind in enumerate(TEST_KINDS) if kind != "partner"]
+    return source[:, None] + np.array(own) * len(YAW)
+
+
 def _clip_triples(frames: Frames, name: str, most: int = 48) -> Triples:
     """Real video: self = the held-out part of the source's own video, cross = another person's held-out part."""
     split, people = split_of(frames), np.unique(frames.identity)

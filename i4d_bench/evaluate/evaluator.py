@@ -8,14 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from i4d_bench.data.splits import NO_TRUTH, SETS, Triples, triples
+from i4d_bench.data.splits import NO_TRUTH, SETS, Triples, other_view, own_expressions, triples
 from i4d_bench.heads.base import REGIONS
 from i4d_bench.loader import Loader
-from i4d_bench.metrics import expression, identity, image
-from i4d_bench.metrics.expression import Reader
+from i4d_bench.metrics import consistency, expression, identity, image
+from i4d_bench.metrics.expression import Reader, VideoReader
+from i4d_bench.metrics.identity import Embedder
 from i4d_bench.model.avatar import Avatar
 from i4d_bench.render.views import GREY, on_grey
 from i4d_bench.types import ParametricHead
+from variants import Prepared
 
 GRID_SAMPLES = 8
 """Samples, spread over the cross set, that are kept as images for the qualitative grid."""
@@ -48,9 +50,9 @@ class Evaluator:
     loader: Loader
     head: ParametricHead | None
     reader: Reader | None
-    embedders: dict[str, object]
+    embedders: dict[str, Embedder]
     lpips: dict[str, torch.nn.Module]
-    video: object | None = None  # metrics.expression.VideoReader, on real video
+    video: VideoReader | None = None  # on real video
     batch: int = 16
 
     @torch.no_grad()
@@ -63,23 +65,52 @@ class Evaluator:
             shown = np.unique(np.linspace(0, len(rows) - 1, GRID_SAMPLES).astype(int)) if name == "cross" else []
             for i in range(0, len(rows), self.batch):
                 part = rows[slice(i, i + self.batch)]
-                pred, still = self._images(avatar, part)
+                prepared = self._prepared(avatar, part)
+                pred, still = (self._render(avatar, prepared, d, _view(part)) for d in (part.driving, part.source))
                 scores.add(name, part, i, people, self._score(name, part, pred, still))
+                scores.add(name, part, i, people, self._steadiness(name, avatar, prepared, part, pred))
                 here = [k - i for k in shown if i <= k < i + len(part)]
                 if here:
                     self._keep(scores, part[here], pred[here])
         return scores
 
-    def _images(self, avatar: Avatar, part: Triples) -> tuple[Tensor, Tensor]:
-        """Renders with the driving code and with the source's own, from the target's camera."""
-        size = self.loader.frames.resolution
+    def _prepared(self, avatar: Avatar, part: Triples) -> Prepared:
+        """The source people, lifted and prepared."""
         identity = avatar.backbone.lift(self.loader.sources(part.source, avatar.backbone.config.size), head=self.head)
-        prepared = avatar.fusion.prepare(identity, self.loader.code(part.source))
-        camera = self.loader.targets(_view(part), size).camera
-        return tuple(
-            on_grey(avatar.fusion.animate(prepared, self.loader.code(index)), camera)
-            for index in (part.driving, part.source)
-        )
+        return avatar.fusion.prepare(identity, self.loader.code(part.source))
+
+    def _render(self, avatar: Avatar, prepared: Prepared, driving: np.ndarray, view: np.ndarray) -> Tensor:
+        """With the codes of frames `driving`, from the cameras of frames `view`: k of each per person, identity-major."""
+        camera = self.loader.targets(view, self.loader.frames.resolution).camera
+        return on_grey(avatar.fusion.animate(prepared, self.loader.code(driving)), camera)
+
+    def _steadiness(
+        self, set_: str, avatar: Avatar, prepared: Prepared, part: Triples, pred: Tensor
+    ) -> dict[str, Tensor]:
+        """What compares renders of one avatar with each other, in the rendered worlds: views (novel), people who drive it with the
+        same expression (cross), and expressions (recon)."""
+        loader, frames = self.loader, self.loader.frames
+        if frames.meta["kind"] == "clips":
+            return {}
+        if set_ == "novel":
+            beside = other_view(frames, part.target)
+            depth, other = (torch.from_numpy(frames.depth[i].astype(np.float32)) for i in (part.target, beside))
+            seen = self._render(avatar, prepared, part.driving, beside)
+            cameras = (frames.camera(i).to(pred.device) for i in (part.target, beside))
+            return {
+                "reprojection": consistency.reprojection_error(pred, seen, depth.to(pred), other.to(pred), *cameras)
+            }
+        if set_ == "cross":
+            own = self._render(avatar, prepared, part.target, part.target)
+            mask = loader.targets(part.target, frames.resolution).alpha[..., 0] > 0.5
+            return {"leak_driver": consistency.driver_leakage(torch.stack([pred, own], 1), mask)}
+        if set_ == "recon":
+            own = own_expressions(frames, part.source)
+            images = self._render(avatar, prepared, own.reshape(-1), own.reshape(-1))
+            landmarks = torch.from_numpy(frames.landmarks[own.reshape(-1)])
+            embedded = {net: e.embed(images, landmarks).unflatten(0, own.shape) for net, e in self.embedders.items()}
+            return {f"leak_{net}": consistency.identity_leakage(e) for net, e in embedded.items()}
+        return {}
 
     def _score(self, set_: str, part: Triples, pred: Tensor, still: Tensor) -> dict[str, Tensor | np.ndarray]:
         loader, frames = self.loader, self.loader.frames
@@ -120,6 +151,7 @@ class Evaluator:
         return {
             "aed_true": expression.aed(read.coefficients, true),
             "akd": expression.akd(read.landmarks, marks, pred.shape[1]),
+            "akd_iod": expression.akd_iod(read.landmarks, marks),
             "apd": expression.apd(read.rotation, torch.from_numpy(frames.viewmats[view][:, :3, :3]).to(device)),
         }
 

@@ -37,6 +37,12 @@ METRICS = (
     "akd_iod",
     "apd",
     "gap",
+    "l1_eyes",
+    "l1_mouth",
+    "reprojection",
+    "leak_dlib",
+    "leak_mobileface",
+    "leak_driver",
 )
 MAIN = {"self": ("lpips_alex", "psnr", "ssim", "csim_dlib", "csim_mobileface", "aed_true", "aed_mp52", "gap"),
         "cross": ("lpips_alex", "psnr", "ssim", "csim_dlib", "csim_mobileface", "aed_true", "aed_mp52", "gap")}  # fmt: skip
@@ -191,6 +197,7 @@ def sets_table(store: Store) -> tuple[list[Column], dict[str, Record]]:
     records, samples = latest(store), store.samples
     shown = [(s, m) for s in ("recon", "novel", "extreme") for m in METRICS]
     shown.remove(("recon", "gap"))  # the source drives itself: 0 by definition
+    shown.append(("cross", "leak_driver"))
     return [metric_column(store, list(records), s, m, samples) for s, m in shown], records
 
 

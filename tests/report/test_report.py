@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from i4d_bench.metrics.cards import CARDS, OF_RUNS
 from i4d_bench.report import build, search
-from i4d_bench.report.tables import conditions, notes
+from i4d_bench.report.tables import METRICS, conditions, notes
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
 
@@ -116,3 +117,7 @@ def test_conditions_name_every_commit_and_rendering():
     assert f"data {DATA['kind']} (a, b), driver" in conditions(two)
     floors = {str(h): dataclasses.replace(two[0], extras={"floor_aed": h}) for h in (0.08, 0.079, 0.08)}
     assert "AED (reader): ground-truth images of held-out people have 0.079, 0.080." in notes(floors, people=96)
+
+
+def test_every_metric_that_is_listed_reaches_a_report():
+    assert set(CARDS) == {*METRICS, *OF_RUNS} and not set(METRICS) & set(OF_RUNS)
