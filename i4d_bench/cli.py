@@ -43,6 +43,7 @@ def run(
         int | None,
         arg(help="designs trained at once; default: on a GPU what its free memory holds, up to four, else one"),
     ] = None,
+    fresh: Annotated[bool, arg(help="train and score again what is finished, and all that is shared")] = False,
 ) -> None:
     """Trains and evaluates fusion designs, and writes records, tables and figures. Goes on where it was stopped."""
     from i4d_bench.config import presets
@@ -63,7 +64,21 @@ def run(
         designs=designs or experiment.designs,
         seed=seed,
     )
-    job.run(override(experiment, list(set)), reports, runs, jobs)
+    job.run(override(experiment, list(set)), reports, runs, jobs, fresh)
+
+
+@app.command
+def reproduce(
+    published: Positional[Annotated[Path, arg(help="a report folder, reports/published/NAME for instance")]],
+    designs: Annotated[tuple[str, ...], arg(help="of the report's designs; default: all")] = (),
+    reports: Annotated[Path, arg(help="where the new report folder goes")] = Path("reports"),
+    runs: Annotated[Path, arg(help="where checkpoints are kept")] = Path("runs"),
+    jobs: Annotated[int | None, arg(help="designs trained at once; default: as `run`")] = None,
+) -> None:
+    """Trains again what a report holds and compares row by row. Exit code 1: a row differs by more than its spread."""
+    from i4d_bench.jobs.reproduce import reproduce as job
+
+    sys.exit(job(published, designs, reports, runs, jobs))
 
 
 @app.command

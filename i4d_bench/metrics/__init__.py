@@ -1,1 +1,1 @@
-"""The metrics of DESIGN §5. Each is a function → [B], one value per sample, and a torchmetrics class; `cards` says what they mean."""
+"""The metrics of DESIGN §5: functions → [B], one value per sample, and torchmetrics classes; `cards` says what they mean."""

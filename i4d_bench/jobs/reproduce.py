@@ -1,0 +1,150 @@
+"""`i4d-bench reproduce`: trains again what a published report holds, and says row by row whether the numbers agree.
+
+Two trainings of one experiment differ: by seed, and on a GPU or another kind of machine also with the same one. How much, the
+published seeds say: the standard deviation between them, pooled over the designs. Two runs agree when they lie no further apart
+than two seeds would in 95 of 100 whole tables (Student's t over all rows, Bonferroni). A report of fewer than three seeds says
+nothing of its spread; its rows are held to what two runs of one seed were seen to differ by.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.table import Table
+from scipy import stats
+
+from i4d_bench.config.experiment import Experiment, from_dict
+from i4d_bench.jobs.run import run
+from i4d_bench.metrics.cards import CARDS
+from i4d_bench.progress import console
+from i4d_bench.report.tables import MAIN
+from i4d_bench.results.record import Record
+from i4d_bench.results.store import Store
+from i4d_bench.types import UserError
+
+ENOUGH = 3
+"""Seeds from which a report's own spread is taken."""
+SEEN = {"psnr": 0.32, "gap": 0.40}
+"""dB between two trainings of one seed before and after changes that change no result."""
+LEVEL = 0.05
+
+
+def reproduce(published: Path, designs: tuple[str, ...], reports: Path, runs: Path, jobs: int | None = None) -> int:
+    """Trains the report's designs, or those named, at its first seed, and prints the comparison. Returns 1 if a row disagrees or is
+    missing, else 0.
+
+    Raises UserError where the report holds no such run, or cannot be trained here.
+    """
+    store = Store(published)
+    records = {
+        r.design: r for r in sorted(store.records, key=lambda r: -r.seed)
+    }  # of each design that of the first seed
+    if not records:
+        raise UserError(f"{published} holds no results to reproduce")
+    unknown = [d for d in designs if d not in records]
+    if unknown:
+        raise UserError(f"{published} has no run of {', '.join(unknown)}; it has {', '.join(sorted(records))}")
+    chosen = {d: records[d] for d in designs or records}
+    if any(r.preset == "gpu" for r in chosen.values()) and not torch.cuda.is_available():
+        raise UserError(f"{published} was trained with the gpu preset, and torch sees no GPU here")
+    here: dict[str, Record] = {}
+    samples = []
+    for experiment in experiments(list(chosen.values())):
+        made = Store(run(experiment, reports, runs, jobs))
+        here |= {r.design: r for r in made.records if r.seed == experiment.seed and r.design in experiment.designs}
+        samples.append(made.samples)
+    table = compare(chosen, store.samples, here, pd.concat(samples))
+    _print(table, chosen, here)
+    return int(table["verdict"].isin(["differs", "missing"]).any())
+
+
+def experiments(records: list[Record]) -> list[Experiment]:
+    """One for all records that were made by one configuration."""
+    groups: dict[str, list[Record]] = {}
+    for r in records:
+        own = {**r.config, "designs": None}
+        groups.setdefault(json.dumps(own, sort_keys=True), []).append(r)
+    return [
+        dataclasses.replace(from_dict(group[0].config), designs=tuple(r.design for r in group), seed=group[0].seed)
+        for group in groups.values()
+    ]
+
+
+def compare(
+    published: dict[str, Record], old: pd.DataFrame, here: dict[str, Record], new: pd.DataFrame
+) -> pd.DataFrame:
+    """Rows design, set, metric, published, here, difference, allowed, verdict (agrees, differs, not judged, missing)."""
+    rows: list[dict[str, Any]] = []
+    for design, record in published.items():
+        for set_, metrics in MAIN.items():
+            for metric in metrics:
+                before = _mean(old, design, record.seed, set_, metric)
+                if before is None:
+                    continue
+                after = _mean(new, design, here[design].seed, set_, metric) if design in here else None
+                difference = np.nan if after is None else after - before
+                rows.append({"design": design, "set": set_, "metric": metric, "published": before,
+                             "here": np.nan if after is None else after, "difference": difference})  # fmt: skip
+    table = pd.DataFrame(rows)
+    if not len(table):
+        raise UserError("the published runs hold no scores to compare")
+    limits = {
+        (s, m): allowed(old, s, m, len(table)) for s, m in table[["set", "metric"]].itertuples(index=False, name=None)
+    }
+    table["allowed"] = [limits[s, m] for s, m in zip(table["set"], table["metric"], strict=True)]
+    table["verdict"] = [
+        _verdict(*row) for row in zip(table["here"], table["difference"], table["allowed"], strict=True)
+    ]
+    return table
+
+
+def allowed(samples: pd.DataFrame, set_: str, metric: str, rows: int) -> float:
+    """How far apart two trainings may lie, by the seeds of these samples; NaN where nothing is known."""
+    of = samples[(samples["set"] == set_) & (samples["metric"] == metric)]
+    means = of.groupby(["design", "seed"])["value"].mean().unstack("seed")
+    seeds = means.notna().sum(axis=1)
+    if (seeds < ENOUGH).any():
+        return SEEN.get(metric, np.nan)
+    freedom = int((seeds - 1).sum())
+    spread = float(np.sqrt((means.var(axis=1, ddof=1) * (seeds - 1)).sum() / freedom))
+    return float(stats.t.ppf(1 - LEVEL / 2 / rows, freedom)) * spread * 2**0.5
+
+
+def _mean(samples: pd.DataFrame, design: str, seed: int, set_: str, metric: str) -> float | None:
+    """With failed measurements at the card's worst value, as tables have it; None where nothing was measured."""
+    of = samples[(samples["design"] == design) & (samples["seed"] == seed) & (samples["set"] == set_)]
+    values = of.loc[of["metric"] == metric, "value"].to_numpy(float)
+    worst = CARDS[metric].worst
+    if worst is not None:
+        values = np.where(np.isfinite(values), values, worst)
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if len(values) else None
+
+
+def _verdict(here: float, difference: float, limit: float) -> str:
+    if np.isnan(here):
+        return "missing"
+    if np.isnan(limit):
+        return "not judged"
+    return "agrees" if abs(difference) <= limit else "differs"
+
+
+def _print(table: pd.DataFrame, published: dict[str, Record], here: dict[str, Record]) -> None:
+    for name, records in (("published", published), ("here", here)):
+        made = sorted({f"{r.environment['hardware']}, commit {r.environment['commit']}" for r in records.values()})
+        console.print(f"{name}: {'; '.join(made)}")
+    shown = Table()
+    for column in table.columns:
+        shown.add_column(column, justify="left" if column in ("design", "set", "metric", "verdict") else "right")
+    for row in table.itertuples(index=False):
+        cells = ["" if isinstance(v, float) and np.isnan(v) else f"{v:.4f}" if isinstance(v, float) else v for v in row]
+        shown.add_row(*cells)
+    console.print(shown)
+    counts = table["verdict"].value_counts()
+    console.print(", ".join(f"{counts[v]} {v}" for v in ("agrees", "differs", "not judged", "missing") if v in counts))

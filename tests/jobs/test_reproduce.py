@@ -1,0 +1,108 @@
+"""What was published is held against a new training, by the spread that the published seeds have."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from i4d_bench.config import presets
+from i4d_bench.jobs import reproduce as job
+from i4d_bench.results.record import Record
+from i4d_bench.results.store import Store
+from i4d_bench.types import UserError
+
+DESIGNS = ("local_adaln", "static")
+
+
+def record(design: str, seed: int, **more) -> Record:
+    data = {"kind": "procedural", "hash": "d", "frames": 3}
+    environment = {"commit": None, "dirty": False, "hardware": "cpu", "versions": {}}
+    config = dataclasses.replace(presets.smoke(), seed=seed, designs=DESIGNS).to_dict()
+    return Record(f"{design}-{seed}", design, "local", "smoke", config, {}, seed, "oracle", data, "converged",
+                  environment=environment, **more)  # fmt: skip
+
+
+def rows(design: str, seed: int, psnr: float) -> list[dict]:
+    run = {"run_id": f"{design}-{seed}", "design": design, "seed": seed, "set": "self", "metric": "psnr", "ok": True}
+    return [{**run, "sample": k, "identity": k, "value": psnr + d} for k, d in enumerate((-1.0, 0.0, 1.0))]
+
+
+def published(seeds: int, spread: float = 0.1) -> tuple[dict[str, Record], pd.DataFrame]:
+    samples = [r for d in DESIGNS for s in range(seeds) for r in rows(d, s, 30 + spread * s)]
+    return {d: record(d, 0) for d in DESIGNS}, pd.DataFrame(samples)
+
+
+def here(psnr: float, designs=DESIGNS) -> tuple[dict[str, Record], pd.DataFrame]:
+    return {d: record(d, 0) for d in designs}, pd.DataFrame([r for d in designs for r in rows(d, 0, psnr)])
+
+
+def verdicts(old, new) -> list[str]:
+    return job.compare(*old, *new)["verdict"].tolist()
+
+
+def test_the_same_numbers_agree_and_others_differ():
+    assert verdicts(published(3), here(30.0)) == ["agrees"] * 2
+    assert verdicts(published(3), here(33.0)) == ["differs"] * 2
+
+
+def test_what_is_allowed_grows_with_the_seeds_spread():
+    assert verdicts(published(3, spread=0.01), here(30.3)) == ["differs"] * 2
+    assert verdicts(published(3, spread=0.3), here(30.3)) == ["agrees"] * 2
+
+
+def test_two_more_seeds_pass_in_95_of_100_tables():
+    """Seeds of one normal spread: a table of 20 rows has a wrong alarm in at most one of twenty."""
+    rng, alarms = np.random.default_rng(0), 0
+    for _ in range(300):
+        of = [(d, s) for d in range(20) for s in range(4)]
+        frame = pd.DataFrame(of, columns=["design", "seed"]).assign(
+            set="self", metric="psnr", value=rng.normal(30, 1, len(of))
+        )
+        limit = job.allowed(frame[frame["seed"] < 3], "self", "psnr", rows=20)
+        means = frame.set_index(["design", "seed"])["value"].unstack()
+        alarms += (means[3] - means[0]).abs().max() > limit
+    assert alarms / 300 <= 0.08
+
+
+def test_one_seed_is_held_to_what_was_seen_elsewhere():
+    assert verdicts(published(1), here(30.3)) == ["agrees"] * 2
+    assert verdicts(published(1), here(30.4)) == ["differs"] * 2
+
+
+def test_a_design_that_did_not_come_out_here_is_missing():
+    assert verdicts(published(3), here(30.0, DESIGNS[:1])) == ["agrees", "missing"]
+
+
+def test_records_of_two_configurations_are_two_experiments():
+    other = record("static", 0)
+    other.config["train"]["lr"] = 0.5
+    found = job.experiments([record("local_adaln", 0), other])
+    assert [e.designs for e in found] == [("local_adaln",), ("static",)]
+    assert [e.train.lr for e in found] == [presets.smoke().train.lr, 0.5]
+
+
+def test_the_whole_job_says_whether_it_agrees(tmp_path, monkeypatch, capsys):
+    store, made = Store(tmp_path / "published"), Store(tmp_path / "here")
+    for seed in range(3):
+        store.add(record("static", seed, made={"training": "old"}), rows("static", seed, 30 + 0.1 * seed))
+
+    def run(experiment, *_):
+        made.add(record("static", 0, made={"training": "new"}), rows("static", 0, psnr))
+        assert experiment.designs == ("static",) and experiment.seed == 0
+        return made.folder
+
+    monkeypatch.setattr(job, "run", run)
+    for psnr, code in ((30.1, 0), (35.0, 1)):
+        assert job.reproduce(store.folder, (), tmp_path, tmp_path) == code
+        assert ("agrees" if code == 0 else "differs") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("designs", "said"), [(("local_mlp",), "no run of local_mlp; it has static"), ((), "no results")]
+)
+def test_what_cannot_be_reproduced_is_said(tmp_path, designs, said):
+    if designs:
+        Store(tmp_path).add(record("static", 0), rows("static", 0, 30))
+    with pytest.raises(UserError, match=said):
+        job.reproduce(tmp_path, designs, tmp_path, tmp_path)
