@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -110,6 +111,22 @@ def test_finished_runs_are_kept(reports, monkeypatch):
     folder, work = reports
     monkeypatch.setattr(run, "prepare", lambda *a: pytest.fail("a finished run was repeated"))
     assert run.run(presets.smoke(), work / "reports", work / "runs") == folder
+
+
+def test_fresh_forgets_what_was_trained_and_scored(reports):
+    """Checkpoints, backbone, reader and results of the plan's own runs, and nothing else."""
+    _, work = reports
+    e = dataclasses.replace(presets.smoke(), designs=("static",))
+    what = plan(e, work / "reports", work / "runs")
+    assert not what.unfinished() and what.backbone.exists()
+    for folder in ("reports", "runs"):
+        shutil.copytree(work / folder, work / "copy" / folder)
+    again = plan(e, work / "copy" / "reports", work / "copy" / "runs")
+    again.forget()
+    assert [r.entry for r in again.unfinished()] == ["static"]
+    assert not again.backbone.exists() and not again.runs[0].folder.exists()
+    assert len(Store(again.report).records) == len(presets.smoke().designs) - 1
+    assert not what.unfinished(), "another folder's runs stay"
 
 
 def warmed(trainer: Trainer, folder: Path) -> Path:
