@@ -26,6 +26,7 @@ from i4d_bench.heads.expressions import ACTIONS, held_out
 from i4d_bench.jobs import run
 from i4d_bench.jobs.bench import Bench
 from i4d_bench.jobs.names import folder_name
+from i4d_bench.jobs.plan import plan
 from i4d_bench.loader import Batches, Loader
 from i4d_bench.model.avatar import Backbone
 from i4d_bench.report import build
