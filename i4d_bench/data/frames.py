@@ -32,6 +32,7 @@ ARRAYS = {
     "landmarks": "float32 [F,68,2], pixels, iBUG order, NaN where unknown",
 }
 OPTIONAL = {
+    "times": "float64 [F], seconds since the first frame of the frame's own video",
     "depth": "float16 [F,H,W], camera z, 0 where nothing is",
     "flame_shape": "float32 [F,S]",
     "flame_expression": "float32 [F,E]",
