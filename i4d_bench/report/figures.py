@@ -159,7 +159,9 @@ def qualitative(store: Store, most: int = 6) -> None:
     if not images:
         return
     columns = [c for c in ("source", "driver", "truth", *latest(store)) if c in images]
-    rows = min(most, *(len(images[c]) for c in columns))
+    rows = min([most, *(len(images[c]) for c in columns)])
+    if not rows:
+        return
     with plt.rc_context({**STYLE, "axes.grid": False}):
         figure, axes = plt.subplots(rows, len(columns), figsize=(0.95 * len(columns), 0.95 * rows + 0.3), squeeze=False)
         for axis in axes.flat:
