@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib.format import open_memmap
 
 from i4d_bench import progress as bars
+from i4d_bench.cache import writing
 from i4d_bench.data import frames as store
 from i4d_bench.data.video import files, tracking
 from i4d_bench.data.video.landmarker import Landmarker, find_model
@@ -114,10 +114,9 @@ def ingest(
     if done is None:
         parts = out.with_name(f".{out.name}.parts")
         try:
-            parts.mkdir(parents=True, exist_ok=True)
-            done = _build(videos, keys, parts, out, settings, model, progress)
-        except OSError as e:
-            raise UserError(f"cannot write {e.filename or out}: {e.strerror or e}") from e
+            with writing(out):
+                parts.mkdir(parents=True, exist_ok=True)
+                done = _build(videos, keys, parts, out, settings, model, progress)
         finally:
             if parts.exists() and not any(parts.iterdir()):
                 parts.rmdir()
@@ -210,7 +209,7 @@ def _join(parts: list[Path], folder: Path) -> dict[str, np.ndarray]:
         if name == "identity":
             pieces = [np.full(len(p), k, np.int32) for k, p in enumerate(pieces)]
         shape = (sum(map(len, pieces)), *pieces[0].shape[1:])
-        arrays[name] = open_memmap(folder / f"{name}.npy", "w+", pieces[0].dtype, shape)
+        arrays[name] = store.create(folder / f"{name}.npy", pieces[0].dtype, shape)
         np.concatenate(pieces, out=arrays[name])
     return arrays
 

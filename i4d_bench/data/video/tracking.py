@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from numpy.lib.format import open_memmap
 from PIL import Image
 
+from i4d_bench.data.frames import create
 from i4d_bench.data.video import headfit
 from i4d_bench.data.video.files import Picture
 from i4d_bench.data.video.landmarker import Face, Landmarker, to68
@@ -162,8 +162,10 @@ def valid(picture: tuple[int, int, int, int], box: Float[np.ndarray, " 3"], size
 def write_arrays(folder: Path, track: Track, heads: Heads, frames: Iterable[Picture], progress: Progress) -> None:
     """Writes one .npy per array of a data set (identity is 0) into `folder`. `frames` holds at least the track's."""
     n, size = len(track.numbers), heads.size
-    make = lambda name, *tail: open_memmap(folder / f"{name}.npy", "w+", np.uint8, (n, size, size, *tail))  # noqa: E731
-    rgb, alpha, region = make("rgb", 3), make("alpha"), make("region")
+    rgb, alpha, region = (
+        create(folder / f"{name}.npy", np.uint8, (n, size, size, *tail))
+        for name, tail in (("rgb", (3,)), ("alpha", ()), ("region", ()))
+    )
     row = {number: k for k, number in enumerate(track.numbers)}
     wanted = ((row[number], image) for number, _, image in frames if number in row)
     for k, image in progress(wanted, "crops", n):

@@ -18,6 +18,7 @@ from i4d_bench.data.video import files, headfit
 from i4d_bench.data.video.landmarker import IBUG68, Face, find_model, to68
 from i4d_bench.heads.base import REGIONS
 from i4d_bench.types import UserError
+from tests.helpers.disk import full_disk
 
 pytest.importorskip("cv2", reason="cutting heads out needs the `video` extra")
 
@@ -345,6 +346,20 @@ def test_finished_videos_are_not_processed_again(tmp_path, finder, monkeypatch):
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".")) == []
     clips.ingest([good, bert], tmp_path / "out", size=160, progress=False)
     assert len(seen) == 3 and store.open_frames(tmp_path / "out").resolution == 160
+
+
+def test_a_full_disk_keeps_what_is_finished(tmp_path, finder, monkeypatch):
+    anna = write(tmp_path / "anna.mp4", moving(3))
+    bert = write(tmp_path / "bert.mp4", moving(12)[::-1])
+    seen, find = [], tracking.find_faces
+    monkeypatch.setattr(tracking, "find_faces", lambda frames, lm: seen.append(find(frames, lm)) or seen[-1])
+    with full_disk(300_000), pytest.raises(UserError, match=r"cannot write .*out"):  # Anna's largest array has 147 kB
+        clips.ingest([anna, bert], tmp_path / "out", size=128, progress=False)
+    (parts,) = [p for p in tmp_path.iterdir() if p.name not in ("anna.mp4", "bert.mp4", "model.task")]
+    (part,) = parts.iterdir()
+    assert (part / "part.json").exists(), "no half file"
+    clips.ingest([anna, bert], tmp_path / "out", size=128, progress=False)
+    assert [len(t.numbers) for t in seen] == [3, 12, 12], "Anna's part was there"
 
 
 def test_video_without_a_face_leaves_nothing(tmp_path, finder):
