@@ -21,29 +21,41 @@ def cache_dir() -> Path:
 
 
 @contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns what a full, missing or forbidden disk raises into a UserError that names `path`."""
+    hint = " (I4D_CACHE names another cache folder)" if cache_dir() in Path(path).absolute().parents else ""
+    try:
+        yield
+    except OSError as e:  # numpy does not pass the system's reason on when only a part could be written
+        raise UserError(f"cannot write {path}: {e.strerror or 'no space left on the disk'}{hint}") from e
+    except RuntimeError as e:
+        if "inline_container" not in str(e):  # torch.save's writer, which does not pass it on either
+            raise
+        raise UserError(f"cannot write {path}: no space left on the disk{hint}") from e
+
+
+@contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path` that takes its name when the block succeeds and is removed when it fails.
 
-    Raises UserError when the folder cannot be written.
+    Raises UserError when the file cannot be written.
     """
     partial = path.with_name(
         f".{secrets.token_hex(4)}.{path.name}"
     )  # keeps the suffix: np.savez appends a missing .npz
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield partial
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
-    except OSError as e:
-        raise UserError(f"cannot write {path}: {e.strerror or e} (I4D_CACHE names another cache folder)") from e
 
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
     """Inside, this process is the only one on the file system that makes `path`; others wait, and say so. Raises UserError."""
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path.with_name(f".{path.name}.lock"))
         try:
@@ -51,8 +63,6 @@ def alone(path: Path) -> Iterator[None]:
         except Timeout:
             console.print(f"waiting for another process that makes {path}")
             lock.acquire()
-    except OSError as e:
-        raise UserError(f"cannot write {path}: {e.strerror or e} (I4D_CACHE names another cache folder)") from e
     try:
         yield
     finally:

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 T = TypeVar("T")
-console = Console(soft_wrap=True)
+console = Console(soft_wrap=True, markup=False, emoji=False, highlight=False)
+"""Prints text as it is: file names hold brackets and colons, which Rich would read as markup and emoji."""
 LOG_SECONDS = 15.0
 
 
@@ -20,8 +21,8 @@ def track(items: Iterable[T], label: str, total: int, done: int = 0, note=lambda
     note: called for a short text to show beside the bar, the loss for instance.
     """
     if console.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                   TimeRemainingColumn(), TextColumn("{task.fields[note]}"))  # fmt: skip
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                   TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False))  # fmt: skip
         with Progress(*columns, console=console) as bar:
             task = bar.add_task(label, total=total, completed=done, note="")
             for item in items:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from i4d_bench.cache import writing
 from i4d_bench.types import Camera, FlameCode, UserError
 
 SCHEMA = 1
@@ -32,6 +33,7 @@ ARRAYS = {
     "landmarks": "float32 [F,68,2], pixels, iBUG order, NaN where unknown",
 }
 OPTIONAL = {
+    "times": "float64 [F], seconds since the first frame of the frame's own video",
     "depth": "float16 [F,H,W], camera z, 0 where nothing is",
     "flame_shape": "float32 [F,S]",
     "flame_expression": "float32 [F,E]",
@@ -85,22 +87,36 @@ def write(path: str | Path, arrays: dict[str, np.ndarray], meta: dict[str, Any])
         raise ValueError(f"data set arrays differ in length: {counts}")
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     digest = hashlib.sha256()
-    try:
-        partial.mkdir(parents=True)
-        for name in sorted(arrays):
-            a = np.ascontiguousarray(arrays[name])
-            digest.update(f"{name}{a.dtype}{a.shape}".encode())
-            digest.update(memoryview(a).cast("B"))
-            np.save(partial / f"{name}.npy", a)
-        full = {"schema": SCHEMA, "hash": digest.hexdigest()[:16], "frames": counts["identity"], **meta}
-        (partial / "dataset.json").write_text(json.dumps(full, indent=1))
-        if path.exists():
-            shutil.rmtree(path)
-        partial.rename(path)
-    except OSError as e:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise UserError(f"cannot write the data set {path}: {e.strerror or e}") from e
+    with writing(path):
+        try:
+            partial.mkdir(parents=True)
+            for name in sorted(arrays):
+                a = np.ascontiguousarray(arrays[name])
+                digest.update(f"{name}{a.dtype}{a.shape}".encode())
+                digest.update(memoryview(a).cast("B"))
+                np.save(partial / f"{name}.npy", a)
+            full = {"schema": SCHEMA, "hash": digest.hexdigest()[:16], "frames": counts["identity"], **meta}
+            (partial / "dataset.json").write_text(json.dumps(full, indent=1))
+            if path.exists():
+                shutil.rmtree(path)
+            partial.rename(path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     return path
+
+
+def create(path: Path, dtype: np.dtype | type, shape: tuple[int, ...]) -> np.memmap:
+    """A memory-mapped .npy of zeros, written out: on a full disk a sparse one would end the process (SIGBUS) where it is filled.
+
+    Raises OSError when there is no room.
+    """
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, size, 1 << 20):
+            file.write(bytes(min(1 << 20, size - start)))
+    return np.lib.format.open_memmap(path, "r+")
 
 
 def open_frames(path: str | Path) -> Frames:

@@ -11,16 +11,26 @@ import torch
 from i4d_bench.config.experiment import Experiment
 from i4d_bench.data import synthetic
 from i4d_bench.data.frames import Frames, open_frames
+from i4d_bench.data.splits import SPLITS, triples
 from i4d_bench.heads.flame import FlameModel, load
 from i4d_bench.heads.transfer import transfer_expressions
 from i4d_bench.heads.worlds import exported_head
 from i4d_bench.progress import console
+from i4d_bench.types import UserError
 
 
 def open_data(experiment: Experiment) -> tuple[Frames, str]:
-    """The data set, with coefficients of the parametric head, and where those come from."""
+    """The data set, with coefficients of the parametric head, and where those come from. Raises UserError when it cannot be opened
+    or leaves nothing to train, validate or test on."""
     world = experiment.world
+    none = [s for s in SPLITS if not getattr(world, f"{s}_identities")]
+    if world.kind != "clips" and none:
+        raise UserError(f"a world needs people in every split: world.{none[0]}_identities is 0")
     frames = open_frames(Path(world.path) if world.kind == "clips" else synthetic.build(world))
+    if world.kind == "clips" and not len(triples(frames, "test", "self")):
+        raise UserError(
+            f"{world.path} holds one frame of each person: one to learn from and one to test on are the least"
+        )
     if world.kind != "clips" and not experiment.flame:
         return frames, "shape by least squares on the true mesh, expression from the true ARKit coefficients"
     whose = f"{Path(experiment.flame).name}'s" if experiment.flame else "the embedded head's"

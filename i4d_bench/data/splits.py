@@ -43,6 +43,9 @@ class Triples:
         return Triples(self.source[index], self.driving[index], self.target[index])
 
 
+NOTHING = Triples(*[np.zeros(0, int)] * 3)
+
+
 def partner(person: int, people: int) -> int:
     """Whose expression drives test person `person` in cross-reenactment: the next one."""
     return (person + 1) % people
@@ -60,7 +63,7 @@ def split_of(frames: Frames) -> Int[np.ndarray, " F"]:
         out = np.zeros(len(frames), int)
         for person in np.unique(frames.identity):
             of = np.flatnonzero(frames.identity == person)
-            out[of[int(len(of) * HELD_OUT) :]] = 2
+            out[of[max(1, int(len(of) * HELD_OUT)) :]] = 2
         return out
     bounds = np.cumsum([frames.meta["people"][s] for s in SPLITS])
     return np.searchsorted(bounds, frames.identity, side="right")
@@ -88,6 +91,8 @@ def triples(frames: Frames, split: str, name: str) -> Triples:
     views, kinds = 3, len(TEST_KINDS)
     grid = within.reshape(-1, kinds, views)  # written person by person, expression by expression, view by view
     people = len(grid)
+    if name == "cross" and people < 2:
+        return NOTHING
     source = grid[:, 0, SOURCE_VIEW]
     both = np.stack([grid[:, 1, SIDE_VIEW], grid[:, 2, SIDE_VIEW]], 1).reshape(-1)
     others = grid[[partner(p, people) for p in range(people)]]
@@ -122,8 +127,7 @@ def _clip_triples(frames: Frames, name: str, most: int = 48) -> Triples:
         train = np.flatnonzero((frames.identity == p) & (split == 0))
         test = np.flatnonzero((frames.identity == p) & (split == 2))
         first[p] = train[np.abs(yaw(frames)[train]).argmin()]
-        held[p] = test[np.unique(np.linspace(0, len(test) - 1, most).astype(int))]
-    empty = np.zeros(0, int)
+        held[p] = test[np.unique(np.linspace(0, len(test) - 1, most).astype(int))] if len(test) else test
     if name == "recon":
         s = np.array([first[p] for p in people])
         return Triples(s, s, s)
@@ -134,7 +138,7 @@ def _clip_triples(frames: Frames, name: str, most: int = 48) -> Triples:
         pairs = [(first[p], held[people[partner(i, len(people))]]) for i, p in enumerate(people)]
         d = np.concatenate([h for _, h in pairs])
         return Triples(np.concatenate([np.full(len(h), s) for s, h in pairs]), d, np.full(len(d), NO_TRUTH))
-    return Triples(empty, empty, empty)
+    return NOTHING
 
 
 def rng(*key) -> np.random.Generator:

@@ -11,7 +11,7 @@ from torch import Tensor
 from i4d_bench.data.opening import open_head, with_flame
 from i4d_bench.loader import Loader
 from i4d_bench.play import ply
-from i4d_bench.play.session import Run, _driver, load_run, open_driving, open_source
+from i4d_bench.play.session import Run, _driver, load_run, open_driving, open_source, shown_at
 from i4d_bench.progress import console, track
 from i4d_bench.render.views import on_grey
 from i4d_bench.types import Identity, UserError
@@ -48,7 +48,8 @@ def animate(
         frames = (
             _frame(trained, identity, prepared, loaders, k, size) for k in track(range(count), "animating", count)
         )
-        write_video(out, frames, drivers.meta.get("fps", [25.0])[0])
+        times, fps = shown_at(drivers)
+        write_video(out, frames, fps, times[:count])
     console.print(f"{out}: {trained.design}, {count if out.suffix == '.mp4' else 1} frames")
     return out
 

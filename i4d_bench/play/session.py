@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from i4d_bench.cache import cache_dir
 from i4d_bench.config.experiment import Experiment, from_dict
@@ -74,15 +75,32 @@ def open_driving(path: Path, model: Path | None, size: int, max_frames: int | No
         return open_frames(path)
     if not path.exists():
         raise UserError(f"there is no driving video {path}")
-    from i4d_bench.data.video.clips import ingest
+    from i4d_bench.data.video.clips import VERSION, ingest
 
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    folder = cache_dir() / "driving" / f"{digest}-{size}-{max_frames or 'all'}"
+    folder = cache_dir() / "driving" / f"{digest}-{size}-{max_frames or 'all'}-v{VERSION}"
     if not (folder / "dataset.json").exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         ingest([path], folder, size=max(size, 128), model=model, max_frames=max_frames)
     return open_frames(folder)
+
+
+def shown_at(frames: Frames) -> tuple[Float[np.ndarray, " F"], float]:
+    """Seconds at which the frames are shown, and the first video's frames per second. Their own times, so that what was skipped
+    keeps its room; one video after the other. A rendered world, which has none, is shown at 25 per second."""
+    rates = frames.meta.get("fps", [25.0])
+    if "times" in frames.arrays:
+        own = np.array(frames.times)
+    elif frames.meta["kind"] == "clips":
+        own = frames.expression / np.asarray(rates)[frames.identity]
+    else:
+        return np.arange(len(frames)) / rates[0], rates[0]
+    times, start = [], 0.0
+    for video in np.split(own, np.flatnonzero(np.diff(frames.identity)) + 1):
+        times.append(start + video)
+        start = times[-1][-1] + 1 / rates[0]
+    return np.concatenate(times), rates[0]
 
 
 def _driver(experiment: Experiment, frames: Frames) -> Driver:

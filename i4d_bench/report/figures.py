@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import matplotlib
@@ -11,6 +12,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.container import ErrorbarContainer
 
+from i4d_bench.cache import atomic_file
 from i4d_bench.evaluate.gap import ONSET_DB
 from i4d_bench.metrics.cards import CARDS
 from i4d_bench.report.tables import latest
@@ -27,9 +29,11 @@ DASHES = ("-", "--", ":", "-.")
 
 def save(figure, folder: Path, name: str) -> None:
     for suffix in ("pdf", "png"):
-        figure.savefig(
-            folder / f"{name}.{suffix}", dpi=200, metadata={"CreationDate": None} if suffix == "pdf" else None
-        )
+        drawn = io.BytesIO()  # written as one: matplotlib's writers stumble over a full disk
+        metadata = {"CreationDate": None} if suffix == "pdf" else None
+        figure.savefig(drawn, format=suffix, dpi=200, metadata=metadata)
+        with atomic_file(folder / f"{name}.{suffix}") as path:
+            path.write_bytes(drawn.getvalue())
     plt.close(figure)
 
 
@@ -159,7 +163,9 @@ def qualitative(store: Store, most: int = 6) -> None:
     if not images:
         return
     columns = [c for c in ("source", "driver", "truth", *latest(store)) if c in images]
-    rows = min(most, *(len(images[c]) for c in columns))
+    rows = min([most, *(len(images[c]) for c in columns)])
+    if not rows:
+        return
     with plt.rc_context({**STYLE, "axes.grid": False}):
         figure, axes = plt.subplots(rows, len(columns), figsize=(0.95 * len(columns), 0.95 * rows + 0.3), squeeze=False)
         for axis in axes.flat:

@@ -52,7 +52,7 @@ def build(folder: Path) -> None:
     for name, table in tables.items():
         if not len(table):
             continue
-        table.to_csv(folder / f"{name}.csv", index=False)
+        write_text(folder / f"{name}.csv", table.to_csv(index=False))
         write_text(folder / f"{name}.tex", table.to_latex(index=False, escape=True))
         text.append(f"## {titles[name]}\n\n{table.to_markdown(index=False)}\n")
     bad = [f"- `{k}`: {row['status']}{psnr(row)}" for k, row in content["rows"].items() if row["status"] != "ok"]

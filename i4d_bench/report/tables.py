@@ -162,9 +162,19 @@ def notes(records: dict[str, Record], people: int, left_out: Sequence[Record] = 
             f"{', '.join(sorted({r.design for r in left_out}))}."
         )
     if people < ENOUGH:
-        out.append(f"With {people} people no difference can reach p < 0.05: everything measured is bold.")
+        who = "one person" if people == 1 else f"{people} people"
+        out.append(f"With {who} no difference can reach p < 0.05: everything measured is bold.")
+    scored = {s for r in records.values() for s in r.metrics}
+    empty = [SET_NAMES[s] for s in MAIN if scored and s not in scored]
+    if empty:
+        why = ": it takes a second person" if people == 1 else ""
+        out.append(f"No samples in {' and '.join(empty)}{why}.")
     for key in sorted({k for r in records.values() for k in r.extras}):
-        value = ", ".join(sorted({f"{r.extras[key]:.3f}" for r in records.values() if key in r.extras}))
+        # None: what could not be measured, impostors among one person for instance
+        known = {f"{r.extras[key]:.3f}" for r in records.values() if r.extras.get(key) is not None}
+        if not known:
+            continue
+        value = ", ".join(sorted(known))
         if key.startswith("impostor_"):
             out.append(f"CSIM ({key.removeprefix('impostor_')}): pairs of different people have {value}.")
         if key == "floor_aed":

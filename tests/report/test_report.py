@@ -83,6 +83,32 @@ def test_a_single_design_or_person_is_reported(tmp_path, designs, people):
     assert ("no difference can reach" in (tmp_path / "main.md").read_text()) == (people < 6)
 
 
+EDGES = {"self alone": ("self",), "reconstruction alone": ("recon",), "cross alone": ("cross",), "nothing scored": ()}
+
+
+@pytest.mark.parametrize("sets", EDGES.values(), ids=EDGES)
+def test_sets_without_samples_and_numbers_that_nobody_has(tmp_path, sets):
+    """One video alone has no cross-reenactment, no impostors (NaN, stored as null) and perhaps no picture in the grid."""
+    store, empty = Store(tmp_path), np.zeros((0, 8, 8, 3), np.uint8)
+    for name in ("local_adaln", "static"):
+        rows = [
+            {"run_id": name, "design": name, "seed": 0, "set": s, "sample": 0, "identity": 0, "metric": m, "value": v, "ok": True}
+            for s in sets for m, v in (("psnr", 20.0), ("gap", float("nan")), ("csim_dlib", float("nan")))
+        ]  # fmt: skip
+        store.add(
+            Record(run_id=name, design=name, family="local", preset="cpu", config={}, overrides={}, seed=0, driver="blendshapes",
+                   data=DATA, status="converged", curve=[{"step": 2, "gap": float("nan")}],
+                   extras={"impostor_dlib": float("nan"), "floor_aed": 0.1}),
+            rows, {"source": empty, "driver": empty, "design": empty},
+        )  # fmt: skip
+    build(tmp_path)
+    main = (tmp_path / "main.md").read_text()
+    empty_sets = [s for s in ("self", "cross") if sets and s not in sets]
+    assert ("No samples in" in main) == bool(empty_sets) and all(s in main for s in empty_sets)
+    assert "different people have" not in main and "have 0.100" in main and "nan" not in main.lower()
+    assert (tmp_path / "index.html").exists() and (tmp_path / "summary.json").exists()
+
+
 def test_a_search_takes_the_setting_with_the_largest_gap_at_the_end(tmp_path):
     """Not the one that was largest on the way, nor a failed one."""
     store = Store(tmp_path)

@@ -20,16 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib.format import open_memmap
 
 from i4d_bench import progress as bars
+from i4d_bench.cache import writing
 from i4d_bench.data import frames as store
 from i4d_bench.data.video import files, tracking
 from i4d_bench.data.video.landmarker import Landmarker, find_model
 from i4d_bench.data.video.matting import METHOD
 from i4d_bench.types import UserError
 
-VERSION = 1
+VERSION = 2
 """Part of every part's key: raise it when what comes out changes."""
 SIZES = (128, 1024)
 FEWEST = 2
@@ -48,6 +48,7 @@ class IngestReport:
         out = []
         for v in self.meta["videos"]:
             kept = f"{v['frames']} of {v['frames'] + v['skipped']} frames kept"
+            kept += f", tone-mapped from {v['hdr']}" if v["hdr"] else ""
             out.append(f"{v['file']}: {kept}, landmarks {v['reprojection_px']:.2f} px from the rigid head (median)")
         for reason, count in Counter(s["reason"] for s in self.meta["skipped"]).most_common():
             out.append(f"left out: {count} × {reason}")
@@ -113,16 +114,15 @@ def ingest(
     if done is None:
         parts = out.with_name(f".{out.name}.parts")
         try:
-            parts.mkdir(parents=True, exist_ok=True)
-            done = _build(videos, keys, parts, out, settings, model, progress)
-        except OSError as e:
-            raise UserError(f"cannot write {e.filename or out}: {e.strerror or e}") from e
+            with writing(out):
+                parts.mkdir(parents=True, exist_ok=True)
+                done = _build(videos, keys, parts, out, settings, model, progress)
         finally:
             if parts.exists() and not any(parts.iterdir()):
                 parts.rmdir()
     if progress:
         for line in done.lines():
-            bars.console.print(line, highlight=False)
+            bars.console.print(line)
     return done
 
 
@@ -134,7 +134,7 @@ def _checked(videos: list[Path], out: Path, size: int, stride: int, max_frames: 
     if stride < 1 or (max_frames is not None and max_frames < FEWEST):
         raise UserError(f"stride must be at least 1 and max_frames at least {FEWEST}")
     for path in videos:
-        files.fps(path)  # opens it: all are looked at before any work is done
+        files.check(path)  # all are looked at before any work is done
     if out.exists() and not (out / "dataset.json").is_file() and not (out.is_dir() and not any(out.iterdir())):
         raise UserError(f"{out} exists and is not a data set: name another folder, nothing was changed")
     return _Settings(size, stride, max_frames)
@@ -179,6 +179,8 @@ def _make_part(path: Path, part: Path, settings: _Settings, model: Path, progres
     track.skipped += [(number, tracking.DAMAGED) for number, _ in settings.select((n, None) for n in lost)]
     track.skipped.sort()
     if len(track.numbers) < FEWEST:
+        if not track.skipped:
+            raise UserError(f"{path} holds {len(track.numbers)} frame to look at, and {FEWEST} are the least")
         why = ", ".join(f"{n} × {reason}" for reason, n in Counter(r for _, r in track.skipped).most_common())
         raise UserError(f"{path} shows no usable face ({len(track.numbers)} frames kept; {why}): it needs one person's "
                         f"face, whole and near enough")  # fmt: skip
@@ -188,6 +190,7 @@ def _make_part(path: Path, part: Path, settings: _Settings, model: Path, progres
         tracking.write_arrays(partial, track, heads, settings.select(files.read_frames(path, [])), show)
         info = {
             "fps": fps,
+            "hdr": files.hdr(path),
             "frames": len(track.numbers),
             "skipped": track.skipped,
             "reprojection_px": float(np.median(heads.error)),
@@ -201,12 +204,12 @@ def _make_part(path: Path, part: Path, settings: _Settings, model: Path, progres
 def _join(parts: list[Path], folder: Path) -> dict[str, np.ndarray]:
     """The parts' arrays one after another, on disk; identity is the part's number."""
     arrays = {}
-    for name in store.ARRAYS:
+    for name in (*store.ARRAYS, "times"):
         pieces = [np.load(part / f"{name}.npy", mmap_mode="r") for part in parts]
         if name == "identity":
             pieces = [np.full(len(p), k, np.int32) for k, p in enumerate(pieces)]
         shape = (sum(map(len, pieces)), *pieces[0].shape[1:])
-        arrays[name] = open_memmap(folder / f"{name}.npy", "w+", pieces[0].dtype, shape)
+        arrays[name] = store.create(folder / f"{name}.npy", pieces[0].dtype, shape)
         np.concatenate(pieces, out=arrays[name])
     return arrays
 
@@ -244,13 +247,13 @@ def prepare_image(path: Path, size: int = 256, model: Path | None = None) -> dic
 
     Raises UserError when the photo cannot be read or does not show exactly one whole face.
     """
-    rgb = files.read_image(path)
+    picture = files.Picture(0, 0.0, files.read_image(path))
     with Landmarker(model, most=2) as landmarker:
-        track = tracking.find_faces([(0, rgb)], landmarker)
+        track = tracking.find_faces([picture], landmarker)
     if not track.numbers:
         reason = track.skipped[0][1]
         raise UserError(f"the photo {path} cannot be used ({reason}): it must show one person's whole face")
     heads = tracking.fit_track(track, 1.0, size)
     with tempfile.TemporaryDirectory() as folder:
-        tracking.write_arrays(Path(folder), track, heads, [(0, rgb)], lambda items, label, total: items)
+        tracking.write_arrays(Path(folder), track, heads, [picture], lambda items, label, total: items)
         return {name: np.load(Path(folder) / f"{name}.npy") for name in store.ARRAYS}

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from numpy.lib.format import open_memmap
 from PIL import Image
 
+from i4d_bench.data.frames import create
 from i4d_bench.data.video import headfit
+from i4d_bench.data.video.files import Picture
 from i4d_bench.data.video.landmarker import Face, Landmarker, to68
 from i4d_bench.data.video.matting import MaskMaker, Shot
 
@@ -36,9 +37,10 @@ Progress = Callable[[Iterable, str, int], Iterable]
 
 @dataclass
 class Track:
-    """The face in every usable frame. numbers: which frames. skipped: the others, with the reason."""
+    """The face in every usable frame. numbers, times: which frames, and when (seconds). skipped: the others, with the reason."""
 
     numbers: list[int] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
     faces: list[Face] = field(default_factory=list)
     skipped: list[tuple[int, str]] = field(default_factory=list)
     picture: tuple[int, int, int, int] = (0, 0, 0, 0)  # left, top, right, bottom, without black bars
@@ -48,10 +50,10 @@ class Track:
         return np.stack([f.landmarks for f in self.faces])
 
 
-def find_faces(frames: Iterable[tuple[int, np.ndarray]], landmarker: Landmarker) -> Track:
+def find_faces(frames: Iterable[Picture], landmarker: Landmarker) -> Track:
     """Looks at every frame; `landmarker` must look for two faces, to notice the second."""
     track, rows, columns = Track(), None, None
-    for number, rgb in frames:
+    for number, time, rgb in frames:
         if rows is None:
             rows, columns = np.zeros(rgb.shape[0], np.uint8), np.zeros(rgb.shape[1], np.uint8)
         if rgb.shape[:2] != (len(rows), len(columns)):
@@ -65,6 +67,7 @@ def find_faces(frames: Iterable[tuple[int, np.ndarray]], landmarker: Landmarker)
             track.skipped.append((number, SEVERAL))
         else:
             track.numbers.append(number)
+            track.times.append(time)
             track.faces.append(faces[0])
     if rows is not None:
         (top, bottom), (left, right) = _lit(rows), _lit(columns)
@@ -102,7 +105,9 @@ def _drop_unusable(track: Track) -> None:
             track.skipped.append((number, BORDER))
         else:
             keep.append(k)
-    track.numbers, track.faces = [track.numbers[k] for k in keep], [track.faces[k] for k in keep]
+    track.numbers, track.times, track.faces = (
+        [values[k] for k in keep] for values in (track.numbers, track.times, track.faces)
+    )
     track.skipped.sort()
 
 
@@ -121,7 +126,7 @@ class Heads:
 
 def fit_track(track: Track, fps: float, size: int) -> Heads:
     """Smooth crops and cameras."""
-    times = np.array(track.numbers) / fps
+    times = np.array(track.times)
     boxes = headfit.crops(track.landmarks)
     scene = headfit.scenes(boxes, times)
     boxes[:, 2] = np.log(boxes[:, 2])
@@ -154,15 +159,15 @@ def valid(picture: tuple[int, int, int, int], box: Float[np.ndarray, " 3"], size
     return (((y > top) & (y < bottom))[:, None] & ((x > left) & (x < right))).astype(np.uint8)
 
 
-def write_arrays(
-    folder: Path, track: Track, heads: Heads, frames: Iterable[tuple[int, np.ndarray]], progress: Progress
-) -> None:
+def write_arrays(folder: Path, track: Track, heads: Heads, frames: Iterable[Picture], progress: Progress) -> None:
     """Writes one .npy per array of a data set (identity is 0) into `folder`. `frames` holds at least the track's."""
     n, size = len(track.numbers), heads.size
-    make = lambda name, *tail: open_memmap(folder / f"{name}.npy", "w+", np.uint8, (n, size, size, *tail))  # noqa: E731
-    rgb, alpha, region = make("rgb", 3), make("alpha"), make("region")
+    rgb, alpha, region = (
+        create(folder / f"{name}.npy", np.uint8, (n, size, size, *tail))
+        for name, tail in (("rgb", (3,)), ("alpha", ()), ("region", ()))
+    )
     row = {number: k for k, number in enumerate(track.numbers)}
-    wanted = ((row[number], image) for number, image in frames if number in row)
+    wanted = ((row[number], image) for number, _, image in frames if number in row)
     for k, image in progress(wanted, "crops", n):
         rgb[k] = crop(image, heads.boxes[k], size)
 
@@ -182,6 +187,7 @@ def write_arrays(
         "Ks": np.tile(heads.K.astype(np.float32), (n, 1, 1)),
         "identity": np.zeros(n, np.int32),
         "expression": np.array(track.numbers, np.int32),
+        "times": np.array(track.times),
         "coefficients": np.stack([f.blendshapes for f in track.faces]).astype(np.float32),
         "landmarks": to68(heads.landmarks).astype(np.float32),
     }

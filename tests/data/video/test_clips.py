@@ -18,6 +18,7 @@ from i4d_bench.data.video import files, headfit
 from i4d_bench.data.video.landmarker import IBUG68, Face, find_model, to68
 from i4d_bench.heads.base import REGIONS
 from i4d_bench.types import UserError
+from tests.helpers.disk import full_disk
 
 pytest.importorskip("cv2", reason="cutting heads out needs the `video` extra")
 
@@ -108,16 +109,16 @@ def write(path, plan, **kwargs) -> Path:
     return files.write_video(path, (draw(heads, **kwargs) for heads in plan), 25)
 
 
-# --- video.py
+# --- files.py
 
 
 def test_written_video_reads_back_with_its_rate_and_even_sides(tmp_path):
     plain = [np.full((45, 63, 3), 40 + 10 * k, np.uint8) for k in range(12)]
     path = files.write_video(tmp_path / "sub" / "a.mp4", iter(plain), 29.97)
     back = list(files.read_frames(path))
-    assert [n for n, _ in back] == list(range(12)) and files.frame_count(path) == 12
-    assert back[0][1].shape == (46, 64, 3) and files.fps(path) == pytest.approx(29.97, abs=1e-3)
-    assert all(abs(rgb.mean() - 40 - 10 * n) < 3 for n, rgb in back)
+    assert [p.number for p in back] == list(range(12)) and files.frame_count(path) == 12
+    assert back[0].rgb.shape == (46, 64, 3) and files.fps(path) == pytest.approx(29.97, abs=1e-3)
+    assert all(abs(p.rgb.mean() - 40 - 10 * p.number) < 3 for p in back)
     assert os.listdir(path.parent) == ["a.mp4"]
 
 
@@ -125,7 +126,7 @@ def test_failed_writing_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match="differ in size"):
         files.write_video(tmp_path / "a.mp4", [np.zeros((32, 32, 3), np.uint8), np.zeros((16, 16, 3), np.uint8)], 25)
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write the video"):
+    with pytest.raises(UserError, match="cannot write"):
         files.write_video(tmp_path / "file" / "a.mp4", [np.zeros((32, 32, 3), np.uint8)], 25)
     assert os.listdir(tmp_path) == ["file"]
 
@@ -168,7 +169,7 @@ def test_truncated_video_gives_its_frames_and_lists_the_rest(tmp_path):
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(whole[: len(whole) * 7 // 10])
     lost = []
-    kept = [n for n, _ in files.read_frames(cut, lost)]
+    kept = [p.number for p in files.read_frames(cut, lost)]
     assert kept and lost and sorted(kept + lost) == list(range(60))
     with pytest.raises(UserError, match=r"damaged|ends early"):
         list(files.read_frames(cut))
@@ -277,9 +278,31 @@ def test_every_frame_is_kept_or_listed_with_its_reason(tmp_path, finder):
     assert "10 of 14 frames kept" in text and f"1 × {tracking.BORDER}" in text
 
 
+def test_every_frame_keeps_its_own_time(tmp_path, finder):
+    """A phone's uneven frames, those without a face, and every second one alone."""
+    times = np.cumsum([0, *[1 / 30] * 8, *[0.15] * 5])
+    plan = moving(14)
+    plan[4] = []
+    files.write_video(tmp_path / "anna.mp4", (draw(heads) for heads in plan), 30, times)
+    write(tmp_path / "bert.mp4", moving(4)[::-1])
+    pair = [tmp_path / "anna.mp4", tmp_path / "bert.mp4"]
+    clips.ingest(pair, tmp_path / "out", size=128, stride=2, progress=False)
+    frames = store.open_frames(tmp_path / "out")
+    assert frames.expression.tolist() == [0, 2, 6, 8, 10, 12, 0, 2]
+    np.testing.assert_allclose(frames.times, [*times[[0, 2, 6, 8, 10, 12]], 0, 0.08], atol=1e-4)
+    assert frames.meta["fps"] == pytest.approx([13 / times[-1], 25])
+
+
+def test_a_still_is_too_short(tmp_path, finder):
+    write(tmp_path / "still.mp4", moving(1))
+    with pytest.raises(UserError, match="holds 1 frame"):
+        clips.ingest([tmp_path / "still.mp4"], tmp_path / "out", progress=False)
+
+
 def test_bars_are_not_picture(tmp_path, finder):
     dark = [np.pad(draw(heads)[:180], ((30, 30), (0, 0), (0, 0))) for heads in moving(4)]
-    track = tracking.find_faces(enumerate(dark), Finder(finder))
+    pictures = [files.Picture(k, k / 25, rgb) for k, rgb in enumerate(dark)]
+    track = tracking.find_faces(pictures, Finder(finder))
     assert track.picture == (0, 30, WIDTH, 210)
 
 
@@ -295,7 +318,7 @@ def test_damaged_frames_are_listed(tmp_path, finder):
 def test_a_folder_of_images_is_a_video(tmp_path, finder):
     folder = tmp_path / "teacher"
     folder.mkdir()
-    for number, rgb in files.read_frames(write(tmp_path / "anna.mp4", moving(8)), []):
+    for number, _, rgb in files.read_frames(write(tmp_path / "anna.mp4", moving(8)), []):
         Image.fromarray(rgb).save(folder / f"{number:03d}.png")
     (folder / "notes.txt").write_text("no image")
     (folder / "003.png").write_bytes(b"")
@@ -323,6 +346,20 @@ def test_finished_videos_are_not_processed_again(tmp_path, finder, monkeypatch):
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".")) == []
     clips.ingest([good, bert], tmp_path / "out", size=160, progress=False)
     assert len(seen) == 3 and store.open_frames(tmp_path / "out").resolution == 160
+
+
+def test_a_full_disk_keeps_what_is_finished(tmp_path, finder, monkeypatch):
+    anna = write(tmp_path / "anna.mp4", moving(3))
+    bert = write(tmp_path / "bert.mp4", moving(12)[::-1])
+    seen, find = [], tracking.find_faces
+    monkeypatch.setattr(tracking, "find_faces", lambda frames, lm: seen.append(find(frames, lm)) or seen[-1])
+    with full_disk(300_000), pytest.raises(UserError, match=r"cannot write .*out"):  # Anna's largest array has 147 kB
+        clips.ingest([anna, bert], tmp_path / "out", size=128, progress=False)
+    (parts,) = [p for p in tmp_path.iterdir() if p.name not in ("anna.mp4", "bert.mp4", "model.task")]
+    (part,) = parts.iterdir()
+    assert (part / "part.json").exists(), "no half file"
+    clips.ingest([anna, bert], tmp_path / "out", size=128, progress=False)
+    assert [len(t.numbers) for t in seen] == [3, 12, 12], "Anna's part was there"
 
 
 def test_video_without_a_face_leaves_nothing(tmp_path, finder):
@@ -403,7 +440,7 @@ def _index(points: np.ndarray, size: int) -> np.ndarray:
 
 @pytest.mark.assets
 def test_square_pixels_and_real_photo(tmp_path):
-    rgb = next(files.read_frames(assets() / "clips" / "d9.mp4"))[1]
+    rgb = next(files.read_frames(assets() / "clips" / "d9.mp4")).rgb
     assert rgb.shape == (480, 480, 3)  # stored as 512 × 480 with pixels of 15:16
     Image.fromarray(rgb).save(tmp_path / "photo.png")
     arrays = clips.prepare_image(tmp_path / "photo.png")

@@ -1,0 +1,40 @@
+"""An animation is shown when its driver's frames were."""
+
+from __future__ import annotations
+
+import json
+
+import av
+import pytest
+import torch
+
+from i4d_bench.config.presets import smoke
+from i4d_bench.model.avatar import Backbone
+from i4d_bench.play.animate import animate
+from i4d_bench.play.session import shown_at
+from tests.helpers.clips import drawn_clips
+
+
+def test_a_film_keeps_the_drivers_times(tmp_path, monkeypatch):
+    """Also over frames that were skipped, and over the next person's video."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("I4D_CACHE", str(tmp_path / "cache"))
+    own = [0.1, 0.2, 0.5, 0.54, 1.9]
+    data = drawn_clips(tmp_path / "data", [0] * 5 + [1] * 2, [*own, 0.0, 0.04], fps=(30.0, 25.0))
+    experiment = smoke()
+    described = {"design": "static", "experiment": experiment.to_dict()}
+    states = {"backbone": Backbone(experiment.model).state_dict(), "fusion": experiment.fusion("static").state_dict()}
+    (tmp_path / "run.json").write_text(json.dumps(described))
+    torch.save(states, tmp_path / "checkpoint.pt")
+    out = animate(data.path, data.path, tmp_path, tmp_path / "out.mp4")
+    with av.open(str(out)) as film:
+        shown = [frame.time for frame in film.decode(video=0)]
+    assert shown == pytest.approx([*own, 1.9 + 1 / 30, 1.9 + 1 / 30 + 0.04], abs=1e-4)
+
+
+def test_data_sets_without_times(tmp_path):
+    """Older ones hold frame numbers and rates; a rendered world is no video."""
+    old, fps = shown_at(drawn_clips(tmp_path / "old", [0] * 3, fps=(50.0,)))
+    assert old == pytest.approx([0, 0.02, 0.04]) and fps == 50
+    world, fps = shown_at(drawn_clips(tmp_path / "world", [0, 0, 1], kind="procedural", fps=None))
+    assert world == pytest.approx([0, 0.04, 0.08]) and fps == 25
