@@ -15,6 +15,7 @@ from i4d_bench.heads.flame import FlameModel, load
 from i4d_bench.heads.transfer import transfer_expressions
 from i4d_bench.heads.worlds import exported_head
 from i4d_bench.progress import console
+from i4d_bench.types import UserError
 
 
 def open_data(experiment: Experiment) -> tuple[Frames, str]:
@@ -36,7 +37,10 @@ def open_head(experiment: Experiment, device: torch.device) -> FlameModel:
     if experiment.flame:
         own = load(experiment.flame)
         if own.arkit_pose is None:
-            share = transfer_expressions(own, head)
+            try:
+                share = transfer_expressions(own, head)
+            except UserError as e:
+                raise UserError(f"{experiment.flame}: {e}") from e
             console.print(f"{experiment.flame}: {share:.0%} of the 52 expressions' motion lies in its components")
         head = own
     return head.to(device)
