@@ -6,7 +6,8 @@ V, S, E = 120, 300, 100
 PARENTS = np.array([-1, 0, 1, 1, 1])
 JOINTS = [[0, -0.15, -0.03], [0, -0.1, -0.03], [0, -0.02, -0.02], [0.033, 0.02, 0.03], [-0.033, 0.02, 0.03]]
 """Root, neck, jaw, left eye, right eye, metres."""
-NOSE, CROWN, BACK = [0, -0.01, 0.085], [0, 0.14, -0.02], [0, 0.03, -0.11]
+OUTLINE = [*JOINTS, [0, -0.01, 0.085], [0, 0.14, -0.02], [0, 0.03, -0.11]]
+"""What tells a head from a heap of points: the joints, the tip of the nose, crown and back of the head."""
 
 
 def random_arrays(seed=0):
@@ -14,7 +15,7 @@ def random_arrays(seed=0):
     rng = np.random.default_rng(seed)
     weights = rng.random((V, 5)) ** 3
     template = rng.normal(0, 0.03, (V, 3)).clip(-0.06, 0.06)
-    template[:8] = [*JOINTS, NOSE, CROWN, BACK]
+    template[: len(OUTLINE)] = OUTLINE
     regressor = rng.random((5, V)) * (rng.random((5, V)) < 0.1)
     regressor = 0.1 * regressor / regressor.sum(1, keepdims=True) + 0.9 * np.eye(5, V)
     return {
