@@ -143,34 +143,50 @@ def load(path: str | Path) -> FlameModel:
     if not path.is_file():
         raise UserError(f"there is no FLAME file {path}; FLAME is distributed by its authors behind a licence form")
     a = _arrays(path)
-    ours = "arkit_pose" in a
-    unit = METRES if ours else 1.0
-    template, dirs, posedirs, faces = a["v_template"] / unit, a["shapedirs"] / unit, a["posedirs"] / unit, a["f"]
-    try:
-        placement = recognise(template, dirs, a["J_regressor"] @ template)
-    except UserError as e:
-        raise UserError(f"{path} is no FLAME-format head: {e}") from e
-    if ours and placement.note:
-        raise UserError(f"{path} is an export of i4d-bench that somebody changed ({placement.note}): make it again")
-    if placement.note:
-        console.print(f"{path}: {placement.note}; converted to FLAME's own metres, y up and z out of the face")
-    # Pose correctives are functions of FLAME's own angles, whatever the axes of what they move.
-    template, dirs, posedirs = (placement(x) for x in (template, dirs, posedirs))
-    if inside_out(template, faces.astype(int)):
-        console.print(f"{path}: its triangles face inwards; turned over")
-        faces = faces[:, ::-1].copy()
-    eyes = (a["J_regressor"] @ template)[3:5].mean(0)
-    origin = np.zeros(3) if ours else eyes - BETWEEN_EYES / METRES
+    origin = _placed(path, a)
     parents = [-1, *a["kintree_table"][0, 1:]]  # the root's own is 2³² − 1 in FLAME's files
     model = FlameModel(
-        (template - origin) * METRES, dirs * METRES, posedirs * METRES,
-        a["J_regressor"], a["weights"], parents, faces, int(a["n_shape"]),
-    )  # fmt: skip
+        a["v_template"],
+        a["shapedirs"],
+        a["posedirs"],
+        a["J_regressor"],
+        a["weights"],
+        parents,
+        a["f"],
+        int(a["n_shape"]),
+    )
     model.origin = torch.as_tensor(origin)
     for key in ("arkit_expression", "arkit_pose"):
         if key in a:
             setattr(model, key, torch.as_tensor(a[key], dtype=torch.float32))
     return model
+
+
+def _placed(path: Path, a: dict[str, Float[np.ndarray, "..."]]) -> Float[np.ndarray, "3"]:
+    """Brings a file's head into canonical space, in place. Returns that space's origin in FLAME's own metres."""
+    ours = "arkit_pose" in a
+    positions = {k: a[k] / (METRES if ours else 1) for k in ("v_template", "shapedirs", "posedirs")}
+    try:
+        placement = recognise(
+            positions["v_template"], positions["shapedirs"], a["J_regressor"] @ positions["v_template"]
+        )
+    except UserError as e:
+        raise UserError(f"{path} is no FLAME-format head: {e}") from e
+    if ours:
+        if placement.note:
+            raise UserError(f"{path} is an export of i4d-bench that somebody changed ({placement.note}): make it again")
+        return np.zeros(3)
+    if placement.note:
+        console.print(f"{path}: {placement.note}; converted to FLAME's own metres, y up and z out of the face")
+    # Pose correctives are functions of FLAME's own angles, whatever the axes of what they move.
+    positions = {k: placement(x) for k, x in positions.items()}
+    if inside_out(positions["v_template"], a["f"].astype(int)):
+        console.print(f"{path}: its triangles face inwards; turned over")
+        a["f"] = a["f"][:, ::-1].copy()
+    origin = (a["J_regressor"] @ positions["v_template"])[3:5].mean(0) - BETWEEN_EYES / METRES
+    positions["v_template"] -= origin
+    a |= {k: x * METRES for k, x in positions.items()}
+    return origin
 
 
 def _arrays(path: Path) -> dict[str, Float[np.ndarray, "..."]]:

@@ -67,5 +67,5 @@ def test_a_head_that_is_not_laid_over_the_known_one_is_refused(foreign, factor):
     moved = FlameModel(
         model.v_template.numpy() * np.array(factor), torch.cat([model.shapedirs, model.expressiondirs], -1),
         model.posedirs, model.J_regressor, model.weights, model.parents, model.faces, model.n_shape)  # fmt: skip
-    with pytest.raises(UserError, match="no face|of the motion"):
+    with pytest.raises(UserError, match=r"no face|of the motion"):
         transfer_expressions(moved, known)
