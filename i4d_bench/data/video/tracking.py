@@ -168,10 +168,10 @@ def write_arrays(
 
     def shot(k: int) -> Shot:
         inside = valid(track.picture, heads.boxes[k], size)
-        return Shot(rgb[k].copy(), inside, heads.boxes[k], heads.landmarks[k], heads.viewmats[k])
+        return Shot(rgb[k].copy(), inside, heads.boxes[k], heads.landmarks[k], heads.viewmats[k], heads.K)
 
-    maker = MaskMaker([shot(k) for k in np.unique(np.linspace(0, n - 1, REFERENCES).astype(int))], heads.K)
-    people = _calm(progress((maker.cut(shot(k)) for k in range(n)), "masks", n), heads.scene)
+    maker = MaskMaker([shot(k) for k in np.unique(np.linspace(0, n - 1, REFERENCES).astype(int))])
+    people = calm(progress((maker.cut(shot(k)) for k in range(n)), "masks", n), heads.scene)
     for k, person in enumerate(people):
         # The raw crop of frame k is read for the last time here: cuts run at most one frame ahead.
         mask = maker.finish(shot(k), person)
@@ -189,7 +189,7 @@ def write_arrays(
         np.save(folder / f"{name}.npy", array)
 
 
-def _calm(cuts: Iterable[np.ndarray], scene: np.ndarray) -> Iterator[np.ndarray]:
+def calm(cuts: Iterable[np.ndarray], scene: np.ndarray) -> Iterator[np.ndarray]:
     """Each cut averaged with its neighbours of the same scene, weights 1 2 1."""
     before, now = None, None
     for k, after in enumerate(cuts):
