@@ -1,4 +1,4 @@
-"""Tracked data of other tools becomes a data set on whose cameras and coefficients the user's FLAME file lies where it was drawn."""
+"""Tracked data of other tools becomes a data set; the user's FLAME file lies in it where it was drawn."""
 
 from __future__ import annotations
 
@@ -78,8 +78,7 @@ def posed(made, frames) -> np.ndarray:
 
 def check_round_trip(made, frames, drawn: list[tracked.Drawn], K: np.ndarray, silhouette: float) -> None:
     """Vertices that hang on neck, jaw or eyes lie where they were drawn, and the silhouette is the mask's above the collar."""
-    weights, faces = (tracked.arrays(str(made[0]))[k] for k in ("weights", "f"))
-    head = weights[:, 0] < 1e-3
+    head = tracked.arrays(str(made[0]))["weights"][:, 0] < 1e-3
     for k, (vertices, picture) in enumerate(zip(posed(made, frames), drawn, strict=True)):
         got = project(vertices, frames.viewmats[k].astype(float), frames.Ks[k].astype(float))
         scale = frames.Ks[k][[0, 1], [0, 1]] / K[[0, 1], [0, 1]]
@@ -169,9 +168,8 @@ def test_gagavatars_own_split_is_kept(made, tmp_path, with_mediapipe):
     shutil.copytree(made[0] / "gaga", folder)
     names = {s: [f"clip_{p}_{k}" for k in range(3)] for s, p in zip(SPLITS, "bca", strict=True)}
     (folder / "dataset.json").write_text(json.dumps(names))
-    frames = store.open_frames(
-        ingest([folder], tmp_path / "out", format="gagavatar", flame=made[0] / "flame.pkl", progress=False).path
-    )
+    report = ingest([folder], tmp_path / "out", format="gagavatar", flame=made[0] / "flame.pkl", progress=False)
+    frames = store.open_frames(report.path)
     assert split_of(frames).tolist() == [2] * 3 + [0] * 3 + [1] * 3
     assert set(frames.identity[triples(frames, "val", "self").source]) == {2}
 
