@@ -83,8 +83,13 @@ def reproduce(
 
 @app.command
 def ingest(
-    videos: Positional[tuple[Path, ...]],
+    videos: Annotated[Positional[tuple[Path, ...]], arg(help="videos, or folders in the format")],
     out: Path,
+    format: Annotated[
+        Literal["video", "vhap", "gagavatar"],
+        arg(help="video, or what a tracker left: VHAP's export, GAGAvatar's data"),
+    ] = "video",
+    flame: Annotated[Path | None, arg(help="the FLAME file that the tracker used; for tracked data alone")] = None,
     size: int = 128,
     model: Annotated[
         Path | None, arg(help="MediaPipe's face_landmarker.task; default: I4D_ASSETS, or the cache")
@@ -92,10 +97,20 @@ def ingest(
     stride: int = 1,
     max_frames: int | None = None,
 ) -> None:
-    """Turns talking-head videos into a data set: crop, mask, landmarks, 52 blendshapes and a camera for every frame."""
-    from i4d_bench.data.video.clips import ingest as build
+    """Turns talking-head videos, or tracked data, into a data set: crop, mask, landmarks, expression and a camera per frame."""
+    given = {"size": size, "model": model, "stride": stride, "max_frames": max_frames}
+    if format == "video":
+        if flame:
+            raise UserError(
+                "--flame goes with tracked data (--format); video's coefficients are mapped when a run starts"
+            )
+        from i4d_bench.data.video.clips import ingest as build
 
-    build(list(videos), out, size=size, model=model, stride=stride, max_frames=max_frames)
+        build(list(videos), out, **given)
+    else:
+        from i4d_bench.data.imports.ingest import ingest as build
+
+        build(list(videos), out, format=format, flame=flame, **given)
 
 
 @app.command

@@ -29,7 +29,7 @@ ARRAYS = {
     "Ks": "float32 [F,3,3], pixels",
     "identity": "int32 [F], who",
     "expression": "int32 [F], which expression (a video's frame number)",
-    "coefficients": "float32 [F,52], ARKit-named (heads.expressions.NAMES), 0..1",
+    "coefficients": "float32 [F,52], ARKit-named (heads.expressions.NAMES), 0..1; all NaN where nobody measured them",
     "landmarks": "float32 [F,68,2], pixels, iBUG order, NaN where unknown",
 }
 OPTIONAL = {
@@ -38,6 +38,7 @@ OPTIONAL = {
     "flame_shape": "float32 [F,S]",
     "flame_expression": "float32 [F,E]",
     "flame_pose": "float32 [F,15]",
+    "split": "uint8 [F], index into splits.SPLITS: where real people are kept apart",
 }
 
 
@@ -65,6 +66,11 @@ class Frames:
     def camera(self, index) -> Camera:
         h, w = self.rgb.shape[1:3]
         return Camera(torch.from_numpy(self.viewmats[index]), torch.from_numpy(self.Ks[index]), w, h)
+
+    @property
+    def measured(self) -> bool:
+        """Whether the 52 expression coefficients are known."""
+        return bool(np.isfinite(self.coefficients).all())
 
     def flame(self, index) -> FlameCode | None:
         if "flame_expression" not in self.arrays:

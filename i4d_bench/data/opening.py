@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from i4d_bench.cache import file_digest
 from i4d_bench.config.experiment import Experiment
 from i4d_bench.data import synthetic
 from i4d_bench.data.frames import Frames, open_frames
@@ -20,8 +22,11 @@ from i4d_bench.types import UserError
 
 
 def open_data(experiment: Experiment) -> tuple[Frames, str]:
-    """The data set, with coefficients of the parametric head, and where those come from. Raises UserError when it cannot be opened
-    or leaves nothing to train, validate or test on."""
+    """The data set, with coefficients of the parametric head, and where those come from.
+
+    Raises UserError when it cannot be opened, leaves nothing to train, validate or test on, or nobody knows the coefficients on
+    that head.
+    """
     world = experiment.world
     none = [s for s in SPLITS if not getattr(world, f"{s}_identities")]
     if world.kind != "clips" and none:
@@ -31,12 +36,29 @@ def open_data(experiment: Experiment) -> tuple[Frames, str]:
         raise UserError(
             f"{world.path} holds one frame of each person: one to learn from and one to test on are the least"
         )
-    if world.kind != "clips" and not experiment.flame:
+    return on_head(frames, experiment, lambda: open_head(experiment, torch.device("cpu")))
+
+
+def on_head(frames: Frames, experiment: Experiment, head: Callable[[], FlameModel]) -> tuple[Frames, str]:
+    """Frames with coefficients of the experiment's head (`head` opens it), and where those come from: the frames' own if they are
+    of that head, as a rendered world's are of its own and a tracker's of the FLAME file that it used, else mapped from the 52.
+
+    Raises UserError where the 52 expression coefficients would be needed and nobody measured them.
+    """
+    real, tracked = frames.meta["kind"] == "clips", frames.meta.get("flame")
+    own = f"{Path(experiment.flame).name}'s" if experiment.flame else "the embedded head's"
+    if not real and not experiment.flame:
         return frames, "shape by least squares on the true mesh, expression from the true ARKit coefficients"
-    whose = f"{Path(experiment.flame).name}'s" if experiment.flame else "the embedded head's"
-    measured = "MediaPipe's 52 blendshapes" if world.kind == "clips" else "the true ARKit coefficients"
-    note = f"{whose} components, mapped from {measured}, average shape"
-    return with_flame(frames, open_head(experiment, torch.device("cpu"))), note
+    if tracked and experiment.flame and tracked["digest"] == file_digest(Path(experiment.flame)):
+        return frames, f"{own} components, tracked by {tracked['tracker']}"
+    if not frames.measured:
+        why = f"{frames.path} has no 52 expression coefficients to map those of {own} components from"
+        raise UserError(f"{why}; its own belong to {tracked['file']}: name that with --flame" if tracked else why)
+    measured = "MediaPipe's 52 blendshapes" if real else "the true ARKit coefficients"
+    note = f"{own} components, mapped from {measured}, average shape"
+    if tracked:
+        note += f"; those tracked by {tracked['tracker']} are not used: they belong to {tracked['file']} (--flame)"
+    return with_flame(frames, head()), note
 
 
 def open_head(experiment: Experiment, device: torch.device) -> FlameModel:
@@ -46,7 +68,10 @@ def open_head(experiment: Experiment, device: torch.device) -> FlameModel:
     if experiment.flame:
         own = load(experiment.flame)
         if own.arkit_pose is None:
-            share = transfer_expressions(own, head)
+            try:
+                share = transfer_expressions(own, head)
+            except UserError as e:
+                raise UserError(f"{experiment.flame}: {e}") from e
             console.print(f"{experiment.flame}: {share:.0%} of the 52 expressions' motion lies in its components")
         head = own
     return head.to(device)

@@ -2,7 +2,7 @@
 
 Rendered worlds: training people never appear in a test; test expressions are held-out combinations, and `extreme` ones
 are strong and asymmetric; training views lie within ±35° of yaw, `novel` ones reach ±60°. Real video: the last quarter
-of every video is the test part.
+of every video is the test part, unless the data set keeps its people apart (array `split`, from tracked data of several).
 """
 
 from __future__ import annotations
@@ -59,6 +59,8 @@ def yaw(frames: Frames) -> Float[np.ndarray, " F"]:
 
 def split_of(frames: Frames) -> Int[np.ndarray, " F"]:
     """Index into SPLITS for every frame."""
+    if "split" in frames.arrays:
+        return np.asarray(frames.split, int)
     if frames.meta["kind"] == "clips":
         out = np.zeros(len(frames), int)
         for person in np.unique(frames.identity):
@@ -84,7 +86,7 @@ def source_frames(frames: Frames, within: Int[np.ndarray, " K"]) -> Int[np.ndarr
 def triples(frames: Frames, split: str, name: str) -> Triples:
     """The rows of set `name` ("recon", "self", "cross", "novel", "extreme") of the split; empty where it has none."""
     if frames.meta["kind"] == "clips":
-        return _clip_triples(frames, name)
+        return _clip_triples(frames, split, name)
     within = np.flatnonzero(split_of(frames) == SPLITS.index(split))
     if split == "train":
         raise ValueError("training draws its own batches")
@@ -119,23 +121,29 @@ def own_expressions(frames: Frames, source: Int[np.ndarray, " T"]) -> Int[np.nda
     return source[:, None] + np.array(own) * len(YAW)
 
 
-def _clip_triples(frames: Frames, name: str, most: int = 48) -> Triples:
-    """Real video: self = the held-out part of the source's own video, cross = another person's held-out part."""
-    split, people = split_of(frames), np.unique(frames.identity)
+def _clip_triples(frames: Frames, split: str, name: str, most: int = 48) -> Triples:
+    """Real video: self = the held-out part of the source's own video, cross = another person's held-out part. Of people who are
+    kept apart, those of the split are tested (without validation people those of the test), on all their frames but the source."""
+    part, angle = split_of(frames), np.abs(yaw(frames))
+    apart = "split" in frames.arrays
+    within = np.flatnonzero(part == SPLITS.index(split)) if apart else np.arange(len(frames))
+    people = np.unique(frames.identity[within if len(within) else part == SPLITS.index("test")])
     first, held = {}, {}
-    for p in people:
-        train = np.flatnonzero((frames.identity == p) & (split == 0))
-        test = np.flatnonzero((frames.identity == p) & (split == 2))
-        first[p] = train[np.abs(yaw(frames)[train]).argmin()]
-        held[p] = test[np.unique(np.linspace(0, len(test) - 1, most).astype(int))] if len(test) else test
+    for p in np.unique(frames.identity):
+        mine = np.flatnonzero(frames.identity == p)
+        start = mine if apart else mine[part[mine] == 0]
+        first[p] = start[angle[start].argmin()]
+        rest = mine[mine != first[p]] if apart else mine[part[mine] == 2]
+        held[p] = rest[np.unique(np.linspace(0, len(rest) - 1, most).astype(int))] if len(rest) else rest
     if name == "recon":
         s = np.array([first[p] for p in people])
         return Triples(s, s, s)
     if name == "self":
         d = np.concatenate([held[p] for p in people])
         return Triples(np.concatenate([np.full(len(held[p]), first[p]) for p in people]), d, d)
-    if name == "cross" and len(people) > 1:
-        pairs = [(first[p], held[people[partner(i, len(people))]]) for i, p in enumerate(people)]
+    if name == "cross" and len(held) > 1:
+        others = people if len(people) > 1 else np.setdiff1d(list(held), people)
+        pairs = [(first[p], held[others[partner(i, len(others))]]) for i, p in enumerate(people)]
         d = np.concatenate([h for _, h in pairs])
         return Triples(np.concatenate([np.full(len(h), s) for s, h in pairs]), d, np.full(len(d), NO_TRUTH))
     return NOTHING

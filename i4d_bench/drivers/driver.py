@@ -56,6 +56,11 @@ class Driver(nn.Module):
             raise UserError("real video has no oracle: use --driver blendshapes, flame or image")
         if name == "blendshapes" and kind != "clips":
             raise UserError("the blendshapes driver reads real video; a rendered world has the oracle driver")
+        if name == "blendshapes" and not frames.measured:
+            raise UserError(
+                f"the data set {frames.path} has no expression coefficients, as MediaPipe's model was missing when it was "
+                f"made: make it again with the model, or use --driver flame"
+            )
         if name == "flame" and frames.flame([0]) is None:
             raise UserError(f"the data set {frames.path} has no FLAME coefficients for the flame driver")
         if name == "image" and reader is None:

@@ -16,6 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from i4d_bench.heads.flame_pickle import load_pickle
+from i4d_bench.heads.placement import inside_out, recognise
+from i4d_bench.progress import console
 from i4d_bench.types import UserError
 from kernels import flame_skinning
 from kernels.layout import JOINTS, Flame, Skinned
@@ -62,6 +64,8 @@ class FlameModel(nn.Module):
         self.register_buffer("joint_shapes", joint_shapes.contiguous())
         self.parents = tuple(int(p) for p in parents)
         self.n_shape = n_shape
+        self.origin = torch.zeros(3, dtype=torch.float64)
+        """Of canonical space in a real file's own head space, in metres (`load`): trackers' cameras are given in that."""
         # [52,E] and [52,15], our exports' map from ARKit coefficients to the model's
         self.register_buffer("arkit_expression", None, persistent=False)
         self.register_buffer("arkit_pose", None, persistent=False)
@@ -132,23 +136,57 @@ class FlameModel(nn.Module):
 def load(path: str | Path) -> FlameModel:
     """A FLAME model from FLAME's own .pkl (brought into canonical space) or from our .npz (`heads.export`).
 
-    Raises UserError when the file is missing, is not such a model, or its arrays do not fit together.
+    A file in other units or axes than FLAME's own is converted, and that is printed (`heads.placement`).
+    Raises UserError when the file is missing, is not such a model, its arrays do not fit together or are no head's.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"there is no FLAME file {path}; FLAME is distributed by its authors behind a licence form")
     a = _arrays(path)
-    template, dirs, posedirs = a["v_template"], a["shapedirs"], a["posedirs"]
-    if "arkit_pose" not in a:
-        eyes = (a["J_regressor"] @ template)[3:5].mean(0)
-        template = (template - eyes) * METRES + BETWEEN_EYES
-        dirs, posedirs = dirs * METRES, posedirs * METRES
+    origin = _placed(path, a)
     parents = [-1, *a["kintree_table"][0, 1:]]  # the root's own is 2³² − 1 in FLAME's files
-    model = FlameModel(template, dirs, posedirs, a["J_regressor"], a["weights"], parents, a["f"], int(a["n_shape"]))
+    model = FlameModel(
+        a["v_template"],
+        a["shapedirs"],
+        a["posedirs"],
+        a["J_regressor"],
+        a["weights"],
+        parents,
+        a["f"],
+        int(a["n_shape"]),
+    )
+    model.origin = torch.as_tensor(origin)
     for key in ("arkit_expression", "arkit_pose"):
         if key in a:
             setattr(model, key, torch.as_tensor(a[key], dtype=torch.float32))
     return model
+
+
+def _placed(path: Path, a: dict[str, Float[np.ndarray, "..."]]) -> Float[np.ndarray, "3"]:
+    """Brings a file's head into canonical space, in place. Returns that space's origin in FLAME's own metres."""
+    ours = "arkit_pose" in a
+    positions = {k: a[k] / (METRES if ours else 1) for k in ("v_template", "shapedirs", "posedirs")}
+    try:
+        placement = recognise(
+            positions["v_template"], positions["shapedirs"], a["J_regressor"] @ positions["v_template"]
+        )
+    except UserError as e:
+        raise UserError(f"{path} is no FLAME-format head: {e}") from e
+    if ours:
+        if placement.note:
+            raise UserError(f"{path} is an export of i4d-bench that somebody changed ({placement.note}): make it again")
+        return np.zeros(3)
+    if placement.note:
+        console.print(f"{path}: {placement.note}; converted to FLAME's own metres, y up and z out of the face")
+    # Pose correctives are functions of FLAME's own angles, whatever the axes of what they move.
+    positions = {k: placement(x) for k, x in positions.items()}
+    if inside_out(positions["v_template"], a["f"].astype(int)):
+        console.print(f"{path}: its triangles face inwards; turned over")
+        a["f"] = a["f"][:, ::-1].copy()
+    origin = (a["J_regressor"] @ positions["v_template"])[3:5].mean(0) - BETWEEN_EYES / METRES
+    positions["v_template"] -= origin
+    a |= {k: x * METRES for k, x in positions.items()}
+    return origin
 
 
 def _arrays(path: Path) -> dict[str, Float[np.ndarray, "..."]]:

@@ -1,4 +1,4 @@
-"""Reads FLAME's own pickles without running anything in them, and without chumpy or a matching scipy.
+"""Reads strangers' pickles without running anything in them: FLAME's own, without chumpy or a matching scipy, and trackers'.
 
 `generic_model.pkl` and `flame2023.pkl` are Python-2 pickles (latin1) of a dictionary of numpy arrays, scipy sparse
 matrices and chumpy arrays; people save them again with newer Pythons. Everything but these known types is refused by name.
@@ -9,6 +9,8 @@ before its indices are checked.
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,7 @@ class _Chumpy(_StandIn):
         if "a" in state and "idxs" in state:
             picked = np.asarray(state["a"]).ravel()[np.asarray(state["idxs"])]
             return picked if state.get("preferred_shape") is None else picked.reshape(state["preferred_shape"])
-        raise UserError(f"the FLAME file holds a chumpy array with no values (fields {sorted(self.__dict__)})")
+        raise UserError(f"it holds a chumpy array with no values (fields {sorted(self.__dict__)})")
 
 
 class _Csc(_StandIn):
@@ -63,14 +65,14 @@ class _Csr(_Csc):
 def _latin_bytes(text: str, encoding: str) -> bytes:
     """_codecs.encode, which old protocols use for bytes."""
     if encoding != "latin1":
-        raise UserError(f"the FLAME file encodes bytes as {encoding!r}; only latin1 is known")
+        raise UserError(f"it encodes bytes as {encoding!r}; only latin1 is known")
     return text.encode("latin1")
 
 
 def _new(cls: type, base: type, state: object) -> _StandIn:
     """copyreg._reconstructor, which protocols 0 and 1 use for an empty instance."""
     if not (isinstance(cls, type) and issubclass(cls, _StandIn)) or base is not object:
-        raise UserError(f"the FLAME file builds a {cls!r}, which is not an array type: refused, nothing was run")
+        raise UserError(f"it builds a {cls!r}, which is not an array type: refused, nothing was run")
     return cls()
 
 
@@ -102,9 +104,7 @@ _KNOWN = {
 class _KnownTypesOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str):
         if (module, name) not in _KNOWN:
-            raise UserError(
-                f"the FLAME file asks for {module}.{name}, which is not an array type: refused, nothing was run"
-            )
+            raise UserError(f"it asks for {module}.{name}, which is not an array type: refused, nothing was run")
         return _KNOWN[module, name]
 
 
@@ -113,17 +113,28 @@ def plain(value: Any) -> Any:
     return value.array if isinstance(value, (_Chumpy, _Csc)) else value
 
 
+@contextmanager
+def _one_sentence(path: Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except UserError as e:
+        raise UserError(f"{path}: {e}") from e
+    except OSError as e:
+        raise UserError(f"cannot read the {what} {path}: {e.strerror}") from e
+    except Exception as e:  # unpickling a damaged file can raise anything
+        raise UserError(f"{path} is not a readable {what} ({type(e).__name__}: {e})") from e
+
+
+def unpickle(path: Path, what: str = "pickle") -> Any:
+    """What a pickle of numbers, texts, containers and arrays holds. Raises UserError, which calls it `what`, for any other."""
+    with _one_sentence(path, what), path.open("rb") as file:
+        return _KnownTypesOnly(file, encoding="latin1").load()
+
+
 def load_pickle(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
     """Those of `keys` that are in a FLAME pickle's dictionary, arrays plain. Raises UserError for anything that is not one."""
-    try:
-        with path.open("rb") as file:
-            data = _KnownTypesOnly(file, encoding="latin1").load()
-        if not isinstance(data, dict):
-            raise UserError(f"{path} holds a {type(data).__name__}, not the dictionary of a FLAME model")
+    data = unpickle(path, "FLAME pickle")
+    if not isinstance(data, dict):
+        raise UserError(f"{path} holds a {type(data).__name__}, not the dictionary of a FLAME model")
+    with _one_sentence(path, "FLAME pickle"):
         return {k: plain(data[k]) for k in keys if k in data}
-    except UserError:
-        raise
-    except OSError as e:
-        raise UserError(f"cannot read the FLAME file {path}: {e.strerror}") from e
-    except Exception as e:  # unpickling a damaged file can raise anything
-        raise UserError(f"{path} is not a readable FLAME pickle ({type(e).__name__}: {e})") from e

@@ -7,38 +7,71 @@ angles in both.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 
 from i4d_bench.heads.flame import FlameModel
+from i4d_bench.types import UserError
 
 FACE = 0.05
 """Vertices further in front (canonical z) belong to the face; the scalp and neck say nothing of expression."""
 REACH = 0.03
 """Canonical units between corresponding points; what is further apart (eyeballs, inner mouth) is left out."""
+FEWEST = 30
+"""Corresponding vertices, at least."""
+LEAST = 0.3
+"""Share of the expressions' motion below which components are no face's: ICT-FaceKit's expressions hold 69 % of the embedded
+head's, its first five 60 %, identity shapes in their place 58 %, components of noise or turned axes below 5 %."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """Where a head's face finds itself on another head that was laid over it."""
+
+    face: Int[np.ndarray, " N"]  # vertices of the one
+    moved: Float[np.ndarray, "W 3"]  # all vertices of the other, laid over it
+    affine: Float[np.ndarray, "4 3"]  # what moved them: [x, 1] @ affine
+    nearest: Int[np.ndarray, "N 3"]  # the other's three nearest vertices to each of `face`
+    weight: Float[np.ndarray, "N 3"]  # of these
+
+
+def lay_over(template: Float[np.ndarray, "V 3"], source: Float[np.ndarray, "W 3"], steps: int = 30) -> Match:
+    """Lays `source` over `template` by an affine map of closest points. Raises UserError when they have no face in common."""
+    front = np.flatnonzero(template[:, 2] > FACE)
+    if len(front) < FEWEST:
+        raise UserError(
+            f"{len(front)} of its {len(template)} vertices lie where the embedded head's face is: it is no face"
+        )
+    moved = source
+    for _ in range(steps):
+        distance, nearest = cKDTree(moved).query(template[front])
+        kept = distance < max(REACH, np.median(distance))
+        homogeneous = np.c_[source[nearest[kept]], np.ones(kept.sum())]
+        affine = np.linalg.lstsq(homogeneous, template[front][kept], rcond=None)[0]
+        moved = np.c_[source, np.ones(len(source))] @ affine
+    distance, nearest = cKDTree(moved).query(template[front], k=3)
+    near = distance[:, 0] < REACH
+    if near.sum() < FEWEST:
+        raise UserError(f"{near.sum()} of its {len(template)} vertices meet the embedded head's face: it is no face")
+    weight = 1 / (distance[near] + 1e-4)
+    return Match(front[near], moved, affine, nearest[near], weight / weight.sum(1, keepdims=True))
 
 
 @torch.no_grad()
-def transfer_expressions(model: FlameModel, known: FlameModel, ridge: float = 1e-3, steps: int = 30) -> float:
+def transfer_expressions(model: FlameModel, known: FlameModel, ridge: float = 1e-3) -> float:
     """Gives `model` the maps `arkit_expression` [52,E] and `arkit_pose` [52,15] of `known`, in its own components.
 
-    Returns the share of the displacements (mean square over the face) that the components express, 0..1.
+    Returns the share of the displacements (mean square over the face) that the components express, 0..1. Raises UserError
+    when that is less than LEAST, or the heads have no face in common.
     """
     still = lambda m: (torch.zeros(1, m.n_shape), torch.zeros(1, m.n_expression), torch.zeros(1, 15))  # noqa: E731
     template, source = model(*still(model))[0].double().numpy(), known(*still(known))[0].double().numpy()
-    face = np.flatnonzero(template[:, 2] > FACE)
-    moved = source
-    for _ in range(steps):
-        distance, nearest = cKDTree(moved).query(template[face])
-        kept = distance < max(REACH, np.median(distance))
-        homogeneous = np.c_[source[nearest[kept]], np.ones(kept.sum())]
-        affine = np.linalg.lstsq(homogeneous, template[face][kept], rcond=None)[0]
-        moved = np.c_[source, np.ones(len(source))] @ affine
-    distance, nearest = cKDTree(moved).query(template[face], k=3)
-    face, distance, nearest = (a[distance[:, 0] < REACH] for a in (face, distance, nearest))
-    weight = 1 / (distance + 1e-4)
-    weight /= weight.sum(1, keepdims=True)
+    match = lay_over(template, source)
+    face, affine, nearest, weight = match.face, match.affine, match.nearest, match.weight
 
     pose = known.arkit_pose
     zero_shape = torch.zeros(len(pose), 1)
@@ -50,7 +83,10 @@ def transfer_expressions(model: FlameModel, known: FlameModel, ridge: float = 1e
     normal = basis.T @ basis
     normal += ridge * np.trace(normal) / len(normal) * np.eye(len(normal))
     coefficients = np.linalg.solve(normal, basis.T @ wanted.T).T
+    share = float(1 - ((wanted - coefficients @ basis.T) ** 2).sum() / (fields**2).sum())
+    if share < LEAST:
+        raise UserError(f"its components hold {share:.0%} of the motion of the 52 expressions (a face's hold more than "
+                        f"{LEAST:.0%}): expression's may be other columns than those after {model.n_shape}")  # fmt: skip
     model.arkit_expression = torch.as_tensor(coefficients, dtype=torch.float32)
     model.arkit_pose = pose.clone()
-    left = wanted - coefficients @ basis.T
-    return float(1 - (left**2).sum() / (fields**2).sum())
+    return share

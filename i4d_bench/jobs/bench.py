@@ -72,6 +72,8 @@ class Bench:
 
     def _video_reader(self) -> VideoReader | None:
         try:
+            if not self.frames.measured:
+                raise UserError("the data set has no expression coefficients")
             return VideoReader()
         except UserError as e:
             self.notes.append(f"AED, AKD and APD are empty, faces are aligned by the true frames' landmarks: {e}")

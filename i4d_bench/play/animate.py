@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from i4d_bench.data.opening import open_head, with_flame
+from i4d_bench.data.opening import on_head, open_head
 from i4d_bench.loader import Loader
 from i4d_bench.play import ply
 from i4d_bench.play.session import Run, _driver, load_run, open_driving, open_source, shown_at
@@ -32,8 +32,7 @@ def animate(
     size, model_size = trained.experiment.world.resolution, trained.experiment.model.size
     head = open_head(trained.experiment, device)
     person, drivers = open_source(source, model, size), open_driving(driving, model, size, max_frames)
-    own = lambda f: f if f.flame([0]) is not None and not trained.experiment.flame else with_flame(f, head)  # noqa: E731
-    person, drivers = own(person), own(drivers)
+    person, drivers = (on_head(f, trained.experiment, lambda: head)[0] for f in (person, drivers))
     loaders = [Loader(f, _driver(trained.experiment, f), device) for f in (person, drivers)]
     identity = trained.avatar.backbone.lift(loaders[0].sources(np.array([0]), model_size), head=head)
     prepared = trained.avatar.fusion.prepare(identity, loaders[0].code(np.array([0])))

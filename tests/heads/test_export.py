@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers.flame import OUTLINE
 
 from i4d_bench.heads import flame
 from i4d_bench.heads.base import HeadIdentity
@@ -22,11 +23,12 @@ class LinearWorld:
 
     def __init__(self):
         r = np.random.default_rng(0)
-        self.rest = r.normal(0, 0.15, (300, 3))
+        self.rest = r.normal(0, 0.15, (300, 3)).clip(-0.15, 0.15)
+        self.rest[: len(OUTLINE)] = np.array(OUTLINE) / 0.38
         self.fields = r.normal(0, 0.01, (6, 300, 3))
         self.offsets = r.normal(0, 0.01, (len(NAMES), 300, 3))
         self.skin_weights = r.dirichlet(np.full(5, 0.3), 300)
-        self.regressor = r.dirichlet(np.full(300, 0.1), 5)
+        self.regressor = 0.1 * r.dirichlet(np.full(300, 0.1), 5) + 0.9 * np.eye(5, 300)
         self.faces = r.integers(0, 300, (100, 3))
 
     def identity(self, seed):

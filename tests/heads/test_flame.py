@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
-from helpers.flame import PARENTS, E, S, V, random_arrays
+from helpers.flame import JOINTS, PARENTS, E, S, V, changed, random_arrays
+from scipy.spatial import ConvexHull
+from scipy.spatial.transform import Rotation
 
-from i4d_bench.heads import flame
+from i4d_bench.heads import flame, placement
 from i4d_bench.types import UserError
 
 
@@ -150,10 +152,97 @@ def test_a_damaged_file_is_one_sentence(tmp_path, content, name):
         flame.load(path)
 
 
+def saved(path, arrays):
+    path.write_bytes(pickle.dumps(arrays))
+    return path
+
+
+TURNS = {
+    "metres": (np.eye(3), 1, ""),
+    "centimetres": (np.eye(3), 100, "centimetres"),
+    "millimetres": (np.eye(3), 1000, "millimetres"),
+    "y and z negated": (np.diag([1, -1, -1]), 1, "y down, z out of the back;"),
+    "z up": (np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]]), 1, "y out of the back, z up;"),
+    "z up, facing x, millimetres": (
+        np.array([[0, 0, 1], [1, 0, 0], [0, 1, 0]]),
+        1000,
+        "millimetres, its axes are x out",
+    ),
+    "mirrored": (np.diag([-1, 1, 1]), 1, "x the subject's right, y up, z out of the face, mirrored"),
+    "upside down by one sign": (np.diag([1, -1, 1]), 1, "y down, z out of the face, mirrored"),
+}
+
+
+@pytest.mark.parametrize("kind", TURNS)
+def test_other_units_and_axes_give_the_same_head_and_a_note(tmp_path, kind, capsys):
+    axes, scale, note = TURNS[kind]
+    own = flame.load(saved(tmp_path / "own.pkl", random_arrays()))
+    capsys.readouterr()
+    other = flame.load(saved(tmp_path / "other.pkl", changed(random_arrays(), axes, scale)))
+    assert note in capsys.readouterr().out.replace("\n", " ")
+    g = torch.Generator().manual_seed(1)
+    args = [torch.randn(2, n, generator=g) * s for n, s in ((S, 1), (E, 1), (15, 0.4))]
+    torch.testing.assert_close(other(*args), own(*args), rtol=0, atol=1e-5)
+    torch.testing.assert_close(other.origin, own.origin)
+
+
+def test_every_way_to_name_flip_and_mirror_the_axes_is_told_from_the_others():
+    a, joints = random_arrays(), np.array(JOINTS)
+    for axes in placement.every_axes():
+        turned = changed(a, axes, 100)
+        got = placement.recognise(turned["v_template"], turned["shapedirs"], 100 * joints @ axes.T)
+        np.testing.assert_allclose(got(turned["v_template"]), a["v_template"], atol=1e-12)
+
+
+def test_triangles_of_a_mirrored_head_face_outwards_again(tmp_path):
+    """Whether its writer turned them over or not."""
+    a = random_arrays()
+    a["f"] = ConvexHull(a["v_template"]).simplices
+    a["f"] = np.where(_outwards(a)[:, None], a["f"], a["f"][:, ::-1])
+    mirrored = changed(a, np.diag([-1, 1, 1]))
+    for faces in (a["f"], a["f"][:, ::-1]):
+        model = flame.load(saved(tmp_path / "f.pkl", mirrored | {"f": faces}))
+        assert _outwards({"v_template": model.v_template.numpy(), "f": model.faces.numpy()}).all()
+
+
+def _outwards(arrays):
+    vertices = arrays["v_template"] - arrays["v_template"].mean(0)
+    a, b, c = vertices[arrays["f"].T]
+    return (a * np.cross(b, c)).sum(-1) > 0
+
+
+def tilted(degrees):
+    return Rotation.from_euler("z", degrees, degrees=True).as_matrix()
+
+
+NO_HEADS = {
+    "a hundredth": (lambda a: changed(a, np.eye(3), 0.01), "metres, centimetres, millimetres"),
+    "metres for millimetres twice": (lambda a: changed(a, np.eye(3), 1e6), "metres, centimetres, millimetres"),
+    "tilted": (lambda a: changed(a, tilted(40)), "nose, crown and neck"),
+    "no head": (lambda a: a | {"v_template": a["v_template"][[0, 1, 2, 3, 4, *[0] * (V - 5)]]}, "nose, crown and neck"),
+    "template alone in millimetres": (lambda a: a | {"v_template": 1000 * a["v_template"]}, "different units"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_HEADS)
+def test_what_is_no_head_in_any_known_unit_or_axes_is_refused(tmp_path, kind):
+    change, why = NO_HEADS[kind]
+    with pytest.raises(UserError, match=rf"other\.pkl.*{why}"):
+        flame.load(saved(tmp_path / "other.pkl", change(random_arrays())))
+
+
+def test_an_export_of_ours_that_somebody_scaled_is_refused(tmp_path):
+    """It says by `arkit_pose` that it is in canonical space."""
+    a = changed(random_arrays(), np.eye(3), 1000 / 0.38)
+    maps = {"arkit_pose": np.zeros((52, 15)), "arkit_expression": np.zeros((52, E))}
+    with pytest.raises(UserError, match="millimetres"):
+        flame.load(saved(tmp_path / "ours.pkl", a | maps))
+
+
 WRONG = {
     "weights": lambda a: a["weights"][:, :4],
     "shapedirs": lambda a: a["shapedirs"][..., :150],  # where does expression begin?
-    "v_template": lambda a: np.where(a["v_template"] > 0.2, np.nan, a["v_template"]),
+    "v_template": lambda a: np.where(a["v_template"] > 0.05, np.nan, a["v_template"]),
     "f": lambda a: a["f"] + V,
     "kintree_table": lambda a: a["kintree_table"][:, ::-1],
     "posedirs": lambda a: "a word",

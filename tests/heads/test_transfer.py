@@ -10,6 +10,7 @@ from i4d_bench.heads.expressions import INDEX
 from i4d_bench.heads.flame import FlameModel
 from i4d_bench.heads.transfer import transfer_expressions
 from i4d_bench.heads.worlds import exported_head
+from i4d_bench.types import UserError
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +45,27 @@ def test_expressions_move_the_same_way(foreign):
         assert left < 0.3, f"{name}: {left:.0%} of its motion is missing"
 
 
-def test_strangers_share_nothing(foreign):
-    """Components that do not move as faces do express little, and that is said."""
+def components(model, expression):
+    """The head with other expression components, and nothing that turns."""
+    count = len(model.v_template)
+    return FlameModel(
+        model.v_template, np.concatenate([model.shapedirs, expression], -1), model.posedirs, model.J_regressor,
+        torch.eye(5)[0].expand(count, -1), model.parents, model.faces, model.n_shape)  # fmt: skip
+
+
+def test_components_that_do_not_move_as_faces_do_are_refused(foreign):
     known, model, *_ = foreign
-    noise = FlameModel(
-        model.v_template, torch.randn(len(model.v_template), 3, 20) * 0.01, model.posedirs, model.J_regressor,
-        torch.eye(5)[0].expand(len(model.v_template), -1), model.parents, model.faces, 10)  # fmt: skip
-    assert transfer_expressions(noise, known) < 0.3
+    noise = np.random.default_rng(0).normal(0, 0.01, (len(model.v_template), 3, 20))
+    with pytest.raises(UserError, match="hold 0% of the motion"):
+        transfer_expressions(components(model, noise), known)
+
+
+@pytest.mark.parametrize("factor", [1000, [1, -1, -1]], ids=["huge", "turned away"])
+def test_a_head_that_is_not_laid_over_the_known_one_is_refused(foreign, factor):
+    """`flame.load` would have brought it there."""
+    known, model, *_ = foreign
+    moved = FlameModel(
+        model.v_template.numpy() * np.array(factor), torch.cat([model.shapedirs, model.expressiondirs], -1),
+        model.posedirs, model.J_regressor, model.weights, model.parents, model.faces, model.n_shape)  # fmt: skip
+    with pytest.raises(UserError, match=r"no face|of the motion"):
+        transfer_expressions(moved, known)

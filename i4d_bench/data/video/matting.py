@@ -92,14 +92,14 @@ class Shot:
     box: Float[np.ndarray, " 3"]  # the crop in the video: centre x, centre y, side
     landmarks: Float[np.ndarray, "478 2"]  # in crop pixels
     viewmat: Float[np.ndarray, "4 4"]
+    K: Float[np.ndarray, "3 3"]  # of the crop
 
 
 class MaskMaker:
     """Masks of one video, whose colours are learnt from `shots`, a handful of its frames."""
 
-    def __init__(self, shots: list[Shot], K: Float[np.ndarray, "3 3"]):
-        self.size, self.K = len(shots[0].rgb), K
-        self.small_K = K * np.array([GRID / self.size, GRID / self.size, 1])[:, None]
+    def __init__(self, shots: list[Shot]):
+        self.size = len(shots[0].rgb)
         self.models = np.zeros((1, 65)), np.zeros((1, 65))
         images, seeds = map(np.stack, zip(*map(self._prepare, shots), strict=True))
         seeds[(seeds == cv2.GC_PR_BGD) & _standing(shots, images)] = cv2.GC_BGD
@@ -112,7 +112,8 @@ class MaskMaker:
         """The small picture and GrabCut's four labels for it; PR_BGD stands for "no idea"."""
         shape = (GRID, GRID)
         image = cv2.resize(shot.rgb, shape, interpolation=cv2.INTER_AREA)
-        body = lambda points: outline(points, shot.viewmat, self.small_K, shape)  # noqa: E731
+        small_K = shot.K * np.array([GRID / self.size, GRID / self.size, 1])[:, None]
+        body = lambda points: outline(points, shot.viewmat, small_K, shape)  # noqa: E731
         core = np.maximum.reduce([*map(body, CORE), _fill(shot.landmarks * GRID / self.size, shape)])
         seeds = np.full(shape, cv2.GC_BGD, np.uint8)
         seeds[body(WIDE) > 0] = cv2.GC_PR_BGD
@@ -131,21 +132,32 @@ class MaskMaker:
 
     def finish(self, shot: Shot, person: Float[np.ndarray, "G G"]) -> Mask:
         """Soft, limited to head and neck, with region labels."""
-        rgb, valid, viewmat, K = shot.rgb, shot.valid, shot.viewmat, self.K
-        size, unit = self.size, self.size / 128
-        shape = (size, size)
-        coarse = cv2.resize(person, shape, interpolation=cv2.INTER_LINEAR)
-        alpha = _guided(rgb.astype(np.float32) / 255, coarse, round(4 * unit), 1e-4)
+        coarse = cv2.resize(person, (self.size, self.size), interpolation=cv2.INTER_LINEAR)
+        alpha = _guided(shot.rgb.astype(np.float32) / 255, coarse, round(4 * self.size / 128), 1e-4)
         # Only the band of doubt around the cut is soft.
         alpha = np.clip((alpha - 0.15) / 0.7, 0, 1)
-        limit = np.maximum.reduce([outline(body, viewmat, K, shape) for body in LIMIT]).astype(np.float32)
-        alpha = alpha * cv2.GaussianBlur(limit, (0, 0), 1.5 * unit)
-        edge = cv2.erode(valid, np.ones((3, 3), np.uint8), iterations=round(2 * unit), borderType=cv2.BORDER_REPLICATE)
-        alpha = alpha * cv2.GaussianBlur(edge.astype(np.float32), (0, 0), 1.0 * unit) * valid
-        alpha = _largest(alpha)
-        front = _foreground(rgb.astype(np.float32) / 255, alpha, round(6 * unit))
-        rgb8 = np.rint(front * alpha[..., None] * 255).astype(np.uint8)
-        return Mask(rgb8, np.rint(alpha * 255).astype(np.uint8), regions(shot.landmarks, viewmat, K, alpha))
+        return trimmed(shot.rgb, alpha, shot.valid, to68(shot.landmarks), shot.viewmat, shot.K)
+
+
+def trimmed(
+    rgb: UInt8[np.ndarray, "S S 3"],
+    person: Float[np.ndarray, "S S"],
+    valid: UInt8[np.ndarray, "S S"],
+    landmarks: Float[np.ndarray, "68 2"],
+    viewmat: Float[np.ndarray, "4 4"],
+    K: Float[np.ndarray, "3 3"],
+) -> Mask:
+    """A person's mask 0..1, limited to head and neck, with region labels."""
+    size = len(rgb)
+    shape, unit = (size, size), size / 128
+    limit = np.maximum.reduce([outline(body, viewmat, K, shape) for body in LIMIT]).astype(np.float32)
+    alpha = person * cv2.GaussianBlur(limit, (0, 0), 1.5 * unit)
+    edge = cv2.erode(valid, np.ones((3, 3), np.uint8), iterations=round(2 * unit), borderType=cv2.BORDER_REPLICATE)
+    alpha = alpha * cv2.GaussianBlur(edge.astype(np.float32), (0, 0), 1.0 * unit) * valid
+    alpha = _largest(alpha)
+    front = _foreground(rgb.astype(np.float32) / 255, alpha, round(6 * unit))
+    rgb8 = np.rint(front * alpha[..., None] * 255).astype(np.uint8)
+    return Mask(rgb8, np.rint(alpha * 255).astype(np.uint8), regions(landmarks, viewmat, K, alpha))
 
 
 def _standing(shots: list[Shot], images: UInt8[np.ndarray, "R G G 3"]) -> Bool[np.ndarray, "R G G"]:
@@ -202,9 +214,9 @@ def _sort_by_colour(image: np.ndarray, seeds: np.ndarray, bins: int = 16) -> Non
     seeds[(seeds == cv2.GC_PR_BGD) & looks] = cv2.GC_PR_FGD
 
 
-def regions(landmarks: Float[np.ndarray, "478 2"], viewmat, K, alpha) -> UInt8[np.ndarray, "S S"]:
+def regions(points: Float[np.ndarray, "68 2"], viewmat, K, alpha) -> UInt8[np.ndarray, "S S"]:
     """Labels of heads.base.REGIONS: hulls of eyes and mouth widened by 0.03 canonical units, inside the mask."""
-    points, shape = to68(landmarks), alpha.shape
+    shape = alpha.shape
     reach = max(1, round(0.03 * K[0, 0] / viewmat[2, 3]))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
     out = np.full(shape, REGIONS.index("head"), np.uint8)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from i4d_bench.data.frames import create
@@ -173,14 +173,9 @@ def write_arrays(folder: Path, track: Track, heads: Heads, frames: Iterable[Pict
 
     def shot(k: int) -> Shot:
         inside = valid(track.picture, heads.boxes[k], size)
-        return Shot(rgb[k].copy(), inside, heads.boxes[k], heads.landmarks[k], heads.viewmats[k])
+        return Shot(rgb[k].copy(), inside, heads.boxes[k], heads.landmarks[k], heads.viewmats[k], heads.K)
 
-    maker = MaskMaker([shot(k) for k in np.unique(np.linspace(0, n - 1, REFERENCES).astype(int))], heads.K)
-    people = _calm(progress((maker.cut(shot(k)) for k in range(n)), "masks", n), heads.scene)
-    for k, person in enumerate(people):
-        # The raw crop of frame k is read for the last time here: cuts run at most one frame ahead.
-        mask = maker.finish(shot(k), person)
-        rgb[k], alpha[k], region[k] = mask.rgb, mask.alpha, mask.region
+    cut_out(rgb, alpha, region, shot, heads.scene, progress)
     rgb.flush(), alpha.flush(), region.flush()
     rest = {
         "viewmats": heads.viewmats.astype(np.float32),
@@ -193,6 +188,24 @@ def write_arrays(folder: Path, track: Track, heads: Heads, frames: Iterable[Pict
     }
     for name, array in rest.items():
         np.save(folder / f"{name}.npy", array)
+
+
+def cut_out(
+    rgb: UInt8[np.ndarray, "F S S 3"],
+    alpha: UInt8[np.ndarray, "F S S"],
+    region: UInt8[np.ndarray, "F S S"],
+    shot: Callable[[int], Shot],
+    scene: Int[np.ndarray, " F"],
+    progress: Progress,
+) -> None:
+    """Cuts the heads out of crops: fills alpha and region, and makes rgb premultiplied, in place. shot: of a frame's number."""
+    n = len(rgb)
+    maker = MaskMaker([shot(k) for k in np.unique(np.linspace(0, n - 1, REFERENCES).astype(int))])
+    people = _calm(progress((maker.cut(shot(k)) for k in range(n)), "masks", n), scene)
+    for k, person in enumerate(people):
+        # The raw crop of frame k is read for the last time here: cuts run at most one frame ahead.
+        mask = maker.finish(shot(k), person)
+        rgb[k], alpha[k], region[k] = mask.rgb, mask.alpha, mask.region
 
 
 def _calm(cuts: Iterable[np.ndarray], scene: np.ndarray) -> Iterator[np.ndarray]:
