@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from i4d_bench.cache import cache_dir
+from i4d_bench.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,15 @@ ASSETS = (
 )  # fmt: skip
 
 
+def roots() -> list[Path]:
+    """The folders in which assets are looked for, in this order. An account without a home has no cache folder to look in."""
+    named = [Path(os.environ["I4D_ASSETS"])] if os.environ.get("I4D_ASSETS") else []
+    try:
+        return [*named, cache_dir() / "assets"]
+    except UserError:
+        return named
+
+
 def find(path: str) -> Path | None:
     """An asset by its path below $I4D_ASSETS or the cache folder's `assets`."""
-    roots = [Path(os.environ["I4D_ASSETS"])] if os.environ.get("I4D_ASSETS") else []
-    return next((r / path for r in (*roots, cache_dir() / "assets") if (r / path).is_file()), None)
+    return next((root / path for root in roots() if (root / path).is_file()), None)

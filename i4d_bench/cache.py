@@ -11,13 +11,18 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from i4d_bench.errors import UserError
+from i4d_bench.portable import home
 from i4d_bench.progress import console
-from i4d_bench.types import UserError
 
 
 def cache_dir() -> Path:
-    """The cache folder (it need not exist yet)."""
-    return Path(os.environ.get("I4D_CACHE") or Path.home() / ".cache" / "i4d_bench")
+    """The cache folder (it need not exist yet). Raises UserError for an account without a home that names none."""
+    if named := os.environ.get("I4D_CACHE"):
+        return Path(named)
+    if (own := home()) is None:
+        raise UserError("this account has no home folder: set I4D_CACHE to a folder that it can write")
+    return own / ".cache" / "i4d_bench"
 
 
 @contextmanager

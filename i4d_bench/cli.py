@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from json import dumps
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from tyro.conf import Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from i4d_bench.types import UserError
+from i4d_bench import __version__, siblings
+from i4d_bench.errors import UserError
+from i4d_bench.portable import print_anything
 
 app = tyro.extras.SubcommandApp()
 
@@ -19,6 +22,8 @@ Designs = Annotated[
     arg(help="names, or all; NAME@native: its published size, NAME@SETTING=VALUE,…; default: the preset's own four"),
 ]
 
+Json = Annotated[bool, FlagCreatePairsOff, arg(help="for scripts: JSON on standard output, nothing else there")]
+
 
 @app.command
 def run(
@@ -26,14 +31,16 @@ def run(
     designs: Designs = (),
     ablation: Annotated[str | None, arg(help="one of `i4d-bench list ablations`, in place of designs")] = None,
     data: Annotated[Path | None, arg(help="a data set made by `ingest`, in place of a rendered world")] = None,
-    world: Literal["procedural", "ict"] = "procedural",
+    world: Annotated[
+        Literal["procedural", "ict"], arg(help="the heads that are rendered; ict needs a file, see `i4d-bench assets`")
+    ] = "procedural",
     driver: Annotated[
         str | None, arg(help="oracle, image, blendshapes or flame; default: oracle, on video blendshapes")
     ] = None,
     flame: Annotated[
         Path | None, arg(help="your FLAME .pkl for the parametric designs; default: the world's own head")
     ] = None,
-    seed: int = 0,
+    seed: Annotated[int, arg(help="of weights and batches; runs of several seeds share their tables")] = 0,
     set: Annotated[
         tuple[str, ...], arg(help="FIELD=VALUE, e.g. train.lr=3e-4 or overrides.local_adaln.hidden=64")
     ] = (),
@@ -83,19 +90,22 @@ def reproduce(
 
 @app.command
 def ingest(
-    videos: Annotated[Positional[tuple[Path, ...]], arg(help="videos, or folders in the format")],
-    out: Path,
+    videos: Annotated[
+        Positional[tuple[Path, ...]],
+        arg(help="one person each: videos, folders of images, or folders in the format"),
+    ],
+    out: Annotated[Path, arg(help="the data set's folder, which is made")],
     format: Annotated[
         Literal["video", "vhap", "gagavatar"],
         arg(help="video, or what a tracker left: VHAP's export, GAGAvatar's data"),
     ] = "video",
     flame: Annotated[Path | None, arg(help="the FLAME file that the tracker used; for tracked data alone")] = None,
-    size: int = 128,
+    size: Annotated[int, arg(help="side of the crops, pixels")] = 128,
     model: Annotated[
         Path | None, arg(help="MediaPipe's face_landmarker.task; default: I4D_ASSETS, or the cache")
     ] = None,
-    stride: int = 1,
-    max_frames: int | None = None,
+    stride: Annotated[int, arg(help="takes every so many frames")] = 1,
+    max_frames: Annotated[int | None, arg(help="of a video, at most; default: all")] = None,
 ) -> None:
     """Turns talking-head videos, or tracked data, into a data set: crop, mask, landmarks, expression and a camera per frame."""
     given = {"size": size, "model": model, "stride": stride, "max_frames": max_frames}
@@ -119,8 +129,10 @@ def animate(
     driving: Annotated[Path, arg(help="a video of a face, or a data set")],
     run: Annotated[Path, arg(help="a run's folder under runs/")],
     out: Annotated[Path, arg(help=".mp4, or .ply for the avatar at the driver's first frame")],
-    model: Annotated[Path | None, arg(help="MediaPipe's face_landmarker.task")] = None,
-    max_frames: int | None = None,
+    model: Annotated[
+        Path | None, arg(help="MediaPipe's face_landmarker.task; default: I4D_ASSETS, or the cache")
+    ] = None,
+    max_frames: Annotated[int | None, arg(help="of the driver, at most; default: all")] = None,
 ) -> None:
     """Animates one photo with a trained design."""
     from i4d_bench.play.animate import animate as job
@@ -149,8 +161,8 @@ def speed(
 
 @app.command
 def compare(
-    base: Positional[Path],
-    new: Positional[Path],
+    base: Annotated[Positional[Path], arg(help="the run that stands")],
+    new: Annotated[Positional[Path], arg(help="the run that is judged")],
     threshold: Annotated[float, arg(help="a row may take so many times as long as before")] = 1.10,
 ) -> None:
     """Compares two stored speed runs of one machine by ratio: --benchmark-json files or speed.json. Exit code 1: slower."""
@@ -160,7 +172,7 @@ def compare(
 
 
 @app.command
-def report(folder: Positional[Path]) -> None:
+def report(folder: Annotated[Positional[Path], arg(help="a folder under reports/")]) -> None:
     """Rebuilds a report folder's tables, figures and page from its stored results alone."""
     from i4d_bench.report import build
 
@@ -168,7 +180,7 @@ def report(folder: Positional[Path]) -> None:
 
 
 @app.command
-def costs(reports: Path = Path("reports/published")) -> None:
+def costs(reports: Annotated[Path, arg(help="where costs.csv goes")] = Path("reports/published")) -> None:
     """Counts parameters, FLOPs and activations of every design at the paper's scale, and stores them in costs.csv."""
     from i4d_bench.report import designs
     from i4d_bench.speed.costs import write_costs
@@ -178,7 +190,10 @@ def costs(reports: Path = Path("reports/published")) -> None:
 
 
 @app.command
-def docs(reports: Path = Path("reports/published"), out: Path = Path("docs/designs.md")) -> None:
+def docs(
+    reports: Annotated[Path, arg(help="where costs.csv and speed reports are")] = Path("reports/published"),
+    out: Annotated[Path, arg(help="the page, Markdown")] = Path("docs/designs.md"),
+) -> None:
     """Writes the page of all designs from their docstrings and the stored costs and speeds."""
     from i4d_bench.report import designs
 
@@ -186,43 +201,48 @@ def docs(reports: Path = Path("reports/published"), out: Path = Path("docs/desig
 
 
 @app.command
-def assets() -> None:
+def assets(json: Json = False) -> None:
     """Says which optional files this machine has, checks them, and where to get the others."""
-    from i4d_bench.doctor import assets as job
+    from i4d_bench.doctor import list_assets as job
 
-    sys.exit(job())
+    sys.exit(job(json))
 
 
 @app.command
-def doctor() -> None:
-    """Says what this machine can run, and why not the rest."""
+def doctor(json: Json = False) -> None:
+    """Says what this machine can run, and why not the rest. Exit code 1: not even the main job."""
     from i4d_bench.doctor import doctor as job
 
-    sys.exit(job())
+    sys.exit(job(json))
 
 
 @app.command(name="list")
-def list_(what: Positional[Literal["designs", "ablations", "presets", "metrics"]]) -> None:
+def list_(
+    what: Annotated[Positional[Literal["designs", "ablations", "presets", "metrics"]], arg(help="which of them")],
+    json: Json = False,
+) -> None:
     """Lists designs, ablations, presets or metrics."""
-    from i4d_bench.config.ablations import ablations
-    from i4d_bench.config.presets import PRESETS
-    from i4d_bench.metrics.cards import CARDS
-    from variants import design, names
+    from i4d_bench.listing import listing
 
-    first_line = lambda thing: (sys.modules[thing.__module__].__doc__ or "").splitlines()[0]  # noqa: E731
-    rows = {
-        "designs": lambda: [(n, design(n).family, first_line(design(n))) for n in names()],
-        "ablations": lambda: [(n, f"{len(a.designs)} rows", a.question) for n, a in ablations().items()],
-        "presets": lambda: [(n, "", make.__doc__.splitlines()[0]) for n, make in PRESETS.items()],
-        "metrics": lambda: [(c.name, c.arrow, c.definition) for c in CARDS.values()],
-    }[what]()
-    for name, kind, text in rows:
-        print(f"{name:28} {kind:11} {text}")
+    rows = listing(what)
+    if json:
+        print(dumps(rows, indent=1))
+        return
+    for row in rows:
+        print(f"{row['name']:28} {row['kind']:11} {row['text']}")
 
 
 def main() -> None:
+    print_anything()
+    if sys.argv[1:] == ["--version"]:
+        print(f"i4d-bench {__version__}")
+        return
     try:
-        app.cli(prog="i4d-bench", description="How should expression be fused with a 3D Gaussian head? Measured.")
+        siblings.check()
+        app.cli(
+            prog="i4d-bench",
+            description="How should expression be fused with a 3D Gaussian head? Measured. `--version` says which release this is.",
+        )
     except UserError as e:
         sys.exit(_fail(f"i4d-bench: {e}", 2))
     except KeyboardInterrupt:

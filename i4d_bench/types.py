@@ -1,4 +1,4 @@
-"""The nouns of the suite: Gaussians, cameras, driving codes, lifted identities. Imports nothing of ours.
+"""The nouns of the suite: Gaussians, cameras, driving codes, lifted identities. The harness's only file that designs import.
 
 Canonical space, shared by every world: x to the subject's left, y up, z out of the face, origin in the middle of the
 head, one unit is about 38 cm (a head with its neck fills the box of side 1). Eyes sit near (±0.084, 0.135, 0.19), the
@@ -16,15 +16,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from i4d_bench.errors import UserError as UserError
+
 MOTION_TOKENS = 32
 """Tokens in a motion code (PAPER §1: 512 numbers are 32 tokens × 16 dimensions)."""
 MOTION_DIM = 16
 FEATURE_DIM = 48
 """Channels of the feature f and, unless overridden, of the motion basis m."""
-
-
-class UserError(Exception):
-    """A mistake that the user can mend. The command line prints its one sentence and exits with 2."""
 
 
 class _Tensors:

@@ -1,4 +1,4 @@
-"""Fused kernels, each with a plain torch twin in `kernels.reference` that is its specification.
+"""Fused kernels of i4d_bench, each with a plain torch twin in `kernels.reference` that is its specification.
 
 `kernels.<op>(…)` runs the Triton kernel on CUDA tensors and the twin on CPU tensors. `with using("eager")` or
 `using("triton")` asks for one of them by name; where that one cannot run, the op raises: nothing falls back silently.

@@ -9,14 +9,15 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FLOORS = (
     "cli",
+    "listing",
     "jobs",
     "report",
     "train",
     "play",
     "evaluate",
     "speed",
-    "results",
     "doctor",
+    "results",
     "loader",
     "drivers",
     "metrics",
@@ -25,7 +26,10 @@ FLOORS = (
     "render",
     "heads",
     "config",
-    "assets camera cache source stats progress types",
+    "assets",
+    "cache printing",
+    "camera source stats progress types",
+    "errors portable siblings",
 )
 """Rooms of i4d_bench, the top floor first; a line of several is one floor."""
 

@@ -23,6 +23,7 @@ from i4d_bench.data.splits import SPLITS, TEST_KINDS, YAW, partner, rng
 from i4d_bench.heads import expressions
 from i4d_bench.heads.export import Coder
 from i4d_bench.heads.worlds import exported_head, head_world, world_version
+from i4d_bench.portable import cores
 from i4d_bench.progress import track
 from i4d_bench.render import mesh
 from i4d_bench.types import UserError
@@ -54,7 +55,7 @@ def _render(world: World, folder: Path) -> None:
     people = _people(world)
     chunks = [people[i : i + CHUNK] for i in range(0, len(people), CHUNK)]
     todo = [(i, c) for i, c in enumerate(chunks) if not (parts / f"{i:05d}.npz").exists()]
-    workers = min(len(os.sched_getaffinity(0)), max(1, len(todo)))
+    workers = min(cores(), max(1, len(todo)))
     # Fresh processes: forking one that already runs torch's threads can deadlock.
     with _one_thread_each(), ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         jobs = [pool.submit(_render_chunk, world, chunk, parts / f"{i:05d}.npz") for i, chunk in todo]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import re
 import subprocess
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 import i4d_bench
+from i4d_bench.portable import cores
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = (
@@ -35,7 +35,7 @@ def hardware_name() -> str:
         return re.sub(
             r"[^a-z0-9]+", "-", "-".join(w for w in words if not re.fullmatch(r"\d+gb|hbm\w*|pcie|sxm\w*", w))
         )
-    return f"{_cpu_model()}-{len(os.sched_getaffinity(0))}cores"
+    return f"{_cpu_model()}-{cores()}cores"
 
 
 def _cpu_model() -> str:

@@ -1,0 +1,32 @@
+"""What `i4d-bench list` lists."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from i4d_bench.config.ablations import ablations
+from i4d_bench.config.presets import PRESETS
+from i4d_bench.metrics.cards import CARDS
+from variants import design, names
+
+
+def listing(what: str) -> list[dict[str, Any]]:
+    """name, kind and text of every design, ablation, preset or metric; an ablation's designs too."""
+    if what == "designs":
+        return [
+            {"name": n, "kind": design(n).family, "text": _first_line(sys.modules[design(n).__module__])}
+            for n in names()
+        ]
+    if what == "ablations":
+        return [
+            {"name": n, "kind": f"{len(a.designs)} rows", "text": a.question, "designs": a.designs}
+            for n, a in ablations().items()
+        ]
+    if what == "presets":
+        return [{"name": n, "kind": "", "text": _first_line(make)} for n, make in PRESETS.items()]
+    return [{"name": c.name, "kind": c.arrow, "text": c.definition} for c in CARDS.values()]
+
+
+def _first_line(thing: Any) -> str:
+    return next(iter((thing.__doc__ or "").splitlines()), "")

@@ -1,0 +1,128 @@
+"""The command line itself: every option is explained, help costs no torch, JSON is JSON, a foreign package is named."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+import typing
+from pathlib import Path
+
+import pytest
+
+from i4d_bench import __version__, cli, siblings
+from i4d_bench.errors import UserError
+from tests.helpers import ROOT
+
+COMMANDS = {name: spec.target for name, spec in cli.app._subcommands.items()}
+HEAVY = ("torch", "pandas", "matplotlib", "numba", "numpy")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_of_every_command_is_explained(name):
+    options = typing.get_type_hints(COMMANDS[name], include_extras=True)
+    for option in inspect.signature(COMMANDS[name]).parameters:
+        said = [note.help for note in getattr(options[option], "__metadata__", ()) if getattr(note, "help", None)]
+        assert said and len(said[0]) > 8, f"i4d-bench {name}: {option} has no help"
+    assert COMMANDS[name].__doc__
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["compare", "--help"], ["--version"]])
+def test_help_costs_no_heavy_import(arguments):
+    code = (
+        "import sys\nfrom i4d_bench import cli\n"
+        f"sys.argv = ['i4d-bench', *{arguments}]\n"
+        "try:\n    cli.main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
+        f"print('loaded:', sorted(set({HEAVY}) & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "loaded: []" and len(done.stdout.splitlines()) > 1
+
+
+def run(monkeypatch, capsys, *arguments: str) -> tuple[int | None, str, str]:
+    """Exit code, standard output, standard error of a command in this process."""
+    monkeypatch.setattr(sys, "argv", ["i4d-bench", *arguments])
+    code = None
+    try:
+        cli.main()
+    except SystemExit as stop:
+        code = stop.code
+    return (code, *capsys.readouterr())
+
+
+def test_the_version_is_the_packages(monkeypatch, capsys):
+    assert run(monkeypatch, capsys, "--version")[1] == f"i4d-bench {__version__}\n"
+
+
+@pytest.mark.parametrize("what", ["designs", "ablations", "presets", "metrics"])
+def test_lists_are_json_too(monkeypatch, capsys, what):
+    listed = json.loads(run(monkeypatch, capsys, "list", what, "--json")[1])
+    lines = run(monkeypatch, capsys, "list", what)[1].splitlines()
+    assert [entry["name"] for entry in listed] == [line.split()[0] for line in lines]
+    assert all(entry["text"] in line for entry, line in zip(listed, lines, strict=True))
+
+
+def test_assets_as_json_say_what_is_there(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("I4D_ASSETS", str(tmp_path))
+    monkeypatch.setenv("I4D_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "mediapipe").mkdir()
+    (tmp_path / "mediapipe" / "face_landmarker.task").touch()
+    code, out, _ = run(monkeypatch, capsys, "assets", "--json")
+    content = json.loads(out)
+    status = {asset["path"]: asset["status"] for asset in content["assets"]}
+    assert code == 0 and content["folders"][0] == str(tmp_path)
+    assert status["mediapipe/face_landmarker.task"] == "broken"
+    assert status["ict/ict_facekit_full_f16.npz"] == "missing"
+
+
+def test_the_doctor_as_json_prints_nothing_else(monkeypatch, capsys):
+    from i4d_bench import doctor
+
+    def talks() -> str:
+        print("building …")
+        return "fine"
+
+    def cannot() -> str:
+        raise UserError("no such thing here")
+
+    monkeypatch.setattr(doctor, "CHECKS", (("a", talks, True), ("b", cannot, False)))
+    code, out, err = run(monkeypatch, capsys, "doctor", "--json")
+    content = json.loads(out)
+    assert code == 0 and "building" in err
+    assert [c["status"] for c in content["checks"]] == ["ok", "no"] and content["environment"]["hardware"]
+    monkeypatch.setattr(doctor, "CHECKS", (("b", cannot, True),))
+    assert run(monkeypatch, capsys, "doctor")[0] == 1
+
+
+@pytest.mark.parametrize("name", ["kernels", "variants"])
+def test_a_foreign_package_of_our_name_is_one_sentence(tmp_path, name):
+    """Hugging Face has a package `kernels`."""
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text('"""Somebody else\'s."""\n')
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    command = [sys.executable, "-m", "i4d_bench.cli", "list", "designs"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env)
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.count("\n") == 1
+    assert str(tmp_path / name / "__init__.py") in done.stderr and "not our package" in done.stderr
+
+
+def test_a_foreign_package_installed_over_ours_is_seen(tmp_path, monkeypatch):
+    """One environment, one folder: the later installation wrote over the earlier one's files."""
+    for name in ("i4d_bench", "variants", "kernels"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text('"""Of i4d_bench."""\n')
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(siblings, "__file__", str(tmp_path / "i4d_bench" / "siblings.py"))
+    siblings.check()
+    (tmp_path / "kernels" / "__init__.py").write_text('"""Kernels from the hub."""\n')
+    with pytest.raises(UserError, match="kernels"):
+        siblings.check()
+
+
+def test_our_own_packages_are_found():
+    siblings.check()
+    assert Path(cli.__file__).parents[1] == ROOT
