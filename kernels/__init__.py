@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kernels import reference
-from kernels.reference import Attributes, Binding, Bound, Flame, Layers, Phi, Psi, Skinned
+from kernels.layout import Attributes, Binding, Bound, Flame, Layers, Phi, Psi, Skinned
 
 Mode = Literal["auto", "eager", "triton"]
 _mode: Mode = "auto"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+<<<<<<< HEAD
 MAX_SCALE = 0.05
 LAYOUT = {"position": 3, "scale": 3, "quaternion": 4, "opacity": 1, "color": 3}
 RAW = sum(LAYOUT.values())
@@ -39,6 +38,9 @@ class Attributes(NamedTuple):
     scales: Float[Tensor, "B N 3"]
     opacities: Float[Tensor, "B N"]
     colors: Float[Tensor, "B N 3"]
+=======
+from kernels.layout import JOINTS, LAYOUT, MAX_SCALE, RAW, Attributes, Binding, Bound, Flame, Layers, Phi, Psi, Skinned
+>>>>>>> 07ff30c (kernels: layout.py holds types and constants, contract.py the accuracy contract)
 
 
 def activate(raw: Float[Tensor, "B N 14"]) -> Attributes:
@@ -83,6 +85,7 @@ def local_fusion(
     return decode(_per_frame(f, frames) + delta, phi, prior), delta
 
 
+<<<<<<< HEAD
 class Layers(NamedTuple):
     """Weights of L cross-attention layers that belong to nobody's tokens, and of the projection after the last."""
 
@@ -95,6 +98,8 @@ class Layers(NamedTuple):
     c: Float[Tensor, " D"]
 
 
+=======
+>>>>>>> 07ff30c (kernels: layout.py holds types and constants, contract.py the accuracy contract)
 def cross_attention(
     x0: Float[Tensor, "B N D"],
     keys: Float[Tensor, "F L A T D"],
@@ -131,39 +136,6 @@ def cross_attention(
 def _per_frame(x: Tensor, frames: int) -> Tensor:
     """[B,…] → [F,…], each identity's rows repeated for its frames."""
     return x.repeat_interleave(frames // len(x), 0) if 1 < len(x) < frames else x.expand(frames, *x.shape[1:])
-
-
-JOINTS = 5
-"""Of a FLAME-format head: root, neck, jaw, left eye, right eye."""
-
-
-class Flame(NamedTuple):
-    """A FLAME-format head (PAPER §5). Its template and joints may be one person's each: then nothing of shape is left to do."""
-
-    template: Float[Tensor, "B V 3"]
-    directions: Float[Tensor, "K 3 W"]  # shape, expression, 36 pose correctives; rows may be longer than V (aligned)
-    weights: Float[Tensor, "V 5"]
-    joints: Float[Tensor, "B 5 3"]  # rest positions
-    joint_shapes: Float[Tensor, "S 5 3"]  # J_regressor · shape directions
-    parents: tuple[int, ...]
-
-    @property
-    def n_shape(self) -> int:
-        return len(self.joint_shapes)
-
-    def shaped(self, shape: Float[Tensor, "B S"]) -> Flame:
-        """The people of that shape: template and joints with β in them, for `flame_skinning(…, shape=None)`."""
-        step = torch.einsum("bk,kcv->bvc", shape, self.directions[: shape.shape[1], :, : self.template.shape[1]])
-        moved = torch.einsum("bk,kjc->bjc", shape, self.joint_shapes[: shape.shape[1]])
-        return self._replace(template=(self.template + step).contiguous(), joints=(self.joints + moved).contiguous())
-
-
-class Skinned(NamedTuple):
-    """A head's frames: after skinning, before it, and A_j: rest → posed position of what hangs on joint j."""
-
-    vertices: Float[Tensor, "F V 3"]
-    unposed: Float[Tensor, "F V 3"]
-    transforms: Float[Tensor, "F 5 4 4"]
 
 
 def rodrigues(v: Float[Tensor, "*B 3"]) -> Float[Tensor, "*B 3 3"]:
@@ -224,14 +196,6 @@ def check_coefficients(expression: Tensor, flame: Flame, shape: Tensor | None = 
 
 def _blend(coefficients: Float[Tensor, "F k"], directions: Float[Tensor, "K 3 W"], count: int) -> Tensor:
     return torch.einsum("fk,kcv->fvc", coefficients, directions[: coefficients.shape[1], :, :count].to(coefficients))
-
-
-class Bound(NamedTuple):
-    """Gaussians' geometry, in gsplat's layout: of frames in space, or of a person in the triangles' own frames."""
-
-    means: Float[Tensor, "F N 3"]
-    quats: Float[Tensor, "F N 4"]
-    scales: Float[Tensor, "F N 3"]
 
 
 def triangle_frames(corners: Float[Tensor, "*B 3 3"]) -> tuple[Tensor, Tensor, Tensor]:
@@ -319,14 +283,6 @@ def spatial_fusion(
     position, scale, turn = change.split(3, -1)
     means, quats, scales = (_per_frame(t, frames) for t in still)
     return Bound(means + position, multiply(F.pad(turn / 2, (1, 0), value=1.0), quats), scales * torch.exp(scale))
-
-
-class Binding(NamedTuple):
-    """Which of the head's vertices and joints a Gaussian follows: constants, no gradient."""
-
-    vertices: Int[Tensor, "B k N"]
-    weights: Float[Tensor, "B k N"]
-    joints: Float[Tensor, "B 5 N"]  # skinning weights
 
 
 def blend_gaussians(

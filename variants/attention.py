@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from i4d_bench.types import FEATURE_DIM, MOTION_DIM, MOTION_TOKENS, Identity, MotionCode
-from kernels.reference import Layers
+from kernels.layout import Layers
 from variants.base import scaled
 
 CODE = MOTION_TOKENS * MOTION_DIM

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from i4d_bench.types import FEATURE_DIM, FlameCode, Gaussians, Identity, MotionCode
-from kernels.reference import Psi
+from kernels.layout import Psi
 from variants.base import Fusion, normed, register, scaled
 from variants.parametric import driver_of, source_of
 

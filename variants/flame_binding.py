@@ -18,7 +18,8 @@ from torch import Tensor
 
 import kernels
 from i4d_bench.types import Gaussians, Identity, MotionCode
-from kernels.reference import Bound, Skinned, to_triangles
+from kernels.layout import Bound, Skinned
+from kernels.reference import to_triangles
 from variants.base import Fusion, register
 from variants.nearest import leaves_of, nearest_triangles
 from variants.parametric import driver_of, shaped, source_of

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import kernels
 from i4d_bench.types import FEATURE_DIM, FlameCode, Gaussians, Identity, MotionCode
-from kernels.reference import RAW, Attributes, Binding, Skinned
+from kernels.layout import RAW, Attributes, Binding, Skinned
 from variants.base import Fusion, normed, register, scaled
 from variants.nearest import smallest
 from variants.parametric import driver_of, shaped, source_of

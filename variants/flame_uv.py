@@ -29,7 +29,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from i4d_bench.types import FEATURE_DIM, Decode, Gaussians, Identity, MotionCode
-from kernels.reference import Skinned, multiply, quaternion
+from kernels.layout import Skinned
+from kernels.reference import multiply, quaternion
 from variants.base import Fusion, normed, register, scaled
 from variants.nearest import leaves_of, nearest_triangles
 from variants.parametric import anybody, driver_of, shaped, source_of

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 import kernels
 from i4d_bench.types import FEATURE_DIM, Gaussians, Identity, MotionCode
-from kernels.reference import MAX_SCALE, RAW, Skinned
+from kernels.layout import MAX_SCALE, RAW, Skinned
 from variants.base import Fusion, register, scaled
 from variants.parametric import anybody, driver_of, per_frame, shaped, source_of
 

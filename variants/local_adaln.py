@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from i4d_bench.types import FEATURE_DIM, MOTION_DIM, MOTION_TOKENS, Gaussians, Identity, MotionCode
-from kernels.reference import Psi
+from kernels.layout import Psi
 from variants.base import Fusion, normed, register, scaled
 
 CODE = MOTION_TOKENS * MOTION_DIM

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from i4d_bench.types import FEATURE_DIM, Gaussians, Identity, MotionCode
-from kernels.reference import Psi
+from kernels.layout import Psi
 from variants.base import Fusion, normed, register, scaled
 from variants.local_adaln import CODE, OfCode
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from i4d_bench.types import FEATURE_DIM, Gaussians, Identity, MotionCode
-from kernels.reference import Psi
+from kernels.layout import Psi
 from variants.base import Fusion, normed, register, scaled
 from variants.local_adaln import CODE, OfCode
 

@@ -23,7 +23,7 @@ from torch import Tensor
 
 import kernels
 from i4d_bench.types import Gaussians, Identity, MotionCode
-from kernels.reference import MAX_SCALE, Bound, Psi
+from kernels.layout import MAX_SCALE, Bound, Psi
 from variants.base import normed, register
 from variants.local_adaln import LocalAdaLN, OfCode
 

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from i4d_bench.types import FlameCode, Identity, MotionCode, ParametricHead, UserError
-from kernels.reference import Skinned
+from kernels.layout import Skinned
 
 WHERE = "rendered worlds and ingested video come with them, other data must bring them"
 

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from i4d_bench.heads.flame_pickle import load_pickle
 from i4d_bench.types import UserError
 from kernels import flame_skinning
-from kernels.reference import JOINTS, Flame, Skinned, joint_transforms
+from kernels.layout import JOINTS, Flame, Skinned
+from kernels.reference import joint_transforms
 from kernels.reference import rodrigues as rodrigues
 
 CORRECTIVES = 9 * (JOINTS - 1)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import kernels
 from i4d_bench.types import FEATURE_DIM, Gaussians
-from kernels.reference import RAW, Layers, Phi, Psi
+from kernels.layout import RAW, Layers, Phi, Psi
 
 HIDDEN = 96
 

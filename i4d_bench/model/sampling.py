@@ -18,7 +18,7 @@ from torch import Tensor
 from i4d_bench.model.decoder import Decoder
 from i4d_bench.model.surface import HALF, HeadSurface
 from i4d_bench.types import FEATURE_DIM, Triplane
-from kernels.reference import MAX_SCALE
+from kernels.layout import MAX_SCALE
 
 EXTENT = 0.47
 """Half side of the cube (canonical units) that the planes cover in ray mode."""

@@ -18,12 +18,13 @@ from i4d_bench.speed import protocol, rig
 from i4d_bench.speed.plan import Plan
 from i4d_bench.speed.tracker import tracked_pictures, tracker
 from i4d_bench.types import Gaussians, MotionCode
-from kernels.cases import FLOORS, case
+from kernels.cases import case
+from kernels.contract import FLOORS
 
 PSNR = 45.0
 """dB to the fp32 eager picture that a fast row must reach."""
 COMPILED = 50.0
-"""How many floors (`kernels.cases.FLOORS`) a compiled kernel may be from its own source: it rounds at other places."""
+"""How many floors (`kernels.contract.FLOORS`) a compiled kernel may be from its own source: it rounds at other places."""
 Call = Callable[[int], object]
 
 

@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.fused.segments import largest, raise_to, segment_sums, zeros
-from kernels.reference import Bound
+from kernels.layout import Bound
 
 TILE, WARPS = 128, 4
 FRAMES = 8

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kernels.fused.binding import in_fours, in_fp32, multiply, per_person, put, rows
 from kernels.fused.segments import largest, raise_to, segment_sums, zeros
-from kernels.reference import JOINTS, Attributes, Binding
+from kernels.layout import JOINTS, Attributes, Binding
 
 TILE, WARPS = 128, 4
 FRAMES = 8

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kernels.fused.local_fusion import parts, per_identity, precision, shared, widths
 from kernels.fused.softplus_net import LN2, LOG2E, activation, decoded, place, softplus, tile, vector, weight
-from kernels.reference import RAW, Attributes, Layers, Phi
+from kernels.layout import RAW, Attributes, Layers, Phi
 
 LAUNCH = {
     torch.float32: {"num_warps": 4, "num_stages": 1},

@@ -22,7 +22,7 @@ from kernels.fused.cross_attention import EPS, aligned
 from kernels.fused.local_fusion import per_identity, precision
 from kernels.fused.local_fusion_backward import Sums, _first, _ones, _rows, _sums, _up, _weight, _wide, packed, unpack
 from kernels.fused.softplus_net import LN2, LOG2E
-from kernels.reference import Layers
+from kernels.layout import Layers
 
 TOGETHER = 128
 """Tokens of all heads, their number and the heads' rounded up to powers of two, that pass at once."""

@@ -16,7 +16,8 @@ from torch import Tensor
 from kernels.fused.binding import in_fp32, per_person
 from kernels.fused.flame_skinning_backward import flame_gradients
 from kernels.fused.kinematic_chain import compose, local, turn
-from kernels.reference import JOINTS, Flame, Skinned, check_coefficients
+from kernels.layout import JOINTS, Flame, Skinned
+from kernels.reference import check_coefficients
 
 CORRECTIVES = 9 * (JOINTS - 1)
 BLOCK, WARPS = {False: 16, True: 32}, 4

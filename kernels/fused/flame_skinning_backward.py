@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.fused.kinematic_chain import chain_back
-from kernels.reference import JOINTS, Flame
+from kernels.layout import JOINTS, Flame
 
 BLOCK = 128
 """Vertices of a program, one warp: its 60 sums then need no barrier."""

@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.fused.softplus_net import LN2, LOG2E, activation, decoded, place, softplus, tile, vector, weight
-from kernels.reference import RAW, Attributes, Phi, Psi
+from kernels.layout import RAW, Attributes, Phi, Psi
 
 LAUNCH = {"num_warps": 4, "num_stages": 2, "maxnreg": 168}
 TILE = 64

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from kernels.fused.local_fusion import parts, per_identity, precision
 from kernels.fused.softplus_net import LN2, LOG2E, activation, softplus_slope, vector
-from kernels.reference import RAW, Attributes, Phi
+from kernels.layout import RAW, Attributes, Phi
 
 LAUNCH = {torch.float32: {"num_warps": 8, "num_stages": 1}, torch.float16: {"num_warps": 8, "num_stages": 3}}
 TILE = {torch.float32: 32, torch.float16: 64}

@@ -16,7 +16,7 @@ from kernels.fused.binding import multiply, per_person, put, rows
 from kernels.fused.local_fusion import LAUNCH, RESIDENT, TILE, parts, per_identity, precision, widths
 from kernels.fused.local_fusion_backward import back_through_psi
 from kernels.fused.softplus_net import LN2, LOG2E, softplus, tile, vector, weight
-from kernels.reference import Bound, Psi
+from kernels.layout import Bound, Psi
 
 
 @triton.jit

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from kernels.cases import Case
+from kernels.contract import Case
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 HALVES = [torch.float16] + ([torch.bfloat16] if DEVICE == "cuda" else [])

@@ -11,9 +11,10 @@ from helpers.agreement import DEVICE, HALVES, agree
 
 pytest.importorskip("triton")
 from kernels import reference
-from kernels.cases import Draw, case
+from kernels.cases import case
+from kernels.contract import Draw
 from kernels.fused import segments
-from kernels.reference import Bound
+from kernels.layout import Bound
 
 BIND, BLEND = case("bind_gaussians"), case("blend_gaussians")
 SIZES = [(1, 1, 1), (63, 1, 2), (65, 2, 3), (129, 1, 9)]

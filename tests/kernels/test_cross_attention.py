@@ -12,7 +12,7 @@ pytest.importorskip("triton")
 import kernels
 from kernels.cases import case, layers
 from kernels.fused import cross_attention as module
-from kernels.reference import Phi
+from kernels.layout import Phi
 
 CASE = case("cross_attention")
 TYPES = [torch.float32, *HALVES]

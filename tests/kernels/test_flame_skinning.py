@@ -12,7 +12,8 @@ from helpers.agreement import DEVICE, agree
 pytest.importorskip("triton")
 import kernels
 from kernels import reference
-from kernels.cases import Draw, case, flame
+from kernels.cases import case, flame
+from kernels.contract import Draw
 from kernels.fused import flame_skinning as module
 
 SHAPED, WITH_SHAPE = case("flame_skinning"), case("flame_skinning_shape")

@@ -12,7 +12,7 @@ pytest.importorskip("triton")
 from kernels.cases import case
 from kernels.fused import local_fusion as module
 from kernels.fused import softplus_net
-from kernels.reference import Attributes, Phi, Psi
+from kernels.layout import Attributes, Phi, Psi
 
 FUSION, DECODE = case("local_fusion"), case("decode")
 TYPES = [torch.float32, *HALVES]

@@ -14,7 +14,7 @@ import kernels
 import variants
 from kernels.cases import case
 from kernels.fused import spatial_fusion as module
-from kernels.reference import Bound, Psi
+from kernels.layout import Bound, Psi
 
 FUSION = case("spatial_fusion")
 TYPES = [torch.float32, *HALVES]

@@ -18,7 +18,8 @@ from i4d_bench.model.sampling import EXTENT, sheet
 from i4d_bench.model.surface import HALF, HeadSurface
 from i4d_bench.render import mesh, render
 from i4d_bench.types import FEATURE_DIM, Camera
-from kernels.reference import MAX_SCALE, activate
+from kernels.layout import MAX_SCALE
+from kernels.reference import activate
 
 
 def lifted(sampling: str, grid: int = 8):

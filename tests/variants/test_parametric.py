@@ -20,7 +20,8 @@ from i4d_bench.heads import flame
 from i4d_bench.heads.worlds import exported_head
 from i4d_bench.render import render
 from i4d_bench.types import Camera, FlameCode, MotionCode, UserError
-from kernels.reference import Skinned, multiply, quaternion, rodrigues
+from kernels.layout import Skinned
+from kernels.reference import multiply, quaternion, rodrigues
 from variants import flame_uv
 from variants.nearest import leaves_of, nearest_triangles, smallest
 from variants.parametric import shaped
