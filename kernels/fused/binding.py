@@ -12,42 +12,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels.fused.launch import in_fp32, per_person
 from kernels.fused.segments import largest, raise_to, segment_sums, zeros
+from kernels.fused.vectors import in_fours, multiply, put, rows
 from kernels.layout import Bound
 
 TILE, WARPS = 128, 4
 FRAMES = 8
 """Frames that a program goes through, so that it reads the local geometry once for them."""
-
-
-@triton.jit
-def rows(base, index):
-    """Rows of four floats as four vectors: one aligned 16-byte read each."""
-    four = tl.load(base + index[:, None] * 4 + tl.arange(0, 4)[None, :])
-    even, odd = tl.split(tl.reshape(four, (index.shape[0], 2, 2)))
-    x, z = tl.split(even)
-    y, w = tl.split(odd)
-    return x, y, z, w
-
-
-@triton.jit
-def put(base, index, there, x, y, z, w, WIDTH: tl.constexpr):
-    """The first WIDTH of four vectors as rows of WIDTH floats. Rows across a warp, for full sectors."""
-    column = tl.arange(0, 4)[None, :]
-    four = tl.reshape(tl.join(tl.join(x, z), tl.join(y, w)), (index.shape[0], 4))
-    mask = there[:, None] & (column < WIDTH) if WIDTH < 4 else there[:, None]
-    tl.store(base + index[:, None] * WIDTH + column, four, mask=mask)
-
-
-@triton.jit
-def multiply(a, b, c, d, w, x, y, z):
-    """Quaternions' product: (a b c d) (w x y z)."""
-    return (
-        a * w - b * x - c * y - d * z,
-        a * x + b * w + c * z - d * y,
-        a * y - b * z + c * w + d * x,
-        a * z + b * y - c * x + d * w,
-    )
 
 
 @triton.jit
@@ -237,31 +209,6 @@ class _Binding(torch.autograd.Function):
             N, V, F // B, pulled, TILE, num_warps=WARPS,
         )  # fmt: skip
         return segment_sums(corners, owners, None, sums, most) if pulled else None, None, None, *own
-
-
-def in_fp32(*tensors: Tensor) -> None:
-    """Raises ValueError for other types: the head's kernels compute in fp32."""
-    for t in tensors:
-        if t.dtype != torch.float32:
-            raise ValueError(
-                f"the head's kernels compute in float32, not in {t.dtype}; kernels.reference takes any type"
-            )
-
-
-def per_person(frames: int, people: int) -> int:
-    """Frames of each person. Raises ValueError where they do not come out even."""
-    if frames % people:
-        raise ValueError(f"{frames} frames cannot be divided among {people} people")
-    return frames // people
-
-
-def in_fours(vertices: Tensor) -> Tensor:
-    """The same vertices in rows of four floats: as `flame_skinning` gives them, or copied."""
-    frames, count, _ = vertices.shape
-    enough = vertices.untyped_storage().nbytes() >= 4 * (vertices.storage_offset() + 4 * frames * count)
-    if vertices.stride() == (4 * count, 4, 1) and enough and vertices.data_ptr() % 16 == 0:
-        return vertices
-    return torch.nn.functional.pad(vertices, (0, 1))[..., :3]
 
 
 def bind_gaussians(vertices: Tensor, faces: Tensor, triangles: Tensor, local: Bound) -> Bound:

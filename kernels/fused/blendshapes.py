@@ -14,8 +14,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.fused.binding import in_fours, in_fp32, multiply, per_person, put, rows
+from kernels.fused.launch import in_fp32, per_person
 from kernels.fused.segments import largest, raise_to, segment_sums, zeros
+from kernels.fused.vectors import in_fours, multiply, put, rows
 from kernels.layout import JOINTS, Attributes, Binding
 
 TILE, WARPS = 128, 4

@@ -14,7 +14,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.fused.local_fusion import parts, per_identity, precision, shared, widths
+from kernels.fused.cross_attention_backward import back_through_layers
+from kernels.fused.launch import EPS, aligned, parts, per_identity, precision, shared, widths
+from kernels.fused.local_fusion_backward import back_through_phi
 from kernels.fused.softplus_net import LN2, LOG2E, activation, decoded, place, softplus, tile, vector, weight
 from kernels.layout import RAW, Attributes, Layers, Phi
 
@@ -27,7 +29,6 @@ RESIDENT = {torch.float32: 2, torch.float16: 3}
 TILE = 64
 ALONE, CHUNK = 64, 32
 """Tokens that pass at once, and at a time where there are more."""
-EPS = tl.constexpr(1e-5)
 
 
 @triton.jit
@@ -214,12 +215,6 @@ def operands(stored: torch.dtype, *tensors: Tensor) -> list[Tensor]:
     return [t.to(torch.float32 if stored == torch.float32 else torch.float16) for t in tensors]
 
 
-def aligned(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Both with the same strides and whole rows."""
-    same = keys.stride() == values.stride() and keys.stride(-1) == 1
-    return (keys, values) if same else (keys.contiguous(), values.contiguous())
-
-
 def run(x0, keys, score, values, f, layers: Layers, phi: Phi, prior, emit: bool):
     """→ attributes, δf and the states [2L,F,N,D] after every attention and every network (both None unless `emit`)."""
     (people, n, D), (frames, L, A, T, _) = x0.shape, keys.shape
@@ -259,9 +254,6 @@ class _CrossAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *d_out):
-        from kernels.fused.cross_attention_backward import back_through_layers
-        from kernels.fused.local_fusion_backward import back_through_phi
-
         x0, keys, score, values, f, *weights = ctx.saved_tensors[:17]
         delta, states, *attributes = ctx.saved_tensors[17:]
         layers, phi, prior = Layers(*weights[:7]), Phi(*weights[7:11]), weights[11]

@@ -18,9 +18,19 @@ import torch
 import triton
 import triton.language as tl
 
-from kernels.fused.cross_attention import EPS, aligned
-from kernels.fused.local_fusion import per_identity, precision
-from kernels.fused.local_fusion_backward import Sums, _first, _ones, _rows, _sums, _up, _weight, _wide, packed, unpack
+from kernels.fused.gradients import (
+    Sums,
+    first_layer,
+    hidden_layer,
+    packed,
+    padded,
+    read_rows,
+    store_sums,
+    strided,
+    unpack,
+    with_ones,
+)  # fmt: skip
+from kernels.fused.launch import EPS, aligned, per_identity, precision
 from kernels.fused.softplus_net import LN2, LOG2E
 from kernels.layout import Layers
 
@@ -38,7 +48,7 @@ def _normalised(x, d0, D: tl.constexpr):
     x = x.to(tl.float32)
     x = tl.where((d0 < D)[None, :], x - (tl.sum(x, 1) / D)[:, None], 0.0)
     scale = tl.rsqrt(tl.sum(x * x, 1) / D + EPS)
-    return _ones(x * scale[:, None], d0, D), scale
+    return with_ones(x * scale[:, None], d0, D), scale
 
 
 @triton.jit
@@ -65,14 +75,14 @@ def _projection(
     DOT: tl.constexpr = state.dtype.element_ty
     frame, part, parts = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
     d0 = tl.arange(0, D0)
-    w = _weight(out, d0, d0, D, D, D, 1).to(DOT)
+    w = strided(out, d0, d0, D, D, D, 1).to(DOT)
     a = tl.zeros([D0, D0], tl.float32)
     for job in range(part, tl.cdiv(N, TILE), parts):
         rows = job * TILE + tl.arange(0, TILE)
-        d = _rows(d_z, frame * N, rows, d0, N, D)
+        d = read_rows(d_z, frame * N, rows, d0, N, D)
         if MORE:
-            d += _rows(d_more, frame * N, rows, d0, N, D)
-        x = _rows(state, frame * N, rows, d0, N, D, True)
+            d += read_rows(d_more, frame * N, rows, d0, N, D)
+        x = read_rows(state, frame * N, rows, d0, N, D, True)
         a = tl.dot(tl.trans(d), x, a, input_precision=P)
         to, there = d_x + (frame * N + rows)[:, None] * D + d0[None, :], (rows < N)[:, None] & (d0 < D)[None, :]
         tl.store(to, tl.dot(d, w, input_precision=P), mask=there)
@@ -89,26 +99,26 @@ def _network(
     DOT: tl.constexpr = state.dtype.element_ty
     frame, part, parts = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
     d0, h0 = tl.arange(0, D0), tl.arange(0, H0)
-    p = _first(_weight(w1, h0, d0, H, D, D, 1), b1, h0, d0, H, D, DOT)
-    q = (_weight(w2, h0, d0, H, D, 1, H) * LN2).to(DOT)
+    p = first_layer(strided(w1, h0, d0, H, D, D, 1), b1, h0, d0, H, D, DOT)
+    q = (strided(w2, h0, d0, H, D, 1, H) * LN2).to(DOT)
     a, b = tl.zeros([H0, D0], tl.float32), tl.zeros([H0, D0], tl.float32)
 
     rows = part * TILE + tl.arange(0, TILE)
-    x, d = _rows(state, frame * N, rows, d0, N, D), _rows(d_x, frame * N, rows, d0, N, D)
+    x, d = read_rows(state, frame * N, rows, d0, N, D), read_rows(d_x, frame * N, rows, d0, N, D)
     for _ in range(part, tl.cdiv(N, TILE), parts):
         to, there = d_x + (frame * N + rows)[:, None] * D + d0[None, :], (rows < N)[:, None] & (d0 < D)[None, :]
         rows += parts * TILE
-        next_x, next_d = _rows(state, frame * N, rows, d0, N, D), _rows(d_x, frame * N, rows, d0, N, D)
+        next_x, next_d = read_rows(state, frame * N, rows, d0, N, D), read_rows(d_x, frame * N, rows, d0, N, D)
         n, scale = _normalised(x, d0, D)
         n = n.to(DOT)
-        h, r = _up(p, n, HALF, ASM, P)
+        h, r = hidden_layer(p, n, HALF, ASM, P)
         b = tl.dot(h, d, b, input_precision=P)
         d_y = tl.dot(q, tl.trans(d), input_precision=P).to(DOT) * r
         a = tl.dot(d_y, n, a, input_precision=P)
         d_n = tl.where((d0 < D)[None, :], tl.dot(tl.trans(d_y), p, input_precision=P), 0.0)
         tl.store(to, d + _through(n, scale, d_n, D), mask=there)
         x, d = next_x, next_d
-    _sums(sums + (frame * parts + part) * SUMS, h0, d0, d0, a, b, H, D, D)
+    store_sums(sums + (frame * parts + part) * SUMS, h0, d0, d0, a, b, H, D, D)
 
 
 @triton.jit
@@ -149,11 +159,11 @@ def _attention(
     a, b = tl.zeros([A0 * T0, D0], tl.float32), tl.zeros([A0 * T0, D0], tl.float32)
 
     rows = part * TILE + tl.arange(0, TILE)
-    x, d = _rows(state, own, rows, d0, N, D), _rows(d_x, this, rows, d0, N, D)
+    x, d = read_rows(state, own, rows, d0, N, D), read_rows(d_x, this, rows, d0, N, D)
     for _ in range(part, tl.cdiv(N, TILE), parts):
         to, there = d_x + (this + rows)[:, None] * D + d0[None, :], (rows < N)[:, None] & (d0 < D)[None, :]
         rows += parts * TILE
-        next_x, next_d = _rows(state, own, rows, d0, N, D), _rows(d_x, this, rows, d0, N, D)
+        next_x, next_d = read_rows(state, own, rows, d0, N, D), read_rows(d_x, this, rows, d0, N, D)
         n, scale = _normalised(x, d0, D)
         n = n.to(DOT)
         s = tl.dot(k, tl.trans(n), input_precision=P) + base[:, None]
@@ -182,8 +192,8 @@ def _by_rows(
     frame = tl.program_id(1).to(tl.int64)
     rows, d0 = tl.program_id(0) * TILE + tl.arange(0, TILE), tl.arange(0, D0)
     there = rows < N
-    d = _rows(d_x, frame * N, rows, d0, N, D)
-    n, scale = _normalised(_rows(state, (frame // PER) * N, rows, d0, N, D), d0, D)
+    d = read_rows(d_x, frame * N, rows, d0, N, D)
+    n, scale = _normalised(read_rows(state, (frame // PER) * N, rows, d0, N, D), d0, D)
     n = n.to(DOT)
     d_n = tl.zeros([TILE, D0], tl.float32)
     for a in range(A):
@@ -235,8 +245,8 @@ def _by_tokens(
     a, b = tl.zeros([CHUNK, D0], tl.float32), tl.zeros([CHUNK, D0], tl.float32)
     for job in range(part, tl.cdiv(N, TILE), parts):
         rows = job * TILE + tl.arange(0, TILE)
-        d = _rows(d_x, frame * N, rows, d0, N, D)
-        n = _normalised(_rows(state, (frame // PER) * N, rows, d0, N, D), d0, D)[0].to(DOT)
+        d = read_rows(d_x, frame * N, rows, d0, N, D)
+        n = _normalised(read_rows(state, (frame // PER) * N, rows, d0, N, D), d0, D)[0].to(DOT)
         to = (frame * A + head) * N + rows
         end = tl.load(ends + to, mask=rows < N, other=float("inf"))  # no weight where no row is
         mean = tl.load(means + to, mask=rows < N, other=0.0)
@@ -251,7 +261,7 @@ def _through_attention(sums: Sums, i: int, x, keys, score, values, d_x):
     """One layer, x [B,N,D], d_x [F,N,D] after it, keys [F,A,T,D] … → d_x before it, in the same memory or not; sums in part i."""
     (frames, A, T, D), (people, n, _) = keys.shape, x.shape
     strides = dict(zip(("KF", "KA", "KT", "SF", "SA", "ST"), (*keys.stride()[:3], *score.stride()), strict=True))
-    widths = {"PER": frames // people, **strides, "A": A, "T": T, "D": D, "D0": _wide(D, 1)}
+    widths = {"PER": frames // people, **strides, "A": A, "T": T, "D": D, "D0": padded(D, 1)}
     heads = triton.next_power_of_2(A)
     if heads * triton.next_power_of_2(T) <= TOGETHER:
         sums.run(_attention, i, x, keys, values, score, d_x, **widths, A0=heads, T0=TOGETHER // heads)
@@ -275,11 +285,11 @@ def back_through_layers(x0, keys, score, values, layers: Layers, states, d_z, d_
     sizes = [D * (D + 4), *[packed(H, D, D)] * L, *[A * T * (2 * D + 4)] * L]
     sums = Sums(x0, frames, x0.shape[1], *sizes)
     d_x = torch.empty_like(d_z)
-    wide = {"D": D, "D0": _wide(D, 1)}
+    wide = {"D": D, "D0": padded(D, 1)}
     d_more = d_more if d_more is None else d_more.contiguous()
     sums.run(_projection, 0, states[-1], d_z, d_more, out, d_x, **wide, MORE=d_more is not None)
     for l in reversed(range(L)):  # noqa: E741
-        sums.run(_network, 1 + l, states[2 * l], w1[l], b1[l], w2[l], d_x, **wide, H=H, H0=_wide(H, 1))
+        sums.run(_network, 1 + l, states[2 * l], w1[l], b1[l], w2[l], d_x, **wide, H=H, H0=padded(H, 1))
         x = states[2 * l - 1] if l else x0.contiguous()
         d_x = _through_attention(sums, 1 + L + l, x, keys[:, l], score[:, l], values[:, l], d_x)
     of_out, *rest = (t[:, :size] for t, size in zip(sums.totals(), sizes, strict=True))

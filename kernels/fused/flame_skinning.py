@@ -13,9 +13,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.fused.binding import in_fp32, per_person
 from kernels.fused.flame_skinning_backward import flame_gradients
 from kernels.fused.kinematic_chain import compose, local, turn
+from kernels.fused.launch import in_fp32, per_person
 from kernels.layout import JOINTS, Flame, Skinned
 from kernels.reference import check_coefficients
 

@@ -14,6 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels.fused.launch import parts, per_identity, precision, shared, widths
+from kernels.fused.local_fusion_backward import back_through_both, back_through_phi
 from kernels.fused.softplus_net import LN2, LOG2E, activation, decoded, place, softplus, tile, vector, weight
 from kernels.layout import RAW, Attributes, Phi, Psi
 
@@ -106,38 +108,6 @@ def _forward(
         tl.store(out + to, done, mask=there[:, None] & (col < 14)[None, :])
 
 
-def pieces(width: int) -> tuple[int, int]:
-    """A width as two powers of two of at least 16 that hold it: 48 → 32, 16."""
-    wide = max(16, triton.next_power_of_2(width + 1) // 2)
-    if wide == width:
-        wide = max(16, width // 2)
-    return wide, max(16, triton.next_power_of_2(max(width - wide, 1)))
-
-
-def widths(**sizes: int) -> dict[str, int]:
-    """M=48 → M=48, M1=32, M2=16: what the kernels call widths and their pieces."""
-    return {k + i: n for k, size in sizes.items() for i, n in zip(("", "1", "2"), (size, *pieces(size)), strict=True)}
-
-
-def precision(stored: torch.dtype, device: torch.device) -> dict:
-    """How features stored so are computed with."""
-    half, cuda = stored != torch.float32, device.type == "cuda"
-    single = "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32"
-    return {"HALF": half, "ASM": cuda, "P": single if cuda and not half else "ieee"}
-
-
-def parts(n: int, frames: int, tile: int, resident: int, device: torch.device) -> int:
-    """Programs per frame: as many as the processors hold at once, if there are tiles for them."""
-    cuda = device.type == "cuda"
-    every = resident * torch.cuda.get_device_properties(device).multi_processor_count if cuda else 3
-    return max(1, min(triton.cdiv(n, tile), -(-every // frames)))
-
-
-def shared(prior: Tensor) -> Tensor:
-    """The prior as the kernels read it: one for all people where it is the same memory."""
-    return prior.contiguous() if prior.stride(0) else prior[:1].contiguous()
-
-
 def run(basis, gain, bias, f, psi: Psi | None, phi: Phi, prior, emit: bool) -> tuple[Attributes, Tensor | None]:
     frames, (people, n, D) = len(f) if psi is None else len(gain), f.shape
     prior = shared(prior)
@@ -166,8 +136,6 @@ class _LocalFusion(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *d_out):
-        from kernels.fused.local_fusion_backward import back_through_both, back_through_phi
-
         basis, gain, bias, w1, w2, u1, c1, u2, c2, f, delta, *attributes = ctx.saved_tensors
         given = f, delta, Phi(u1, c1, u2, c2), attributes, d_out[:5]
         if basis is None:
@@ -181,11 +149,6 @@ class _LocalFusion(torch.autograd.Function):
         if d_prior is not None:
             d_prior = per_identity(d_prior, ctx.priors)
         return d_basis, d_gain, d_bias, per_identity(d_z, len(f)), *d_weights, *d_phi, d_prior
-
-
-def per_identity(d: Tensor, people: int) -> Tensor:
-    """Gradients per frame, summed over the frames of each person."""
-    return d if len(d) == people else d.unflatten(0, (people, -1)).sum(1)
 
 
 def local_fusion(basis, gain, bias, f, psi: Psi, phi: Phi, prior) -> tuple[Attributes, Tensor | None]:

@@ -17,74 +17,21 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.fused.local_fusion import parts, per_identity, precision
-from kernels.fused.softplus_net import LN2, LOG2E, activation, softplus_slope, vector
+from kernels.fused.gradients import (
+    Sums,
+    first_layer,
+    hidden_layer,
+    over_frames,
+    packed,
+    padded,
+    read_rows,
+    store_sums,
+    strided,
+    unpack,
+)  # fmt: skip
+from kernels.fused.launch import per_identity
+from kernels.fused.softplus_net import LN2, LOG2E, activation, vector
 from kernels.layout import RAW, Attributes, Phi
-
-LAUNCH = {torch.float32: {"num_warps": 8, "num_stages": 1}, torch.float16: {"num_warps": 8, "num_stages": 3}}
-TILE = {torch.float32: 32, torch.float16: 64}
-RESIDENT = {torch.float32: 1, torch.float16: 1}
-"""By what features are stored in; 16 bits are all the same."""
-ONE = tl.constexpr(64.0)
-"""log2(1 + 2^64), exact in every type here."""
-
-
-@triton.jit
-def _weight(w, h, i, H: tl.constexpr, I: tl.constexpr, step_h: tl.constexpr, step_i: tl.constexpr):  # noqa: E741
-    """Weights as [len(h), len(i)], by their strides; zeros outside."""
-    there = (h < H)[:, None] & (i < I)[None, :]
-    return tl.load(w + h[:, None] * step_h + i[None, :] * step_i, mask=there, other=0.0).to(tl.float32)
-
-
-@triton.jit
-def _first(w, bias, h, i, H: tl.constexpr, I: tl.constexpr, DOT: tl.constexpr):  # noqa: E741
-    """A first layer [H0, I0] in the order of `_weight`, log2 e larger, with its bias as the column that meets the input's ones.
-    The unit past the last is held at h = ONE."""
-    bias = tl.where(h == H, ONE, vector(bias, h, H, LOG2E))
-    return tl.where((i == I)[None, :], bias[:, None], w * LOG2E).to(DOT)
-
-
-@triton.jit
-def _up(w, x, HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr):
-    """The hidden layer [H, TILE], log2(1 + 2^y), and its slope, both in x's type."""
-    h, r = softplus_slope(tl.dot(w, tl.trans(x), input_precision=P), HALF, ASM)
-    return h.to(x.dtype), r.to(x.dtype)
-
-
-@triton.jit
-def _sums(sums, h, i, o, a, b, H: tl.constexpr, I: tl.constexpr, O: tl.constexpr):  # noqa: E741
-    """What `unpack` takes apart. Rows are whole fours of floats: nothing is written in less."""
-    IW: tl.constexpr = (I + 4) // 4 * 4
-    OW: tl.constexpr = (O + 3) // 4 * 4
-    h, i, o = h[:, None], i[None, :], o[None, :]
-    tl.store(sums + h * IW + i, a * LOG2E, mask=(h < H) & (i < IW))
-    tl.store(sums + H * IW + h * OW + o, b * tl.where(h == H, 1 / ONE, LN2), mask=(h <= H) & (o < OW))
-
-
-@triton.jit
-def _total(sums, out, PARTS, SIZE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
-    """Per frame, the sum over the programs."""
-    i, frame, row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), tl.program_id(1).to(tl.int64), tl.arange(0, ROWS)
-    total = tl.zeros([ROWS, BLOCK], tl.float32)
-    for first in range(0, PARTS, ROWS):
-        at = sums + (frame * PARTS + first + row)[:, None] * SIZE + i[None, :]
-        total += tl.load(at, mask=(first + row < PARTS)[:, None] & (i < SIZE)[None, :], other=0.0)
-    tl.store(out + frame * SIZE + i, tl.sum(total, 0), mask=i < SIZE)
-
-
-@triton.jit
-def _rows(x, first, rows, cols, N, WIDTH: tl.constexpr, ONES: tl.constexpr = False):
-    """Rows of a matrix [·, WIDTH] from `first` on; zeros outside. ONES: past the last column one of ones."""
-    there = (rows < N)[:, None] & (cols < WIDTH)[None, :]
-    other = tl.where(cols == WIDTH, 1.0 if ONES else 0.0, 0.0).to(x.dtype.element_ty)[None, :]
-    return tl.load(
-        x + (first + rows)[:, None] * WIDTH + cols[None, :], mask=there, other=tl.broadcast_to(other, there.shape)
-    )
-
-
-@triton.jit
-def _ones(x, cols, WIDTH: tl.constexpr):
-    return tl.where((cols == WIDTH)[None, :], 1.0, x.to(tl.float32))
 
 
 @triton.jit
@@ -95,8 +42,8 @@ def _read_phi(f, delta, known_out, from_out, frame, PER, rows, d0, col, step, N,
         tl.load(known_out[None, :] + at, mask=there, other=0.0),
         tl.load(from_out[None, :] + at, mask=there, other=0.0),
     )
-    x = _rows(f, (frame // PER).to(tl.int64) * N, rows, d0, N, D, True)
-    return x, _rows(delta, first, rows, d0, N, D) if DELTA else x, done, d_out
+    x = read_rows(f, (frame // PER).to(tl.int64) * N, rows, d0, N, D, True)
+    return x, read_rows(delta, first, rows, d0, N, D) if DELTA else x, done, d_out
 
 
 @triton.jit
@@ -104,9 +51,9 @@ def _read_psi(
     basis, d_delta, d_more, frame, PER, rows, m0, d0, N, M: tl.constexpr, D: tl.constexpr, MORE: tl.constexpr
 ):
     first = frame.to(tl.int64) * N
-    d = _rows(d_delta, first, rows, d0, N, D)
-    x = _rows(basis, (frame // PER).to(tl.int64) * N, rows, m0, N, M, True)
-    return x, d, _rows(d_more, first, rows, d0, N, D) if MORE else d
+    d = read_rows(d_delta, first, rows, d0, N, D)
+    x = read_rows(basis, (frame // PER).to(tl.int64) * N, rows, m0, N, M, True)
+    return x, d, read_rows(d_more, first, rows, d0, N, D) if MORE else d
 
 
 @triton.jit
@@ -120,8 +67,8 @@ def _phi(
     DOT: tl.constexpr = f.dtype.element_ty
     frame, part, parts = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
     d0, g0, col = tl.arange(0, D0), tl.arange(0, G0), tl.arange(0, 16)
-    p = _first(_weight(u1, g0, d0, G, D, D, 1), c1, g0, d0, G, D, DOT)
-    q = (_weight(u2, g0, col, G, 14, 1, G) * LN2).to(DOT)
+    p = first_layer(strided(u1, g0, d0, G, D, D, 1), c1, g0, d0, G, D, DOT)
+    q = (strided(u2, g0, col, G, 14, 1, G) * LN2).to(DOT)
     slope, height, offset, _, linear = activation(col)
     known_out = tl.where(col < 3, means + col, tl.where(col < 6, scales + col - 3, tl.where(
         col < 10, quats + col - 6, tl.where(col == 10, opacities + 0 * col, colors + col - 11))))  # fmt: skip
@@ -145,14 +92,14 @@ def _phi(
         d_raw = d_raw.to(DOT)
         if DELTA:
             x += e
-        h, r = _up(p, x, HALF, ASM, P)
+        h, r = hidden_layer(p, x, HALF, ASM, P)
         b = tl.dot(h, d_raw, b, input_precision=P)
         d_y = tl.dot(q, tl.trans(d_raw), input_precision=P).to(DOT) * r
         a = tl.dot(d_y, x, a, input_precision=P)
         d = tl.dot(tl.trans(d_y), p, input_precision=P)
         tl.store(d_z + this[:, None] * D + d0[None, :], d, mask=there[:, None] & (d0 < D)[None, :])
         x, e, done, d_out = next_x, next_e, next_done, next_out
-    _sums(sums + (frame.to(tl.int64) * parts + part) * SUMS, g0, d0, col, a, b, G, D, 14)
+    store_sums(sums + (frame.to(tl.int64) * parts + part) * SUMS, g0, d0, col, a, b, G, D, 14)
 
 
 @triton.jit
@@ -161,13 +108,13 @@ def _psi(
     M: tl.constexpr, M0: tl.constexpr, H: tl.constexpr, H0: tl.constexpr, D: tl.constexpr, D0: tl.constexpr,
     MORE: tl.constexpr, SUMS: tl.constexpr, TILE: tl.constexpr, HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
-    """MORE: δ's gradient is d_delta + d_more. After `_sums` come [M] of gain."""
+    """MORE: δ's gradient is d_delta + d_more. After `store_sums` come [M] of gain."""
     DOT: tl.constexpr = basis.dtype.element_ty
     frame, part, parts = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
     m0, d0, h0 = tl.arange(0, M0), tl.arange(0, D0), tl.arange(0, H0)
     g = vector(gain + frame * M, m0, M, 1.0)
-    p = _first(_weight(w1, h0, m0, H, M, M, 1) * g[None, :], bias + frame * H, h0, m0, H, M, DOT)
-    q = (_weight(w2, h0, d0, H, D, 1, H) * LN2).to(DOT)
+    p = first_layer(strided(w1, h0, m0, H, M, M, 1) * g[None, :], bias + frame * H, h0, m0, H, M, DOT)
+    q = (strided(w2, h0, d0, H, D, 1, H) * LN2).to(DOT)
     a, b = tl.zeros([H0, M0], tl.float32), tl.zeros([H0, D0], tl.float32)
 
     rows = part * TILE + tl.arange(0, TILE)
@@ -178,7 +125,7 @@ def _psi(
         next_x, next_d, next_e = _read_psi(basis, d_delta, d_more, frame, PER, rows, m0, d0, N, M, D, MORE)
         if MORE:
             d += e
-        h, r = _up(p, x, HALF, ASM, P)
+        h, r = hidden_layer(p, x, HALF, ASM, P)
         b = tl.dot(h, d, b, input_precision=P)
         d_y = tl.dot(q, tl.trans(d), input_precision=P).to(DOT) * r
         a = tl.dot(d_y, x, a, input_precision=P)
@@ -186,56 +133,9 @@ def _psi(
         tl.store(d_basis + this[:, None] * M + m0[None, :], d_x, mask=there[:, None] & (m0 < M)[None, :])
         x, d, e = next_x, next_d, next_e
     sums += (frame.to(tl.int64) * parts + part) * SUMS
-    d_gain = tl.sum(_weight(w1, h0, m0, H, M, M, 1) * a, 0) * LOG2E
+    d_gain = tl.sum(strided(w1, h0, m0, H, M, M, 1) * a, 0) * LOG2E
     tl.store(sums + H * ((M + 4) // 4 * 4) + (H + 1) * ((D + 3) // 4 * 4) + m0, d_gain, mask=m0 < M)
-    _sums(sums, h0, m0, d0, a * tl.where(m0 == M, 1.0, g)[None, :], b, H, M, D)
-
-
-class Sums:
-    """Buffers in which programs leave their sums, [frames, parts, size] for each of `sizes`: one for all launches."""
-
-    def __init__(self, like: Tensor, frames: int, n: int, *sizes: int):
-        self.stored = torch.float32 if like.dtype == torch.float32 else torch.float16
-        self.like, self.n, self.grid = (
-            like,
-            n,
-            (frames, parts(n, frames, TILE[self.stored], RESIDENT[self.stored], like.device)),
-        )
-        self.sizes = [-(-size // 16) * 16 for size in sizes]
-        self.buffers = torch.empty(*self.grid, sum(self.sizes), device=like.device)
-
-    def run(self, kernel, k: int, *args, **widths) -> None:
-        kernel[self.grid](
-            *args, self.buffers.split(self.sizes, 2)[k], self.n, **widths, SUMS=sum(self.sizes), TILE=TILE[self.stored],
-            **precision(self.like.dtype, self.like.device), **LAUNCH[self.stored],
-        )  # fmt: skip
-
-    def totals(self) -> list[Tensor]:
-        """Per frame, [frames, size] each."""
-        (frames, parts), size = self.grid, sum(self.sizes)
-        out = torch.empty(frames, size, device=self.like.device)
-        _total[(triton.cdiv(size, 16), frames)](self.buffers, out, parts, SIZE=size, ROWS=128, BLOCK=16)
-        return list(out.split(self.sizes, 1))
-
-
-def packed(H: int, I: int, O: int) -> int:  # noqa: E741
-    """Floats that `_sums` writes."""
-    return H * ((I + 4) // 4 * 4) + (H + 1) * ((O + 3) // 4 * 4)
-
-
-def unpack(total: Tensor, H: int, I: int, O: int) -> tuple[Tensor, ...]:  # noqa: E741
-    """Gradients of the first weights [·,H,I] and their bias [·,H], of the second weights [·,O,H] and their bias [·,O]."""
-    first, second = total[..., : packed(H, I, O)].split([H * ((I + 4) // 4 * 4), (H + 1) * ((O + 3) // 4 * 4)], -1)
-    first, second = first.unflatten(-1, (H, -1)), second.unflatten(-1, (H + 1, -1))[..., :O]
-    return first[..., :I], first[..., I], second[..., :H, :].mT, second[..., H, :]
-
-
-def _over_frames(total: Tensor) -> Tensor:
-    return total[0] if len(total) == 1 else total.sum(0)
-
-
-def _wide(width: int, room: int = 0) -> int:
-    return max(16, triton.next_power_of_2(width + room))
+    store_sums(sums, h0, m0, d0, a * tl.where(m0 == M, 1.0, g)[None, :], b, H, M, D)
 
 
 def _phi_size(phi: Phi) -> int:
@@ -259,14 +159,14 @@ def _run_phi(
     d_prior = torch.empty(frames, n, RAW, device=f.device) if want_prior else None
     sums.run(
         _phi, k, f.contiguous(), delta, phi.w1.contiguous(), phi.b1.contiguous(), phi.w2.contiguous(), *attributes, *d_out,
-        d_z, d_prior, PER=frames // people, D=D, D0=_wide(D, 1), G=len(phi.b1), G0=_wide(len(phi.b1), 1),
+        d_z, d_prior, PER=frames // people, D=D, D0=padded(D, 1), G=len(phi.b1), G0=padded(len(phi.b1), 1),
         DELTA=delta is not None, PRIOR=want_prior,
     )  # fmt: skip
     return d_z, d_prior
 
 
 def _of_phi(total: Tensor, phi: Phi) -> tuple[Tensor, ...]:
-    grads = unpack(_over_frames(total), *phi.w1.shape, RAW)
+    grads = unpack(over_frames(total), *phi.w1.shape, RAW)
     return tuple(d.to(w.dtype) for d, w in zip(grads, phi, strict=True))
 
 
@@ -276,7 +176,7 @@ def _run_psi(sums: Sums, k: int, basis, gain, bias, w1, w2, d_delta, d_more) -> 
     d_basis = torch.empty(frames, n, M, device=basis.device, dtype=basis.dtype)
     inputs = (t if t is None else t.contiguous() for t in (basis, gain, bias, w1, w2, d_delta, d_more))
     sums.run(
-        _psi, k, *inputs, d_basis, PER=frames // people, M=M, M0=_wide(M, 1), H=H, H0=_wide(H, 1), D=D, D0=_wide(D),
+        _psi, k, *inputs, d_basis, PER=frames // people, M=M, M0=padded(M, 1), H=H, H0=padded(H, 1), D=D, D0=padded(D),
         MORE=d_more is not None,
     )  # fmt: skip
     return d_basis
@@ -286,7 +186,7 @@ def _of_psi(total: Tensor, gain, bias, w1, w2) -> tuple[Tensor, ...]:
     """→ gradients of gain, bias, w1, w2 and b2."""
     sizes, size = (*w1.shape, len(w2)), _psi_size(w1, w2)
     d_gain, d_bias = total[:, size - w1.shape[1] : size], unpack(total, *sizes)[1]
-    d_w1, _, d_w2, d_b2 = unpack(_over_frames(total), *sizes)
+    d_w1, _, d_w2, d_b2 = unpack(over_frames(total), *sizes)
     d = d_gain, d_bias, d_w1, d_w2, d_b2
     return tuple(g.to(t.dtype) for g, t in zip(d, (gain, bias, w1, w2, w2), strict=True))
 

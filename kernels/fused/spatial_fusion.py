@@ -12,10 +12,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.fused.binding import multiply, per_person, put, rows
-from kernels.fused.local_fusion import LAUNCH, RESIDENT, TILE, parts, per_identity, precision, widths
+from kernels.fused.launch import parts, per_identity, per_person, precision, widths
+from kernels.fused.local_fusion import LAUNCH, RESIDENT, TILE
 from kernels.fused.local_fusion_backward import back_through_psi
 from kernels.fused.softplus_net import LN2, LOG2E, softplus, tile, vector, weight
+from kernels.fused.vectors import multiply, put, rows
 from kernels.layout import Bound, Psi
 
 
