@@ -7,40 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-<<<<<<< HEAD
-MAX_SCALE = 0.05
-LAYOUT = {"position": 3, "scale": 3, "quaternion": 4, "opacity": 1, "color": 3}
-RAW = sum(LAYOUT.values())
-
-
-class Phi(NamedTuple):
-    """Weights of the Gaussian decoder Φ: 48 → H softplus → 14."""
-
-    w1: Float[Tensor, "H D"]
-    b1: Float[Tensor, " H"]
-    w2: Float[Tensor, "14 H"]
-    b2: Float[Tensor, "14"]
-
-
-class Psi(NamedTuple):
-    """Weights of a local fusion network Ψ: M → H softplus → D. The first layer's bias comes per frame."""
-
-    w1: Float[Tensor, "H M"]
-    w2: Float[Tensor, "D H"]
-    b2: Float[Tensor, " D"]
-
-
-class Attributes(NamedTuple):
-    """Gaussians after their activations, as gsplat wants them."""
-
-    means: Float[Tensor, "B N 3"]
-    quats: Float[Tensor, "B N 4"]
-    scales: Float[Tensor, "B N 3"]
-    opacities: Float[Tensor, "B N"]
-    colors: Float[Tensor, "B N 3"]
-=======
 from kernels.layout import JOINTS, LAYOUT, MAX_SCALE, RAW, Attributes, Binding, Bound, Flame, Layers, Phi, Psi, Skinned
->>>>>>> 07ff30c (kernels: layout.py holds types and constants, contract.py the accuracy contract)
 
 
 def activate(raw: Float[Tensor, "B N 14"]) -> Attributes:
@@ -85,21 +52,6 @@ def local_fusion(
     return decode(_per_frame(f, frames) + delta, phi, prior), delta
 
 
-<<<<<<< HEAD
-class Layers(NamedTuple):
-    """Weights of L cross-attention layers that belong to nobody's tokens, and of the projection after the last."""
-
-    o: Float[Tensor, "L D"]  # bias of the attention
-    w1: Float[Tensor, "L H D"]
-    b1: Float[Tensor, "L H"]
-    w2: Float[Tensor, "L D H"]
-    b2: Float[Tensor, "L D"]
-    out: Float[Tensor, "D D"]
-    c: Float[Tensor, " D"]
-
-
-=======
->>>>>>> 07ff30c (kernels: layout.py holds types and constants, contract.py the accuracy contract)
 def cross_attention(
     x0: Float[Tensor, "B N D"],
     keys: Float[Tensor, "F L A T D"],
@@ -332,23 +284,3 @@ def _nearest_rotation(matrix: Float[Tensor, "*B 3 3"]) -> Float[Tensor, "*B 4"]:
     axis = torch.stack([matrix[..., 2, 1] - matrix[..., 1, 2], matrix[..., 0, 2] - matrix[..., 2, 0],
                         matrix[..., 1, 0] - matrix[..., 0, 1]], -1) / (4 * w[..., None])  # fmt: skip
     return torch.cat([w[..., None], axis], -1)
-
-
-def tile_lists(
-    means2d: Float[Tensor, "I N 2"], radii: Int[Tensor, "I N 2"], depths: Float[Tensor, "I N"], width: int, height: int,
-    tile: int = 16,
-) -> tuple[Int[Tensor, " P"], Int[Tensor, " T"]]:  # fmt: skip
-    """Pairs of (tile, Gaussian) by tile and depth: the Gaussians (indices into I·N) and the tiles, both sorted."""
-    wide, high = -(-width // tile), -(-height // tile)
-    limit = torch.tensor([wide, high], device=means2d.device)
-    low = ((means2d - radii) / tile).floor().clamp_min(0).long().minimum(limit).flatten(0, 1)
-    size = ((means2d + radii) / tile).ceil().clamp_min(0).long().minimum(limit).flatten(0, 1) - low
-    size[(radii <= 0).any(-1).flatten()] = 0
-    count = size.prod(-1)
-    owner = torch.arange(len(count), device=count.device).repeat_interleave(count)
-    k = torch.arange(len(owner), device=count.device) - (count.cumsum(0) - count)[owner]
-    x, y = low[owner, 0] + k % size[owner, 0], low[owner, 1] + k // size[owner, 0]
-    tiles = (owner // depths.shape[1] * high + y) * wide + x
-    order = depths.flatten()[owner].argsort(stable=True)
-    order = order[tiles[order].argsort(stable=True)]
-    return owner[order], tiles[order]

@@ -1,4 +1,4 @@
-"""gsplat's projection and rasteriser around our own tile lists (`kernels.fused.tile_lists`): a picture without a word from
+"""gsplat's projection and rasteriser around our own tile lists (`kernels.raster.tiles`): a picture without a word from
 the host, so that a CUDA graph can hold a whole frame. Forward only, colour only.
 """
 
@@ -19,7 +19,7 @@ class Splatter:
     """
 
     def __init__(self, batch: int, width: int, height: int, capacity: int, device):
-        from kernels.fused.tile_lists import TileLists
+        from kernels.raster.tiles import TileLists
 
         self.width, self.height = width, height
         self.lists = TileLists(batch, width, height, capacity, device)

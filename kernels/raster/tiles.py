@@ -1,4 +1,4 @@
-"""Which Gaussians touch which tile, front to back, in buffers of fixed size (twin: `reference.tile_lists`).
+"""Which Gaussians touch which tile, front to back, in buffers of fixed size (twin: `raster.reference.tile_lists`).
 
 gsplat reads the number of (tile, Gaussian) pairs back to the host before it sorts them, which no CUDA graph can hold. Here
 there is room for `capacity` pairs: unused ones belong to a row of tiles below the image, which gsplat's rasteriser leaves at

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 pytest.importorskip("triton")
-from kernels import reference
-from kernels.fused import tile_lists as module
+from kernels.raster import reference
+from kernels.raster import tiles as module
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
