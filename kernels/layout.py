@@ -9,6 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 MAX_SCALE = 0.05
+COLOR_HEIGHT, COLOR_OFFSET = 1.002, -0.001
+"""Colours are COLOR_OFFSET + COLOR_HEIGHT · sigmoid: 0 and 1 are within reach."""
 LAYOUT = {"position": 3, "scale": 3, "quaternion": 4, "opacity": 1, "color": 3}
 RAW = sum(LAYOUT.values())
 JOINTS = 5

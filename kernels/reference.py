@@ -7,7 +7,22 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kernels.layout import JOINTS, LAYOUT, MAX_SCALE, RAW, Attributes, Binding, Bound, Flame, Layers, Phi, Psi, Skinned
+from kernels.layout import (
+    COLOR_HEIGHT,
+    COLOR_OFFSET,
+    JOINTS,
+    LAYOUT,
+    MAX_SCALE,
+    RAW,
+    Attributes,
+    Binding,
+    Bound,
+    Flame,
+    Layers,
+    Phi,
+    Psi,
+    Skinned,
+)
 
 
 def activate(raw: Float[Tensor, "B N 14"]) -> Attributes:
@@ -18,7 +33,7 @@ def activate(raw: Float[Tensor, "B N 14"]) -> Attributes:
         quats=quaternion,
         scales=MAX_SCALE * torch.sigmoid(scale),
         opacities=torch.sigmoid(opacity[..., 0] - 1),
-        colors=1.002 * torch.sigmoid(color) - 0.001,
+        colors=COLOR_HEIGHT * torch.sigmoid(color) + COLOR_OFFSET,
     )
 
 

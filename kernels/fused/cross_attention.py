@@ -14,11 +14,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels import layout
 from kernels.fused.cross_attention_backward import back_through_layers
 from kernels.fused.launch import EPS, aligned, parts, per_identity, precision, shared, widths
 from kernels.fused.local_fusion_backward import back_through_phi
-from kernels.fused.softplus_net import LN2, LOG2E, activation, decoded, place, softplus, tile, vector, weight
-from kernels.layout import RAW, Attributes, Layers, Phi
+from kernels.fused.softplus_net import LN2, LOG2E, RAW, activation, decoded, place, softplus, tile, vector, weight
+from kernels.layout import Attributes, Layers, Phi
 
 LAUNCH = {
     torch.float32: {"num_warps": 4, "num_stages": 1},
@@ -157,9 +158,9 @@ def _forward(
     o21, o22 = weight(out_w, d1, d2, D, D, 1.0, DOT), weight(out_w, d2, d2, D, D, 1.0, DOT)
     p11, p12 = weight(u1, g1, d1, G, D, LOG2E, DOT), weight(u1, g2, d1, G, D, LOG2E, DOT)
     p21, p22 = weight(u1, g1, d2, G, D, LOG2E, DOT), weight(u1, g2, d2, G, D, LOG2E, DOT)
-    q1, q2 = weight(u2, col, g1, 14, G, LN2, DOT), weight(u2, col, g2, 14, G, LN2, DOT)
+    q1, q2 = weight(u2, col, g1, RAW, G, LN2, DOT), weight(u2, col, g2, RAW, G, LN2, DOT)
     slope, height, offset, shift, linear = activation(col)
-    shift += vector(c2, col, 14, 1.0)
+    shift += vector(c2, col, RAW, 1.0)
     first, step = place(col, tl.num_programs(0) * N)
     frame, part, parts = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
     keys += frame.to(tl.int64) * KF
@@ -196,14 +197,14 @@ def _forward(
             _keep(delta, 0, za, zb, frame, rows, there, d1, d2, N, D)
         za = (za + tile(f, own, d1, there, D, True).to(tl.float32)).to(DOT)
         zb = (zb + tile(f, own, d2, there, D, True).to(tl.float32)).to(DOT)
-        at = (frame // PER).to(tl.int64) * PRIOR_STEP + known * 14
-        start = tl.load(prior + at[:, None] + col[None, :], mask=(col < 14)[None, :], other=0.0)
+        at = (frame // PER).to(tl.int64) * PRIOR_STEP + known * RAW
+        start = tl.load(prior + at[:, None] + col[None, :], mask=(col < RAW)[None, :], other=0.0)
         ca, cb = vector(c1, g1, G, LOG2E), vector(c1, g2, G, LOG2E)
         done = decoded(
             za, zb, p11, p12, p21, p22, ca, cb, q1, q2, shift, start, slope, height, offset, linear, HALF, ASM, P
         )
         to = first[None, :] + (frame.to(tl.int64) * N + rows)[:, None] * step[None, :]
-        tl.store(out + to, done, mask=there[:, None] & (col < 14)[None, :])
+        tl.store(out + to, done, mask=there[:, None] & (col < RAW)[None, :])
 
 
 def chunk(tokens: int) -> int:
@@ -226,7 +227,7 @@ def run(x0, keys, score, values, f, layers: Layers, phi: Phi, prior, emit: bool)
     if f.dtype != x0.dtype:
         raise ValueError(f"x0 is stored in {x0.dtype}, f in {f.dtype}")
     prior = shared(prior)
-    out = torch.empty(frames * n * RAW, device=f.device)
+    out = torch.empty(frames * n * layout.RAW, device=f.device)
     states = torch.empty(2 * L, frames, n, D, device=f.device, dtype=f.dtype) if emit else None
     delta = torch.empty(frames, n, D, device=f.device, dtype=f.dtype) if emit else None
     keys, values = aligned(*operands(f.dtype, keys, values))
@@ -235,7 +236,7 @@ def run(x0, keys, score, values, f, layers: Layers, phi: Phi, prior, emit: bool)
     stored = torch.float32 if f.dtype == torch.float32 else torch.float16
     _forward[frames, parts(n, frames, TILE, RESIDENT[stored], f.device)](
         x0.contiguous(), keys, score, values, f.contiguous(), *weights, prior, out, states, delta,
-        n, frames // people, 0 if len(prior) == 1 else n * RAW, *keys.stride()[:4], *score.stride(), L,
+        n, frames // people, 0 if len(prior) == 1 else n * layout.RAW, *keys.stride()[:4], *score.stride(), L,
         A=A, T=T, CHUNK=chunk(T), **sizes, EMIT=emit, TILE=TILE, **precision(f.dtype, f.device), **LAUNCH[stored],
     )  # fmt: skip
     quats, means, scales, colors, opacities = out.split([frames * n * k for k in (4, 3, 3, 3, 1)])

@@ -14,10 +14,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels import layout
 from kernels.fused.launch import parts, per_identity, precision, shared, widths
 from kernels.fused.local_fusion_backward import back_through_both, back_through_phi
-from kernels.fused.softplus_net import LN2, LOG2E, activation, decoded, place, softplus, tile, vector, weight
-from kernels.layout import RAW, Attributes, Phi, Psi
+from kernels.fused.softplus_net import LN2, LOG2E, RAW, activation, decoded, folded, hidden, place, tile, vector, weight
+from kernels.layout import Attributes, Phi, Psi
 
 LAUNCH = {"num_warps": 4, "num_stages": 2, "maxnreg": 168}
 TILE = 64
@@ -43,20 +44,15 @@ def _forward(
     )
     p11, p12 = weight(u1, g1, d1, G, D, LOG2E, DOT), weight(u1, g2, d1, G, D, LOG2E, DOT)
     p21, p22 = weight(u1, g1, d2, G, D, LOG2E, DOT), weight(u1, g2, d2, G, D, LOG2E, DOT)
-    q1, q2 = weight(u2, col, g1, 14, G, LN2, DOT), weight(u2, col, g2, 14, G, LN2, DOT)
+    q1, q2 = weight(u2, col, g1, RAW, G, LN2, DOT), weight(u2, col, g2, RAW, G, LN2, DOT)
     ca, cb = vector(c1, g1, G, LOG2E).to(DOT), vector(c1, g2, G, LOG2E).to(DOT)
     slope, height, offset, shift, linear = activation(col)
-    shift += vector(c2, col, 14, 1.0)
+    shift += vector(c2, col, RAW, 1.0)
     frame, part, parts = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
     first, step = place(col, tl.num_programs(0) * N)
     if PSI:
         m1, m2, h1, h2 = tl.arange(0, M1), M1 + tl.arange(0, M2), tl.arange(0, H1), H1 + tl.arange(0, H2)
-        ga, gb = vector(gain + frame * M, m1, M, LOG2E)[:, None], vector(gain + frame * M, m2, M, LOG2E)[:, None]
-        w11 = (weight(w1, h1, m1, H, M, 1.0, tl.float32) * ga).to(DOT)
-        w12 = (weight(w1, h2, m1, H, M, 1.0, tl.float32) * ga).to(DOT)
-        w21 = (weight(w1, h1, m2, H, M, 1.0, tl.float32) * gb).to(DOT)
-        w22 = (weight(w1, h2, m2, H, M, 1.0, tl.float32) * gb).to(DOT)
-        ba, bb = vector(bias + frame * H, h1, H, LOG2E).to(DOT), vector(bias + frame * H, h2, H, LOG2E).to(DOT)
+        w11, w12, w21, w22, ba, bb = folded(w1, gain, bias, frame, m1, m2, h1, h2, M, H, DOT)
         v11, v12 = weight(w2, d1, h1, D, H, LN2, DOT), weight(w2, d2, h1, D, H, LN2, DOT)
         v21, v22 = weight(w2, d1, h2, D, H, LN2, DOT), weight(w2, d2, h2, D, H, LN2, DOT)
         ea, eb = vector(b2, d1, D, 1.0), vector(b2, d2, D, 1.0)
@@ -68,13 +64,10 @@ def _forward(
         own = (frame // PER).to(tl.int64) * N + known
         za = tile(f, own, d1, there, D, D1 + D2 == D).to(tl.float32)
         zb = tile(f, own, d2, there, D, D1 + D2 == D).to(tl.float32)
-        at = (frame // PER).to(tl.int64) * PRIOR_STEP + known * 14
-        start = tl.load(prior + at[:, None] + col[None, :], mask=(col < 14)[None, :], other=0.0)
+        at = (frame // PER).to(tl.int64) * PRIOR_STEP + known * RAW
+        start = tl.load(prior + at[:, None] + col[None, :], mask=(col < RAW)[None, :], other=0.0)
         if PSI:
-            xa = tile(basis, own, m1, there, M, M1 + M2 == M).to(DOT)
-            xb = tile(basis, own, m2, there, M, M1 + M2 == M).to(DOT)
-            sa = softplus(tl.dot(xb, w21, tl.dot(xa, w11, input_precision=P), input_precision=P), ba, HALF, ASM)
-            sb = softplus(tl.dot(xb, w22, tl.dot(xa, w12, input_precision=P), input_precision=P), bb, HALF, ASM)
+            sa, sb = hidden(basis, own, m1, m2, there, w11, w12, w21, w22, ba, bb, M, HALF, ASM, P)
             da = tl.dot(sb, v21, tl.dot(sa, v11, input_precision=P), input_precision=P) + ea[None, :]
             db = tl.dot(sb, v22, tl.dot(sa, v12, input_precision=P), input_precision=P) + eb[None, :]
             if EMIT:
@@ -105,18 +98,18 @@ def _forward(
             P,
         )
         to = first[None, :] + (frame.to(tl.int64) * N + rows)[:, None] * step[None, :]
-        tl.store(out + to, done, mask=there[:, None] & (col < 14)[None, :])
+        tl.store(out + to, done, mask=there[:, None] & (col < RAW)[None, :])
 
 
 def run(basis, gain, bias, f, psi: Psi | None, phi: Phi, prior, emit: bool) -> tuple[Attributes, Tensor | None]:
     frames, (people, n, D) = len(f) if psi is None else len(gain), f.shape
     prior = shared(prior)
-    out = torch.empty(frames * n * RAW, device=f.device)
+    out = torch.empty(frames * n * layout.RAW, device=f.device)
     delta = torch.empty(frames, n, D, device=f.device, dtype=f.dtype) if emit else None
     H, M = (96, 48) if psi is None else psi.w1.shape
     inputs = (t if t is None else t.contiguous() for t in (basis, gain, bias, f, *(psi or (None,) * 3), *phi))
     _forward[frames, parts(n, frames, TILE, RESIDENT, f.device)](
-        *inputs, prior, out, delta, n, frames // people, 0 if len(prior) == 1 else n * RAW,
+        *inputs, prior, out, delta, n, frames // people, 0 if len(prior) == 1 else n * layout.RAW,
         **widths(M=M, H=H, D=D, G=len(phi.b1)), PSI=psi is not None, EMIT=emit, TILE=TILE,
         **precision(f.dtype, f.device), **LAUNCH,
     )  # fmt: skip

@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels import layout
 from kernels.fused.gradients import (
     Sums,
     first_layer,
@@ -30,14 +31,14 @@ from kernels.fused.gradients import (
     unpack,
 )  # fmt: skip
 from kernels.fused.launch import per_identity
-from kernels.fused.softplus_net import LN2, LOG2E, activation, vector
-from kernels.layout import RAW, Attributes, Phi
+from kernels.fused.softplus_net import LN2, LOG2E, RAW, activation, vector
+from kernels.layout import Attributes, Phi
 
 
 @triton.jit
 def _read_phi(f, delta, known_out, from_out, frame, PER, rows, d0, col, step, N, D: tl.constexpr, DELTA: tl.constexpr):
     first = frame.to(tl.int64) * N
-    at, there = (first + rows)[:, None] * step[None, :], (rows < N)[:, None] & (col < 14)[None, :]
+    at, there = (first + rows)[:, None] * step[None, :], (rows < N)[:, None] & (col < RAW)[None, :]
     done, d_out = (
         tl.load(known_out[None, :] + at, mask=there, other=0.0),
         tl.load(from_out[None, :] + at, mask=there, other=0.0),
@@ -68,7 +69,7 @@ def _phi(
     frame, part, parts = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
     d0, g0, col = tl.arange(0, D0), tl.arange(0, G0), tl.arange(0, 16)
     p = first_layer(strided(u1, g0, d0, G, D, D, 1), c1, g0, d0, G, D, DOT)
-    q = (strided(u2, g0, col, G, 14, 1, G) * LN2).to(DOT)
+    q = (strided(u2, g0, col, G, RAW, 1, G) * LN2).to(DOT)
     slope, height, offset, _, linear = activation(col)
     known_out = tl.where(col < 3, means + col, tl.where(col < 6, scales + col - 3, tl.where(
         col < 10, quats + col - 6, tl.where(col == 10, opacities + 0 * col, colors + col - 11))))  # fmt: skip
@@ -88,7 +89,7 @@ def _phi(
         s = (done - offset[None, :]) * scale[None, :]
         d_raw = tl.where(linear[None, :], 1.0, (height * slope)[None, :] * s * (1 - s)) * d_out
         if PRIOR:
-            tl.store(d_prior + this[:, None] * 14 + col[None, :], d_raw, mask=there[:, None] & (col < 14)[None, :])
+            tl.store(d_prior + this[:, None] * RAW + col[None, :], d_raw, mask=there[:, None] & (col < RAW)[None, :])
         d_raw = d_raw.to(DOT)
         if DELTA:
             x += e
@@ -99,7 +100,7 @@ def _phi(
         d = tl.dot(tl.trans(d_y), p, input_precision=P)
         tl.store(d_z + this[:, None] * D + d0[None, :], d, mask=there[:, None] & (d0 < D)[None, :])
         x, e, done, d_out = next_x, next_e, next_done, next_out
-    store_sums(sums + (frame.to(tl.int64) * parts + part) * SUMS, g0, d0, col, a, b, G, D, 14)
+    store_sums(sums + (frame.to(tl.int64) * parts + part) * SUMS, g0, d0, col, a, b, G, D, RAW)
 
 
 @triton.jit
@@ -139,7 +140,7 @@ def _psi(
 
 
 def _phi_size(phi: Phi) -> int:
-    return packed(*phi.w1.shape, RAW)
+    return packed(*phi.w1.shape, layout.RAW)
 
 
 def _psi_size(w1: Tensor, w2: Tensor) -> int:
@@ -156,7 +157,7 @@ def _run_phi(
         for d, t in zip(d_out, Attributes(*attributes), strict=True)
     ]
     d_z = torch.empty(frames, n, D, device=f.device, dtype=f.dtype)
-    d_prior = torch.empty(frames, n, RAW, device=f.device) if want_prior else None
+    d_prior = torch.empty(frames, n, layout.RAW, device=f.device) if want_prior else None
     sums.run(
         _phi, k, f.contiguous(), delta, phi.w1.contiguous(), phi.b1.contiguous(), phi.w2.contiguous(), *attributes, *d_out,
         d_z, d_prior, PER=frames // people, D=D, D0=padded(D, 1), G=len(phi.b1), G0=padded(len(phi.b1), 1),
@@ -166,7 +167,7 @@ def _run_phi(
 
 
 def _of_phi(total: Tensor, phi: Phi) -> tuple[Tensor, ...]:
-    grads = unpack(over_frames(total), *phi.w1.shape, RAW)
+    grads = unpack(over_frames(total), *phi.w1.shape, layout.RAW)
     return tuple(d.to(w.dtype) for d, w in zip(grads, phi, strict=True))
 
 

@@ -9,6 +9,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from kernels import layout
+
+RAW = tl.constexpr(layout.RAW)
+MAX_SCALE = tl.constexpr(layout.MAX_SCALE)
+COLOR_HEIGHT, COLOR_OFFSET = tl.constexpr(layout.COLOR_HEIGHT), tl.constexpr(layout.COLOR_OFFSET)
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
 C0, C1, C2, C3 = (tl.constexpr(c) for c in (1.43901471, -0.67994435, 0.32559607, -0.08476877))
@@ -144,12 +149,37 @@ def tile(x, rows, cols, there, WIDTH: tl.constexpr, FULL: tl.constexpr):
 
 
 @triton.jit
+def folded(w1, gain, bias, frame, m1, m2, h1, h2, M: tl.constexpr, H: tl.constexpr, DOT: tl.constexpr):
+    """Ψ's first layer of a frame, log2 e larger, its gain in the weights: four pieces, and two of the bias."""
+    ga, gb = vector(gain + frame * M, m1, M, LOG2E)[:, None], vector(gain + frame * M, m2, M, LOG2E)[:, None]
+    w11 = (weight(w1, h1, m1, H, M, 1.0, tl.float32) * ga).to(DOT)
+    w12 = (weight(w1, h2, m1, H, M, 1.0, tl.float32) * ga).to(DOT)
+    w21 = (weight(w1, h1, m2, H, M, 1.0, tl.float32) * gb).to(DOT)
+    w22 = (weight(w1, h2, m2, H, M, 1.0, tl.float32) * gb).to(DOT)
+    ba, bb = vector(bias + frame * H, h1, H, LOG2E).to(DOT), vector(bias + frame * H, h2, H, LOG2E).to(DOT)
+    return w11, w12, w21, w22, ba, bb
+
+
+@triton.jit
+def hidden(
+    basis, own, m1, m2, there, w11, w12, w21, w22, ba, bb, M: tl.constexpr,
+    HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr,
+):  # fmt: skip
+    """Ψ's hidden layer of the Gaussians `own`, in two pieces, by what `folded` gives."""
+    FULL: tl.constexpr = m1.shape[0] + m2.shape[0] == M
+    xa, xb = tile(basis, own, m1, there, M, FULL).to(w11.dtype), tile(basis, own, m2, there, M, FULL).to(w11.dtype)
+    sa = softplus(tl.dot(xb, w21, tl.dot(xa, w11, input_precision=P), input_precision=P), ba, HALF, ASM)
+    sb = softplus(tl.dot(xb, w22, tl.dot(xa, w12, input_precision=P), input_precision=P), bb, HALF, ASM)
+    return sa, sb
+
+
+@triton.jit
 def activation(col):
     """Per raw column: Φ's activations are offset + height · sigmoid(slope · (raw + shift)); the quaternion (6..9) is raw."""
     position, scale, opacity, color = col < 3, (col >= 3) & (col < 6), col == 10, col >= 11
     slope = tl.where(position, 2.0, 1.0)
-    height = tl.where(position, 2.0, tl.where(scale, 0.05, tl.where(color, 1.002, 1.0)))
-    offset = tl.where(position, -1.0, tl.where(color, -0.001, 0.0))
+    height = tl.where(position, 2.0, tl.where(scale, MAX_SCALE, tl.where(color, COLOR_HEIGHT, 1.0)))
+    offset = tl.where(position, -1.0, tl.where(color, COLOR_OFFSET, 0.0))
     return slope, height, offset, tl.where(opacity, -1.0, 0.0), (col >= 6) & (col < 10)
 
 

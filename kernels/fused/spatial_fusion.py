@@ -15,7 +15,7 @@ from torch import Tensor
 from kernels.fused.launch import parts, per_identity, per_person, precision, widths
 from kernels.fused.local_fusion import LAUNCH, RESIDENT, TILE
 from kernels.fused.local_fusion_backward import back_through_psi
-from kernels.fused.softplus_net import LN2, LOG2E, softplus, tile, vector, weight
+from kernels.fused.softplus_net import LN2, folded, hidden, vector, weight
 from kernels.fused.vectors import multiply, put, rows
 from kernels.layout import Bound, Psi
 
@@ -31,12 +31,7 @@ def _forward(
     frame, part, parts = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
     col, m1, m2 = tl.arange(0, 16), tl.arange(0, M1), M1 + tl.arange(0, M2)
     h1, h2 = tl.arange(0, H1), H1 + tl.arange(0, H2)
-    ga, gb = vector(gain + frame * M, m1, M, LOG2E)[:, None], vector(gain + frame * M, m2, M, LOG2E)[:, None]
-    w11 = (weight(w1, h1, m1, H, M, 1.0, tl.float32) * ga).to(DOT)
-    w12 = (weight(w1, h2, m1, H, M, 1.0, tl.float32) * ga).to(DOT)
-    w21 = (weight(w1, h1, m2, H, M, 1.0, tl.float32) * gb).to(DOT)
-    w22 = (weight(w1, h2, m2, H, M, 1.0, tl.float32) * gb).to(DOT)
-    ba, bb = vector(bias + frame * H, h1, H, LOG2E).to(DOT), vector(bias + frame * H, h2, H, LOG2E).to(DOT)
+    w11, w12, w21, w22, ba, bb = folded(w1, gain, bias, frame, m1, m2, h1, h2, M, H, DOT)
     va, vb, e = weight(w2, col, h1, 9, H, LN2, DOT), weight(w2, col, h2, 9, H, LN2, DOT), vector(b2, col, 9, 1.0)
     still = tl.where(col < 3, means + col, scales + col - 3)[None, :]
     out = tl.where(col < 3, out_means + col, out_scales + col - 3)[None, :]
@@ -49,10 +44,7 @@ def _forward(
         three = there[:, None] & (col < 6)[None, :]
         start = tl.load(still + 3 * own[:, None], mask=three, other=0.0)
         qw, qx, qy, qz = rows(quats, own)
-        xa = tile(basis, own, m1, there, M, M1 + M2 == M).to(DOT)
-        xb = tile(basis, own, m2, there, M, M1 + M2 == M).to(DOT)
-        sa = softplus(tl.dot(xb, w21, tl.dot(xa, w11, input_precision=P), input_precision=P), ba, HALF, ASM)
-        sb = softplus(tl.dot(xb, w22, tl.dot(xa, w12, input_precision=P), input_precision=P), bb, HALF, ASM)
+        sa, sb = hidden(basis, own, m1, m2, there, w11, w12, w21, w22, ba, bb, M, HALF, ASM, P)
         d = tl.dot(sb, vb, tl.dot(sa, va, input_precision=P), input_precision=P) + e[None, :]
         if EMIT:
             tl.store(change + 9 * to[:, None] + col[None, :], d, mask=there[:, None] & (col < 9)[None, :])
