@@ -1,4 +1,4 @@
-"""Where kernels are tested, and the accuracy contract (`kernels.cases.Case.check`) as an assertion."""
+"""Where kernels are tested, and the accuracy contract (`kernels.contract.Case.check`) as an assertion."""
 
 from __future__ import annotations
 
