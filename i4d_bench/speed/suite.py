@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 import variants
+from i4d_bench import source
 from i4d_bench.cache import atomic_file
 from i4d_bench.progress import track
 from i4d_bench.results.environment import environment
@@ -26,6 +27,7 @@ from i4d_bench.speed.plan import IN_EVERY_MODE, Plan
 from i4d_bench.speed.rows import Kernel, Stage, Tracker
 from i4d_bench.types import UserError
 from kernels.cases import CASES
+from variants.base import source_of
 
 SCHEMA = 1
 SPARE_CORES, MOST_WORKERS = 2, 14
@@ -116,12 +118,14 @@ class Speed:
     roof: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
-        self.environment = environment()
+        designs = [source_of(name) for name in variants.names()]
+        self.environment = environment() | {"source": source.digest("i4d_bench.speed.suite", *designs)}
         path = self.folder / "speed.json"
         if path.exists():
-            old = json.loads(path.read_text())
-            same = lambda e: {k: e.get(k) for k in ("hardware", "commit", "dirty", "versions")}  # noqa: E731
-            if old["schema"] == SCHEMA and same(old["environment"]) == same(self.environment):
+            old = json.loads(path.read_text(encoding="utf-8"))
+            if old["schema"] == SCHEMA and all(
+                old["environment"].get(k) == self.environment[k] for k in ("hardware", "gpu", "source", "versions")
+            ):
                 self.rows, self.roof = old["rows"], old["roof"]
         self.roof = self.roof or protocol.roof(self.device)
 

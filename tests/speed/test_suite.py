@@ -77,7 +77,7 @@ def test_a_second_run_measures_only_what_is_missing(folder, monkeypatch):
 
 def test_rows_of_other_code_are_not_kept(folder):
     content = json.loads((folder / "speed.json").read_text())
-    content["environment"]["commit"] = "0123456789ab"
+    content["environment"]["source"] = "0123456789ab"
     (folder / "speed.json").write_text(json.dumps(content))
     assert not suite.Speed(folder, CPU, (1, 300, 32)).rows
 
