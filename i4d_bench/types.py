@@ -109,7 +109,7 @@ class ParametricHead(Protocol):
     def unposed(self, shape, expression, pose) -> Float[Tensor, "B V 3"]:
         """Vertices with blendshapes and pose correctives, before skinning."""
 
-    def joint_transforms(self, shape, pose) -> Float[Tensor, "B 5 4 4"]:
+    def joint_transforms(self, shape, expression, pose) -> Float[Tensor, "B 5 4 4"]:
         """Rigid motion of each joint relative to the rest pose: skinned = Σ_j w_j A_j unposed."""
 
 

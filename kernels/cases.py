@@ -71,6 +71,7 @@ def _flame_skinning(
         "expression": draw(rows, given or n_expression), "pose": pose, "template": draw(people, vertices, 3, std=0.15),
         "directions": torch.nn.functional.pad(directions, (0, padding)), "weights": (2 * draw(vertices, 5)).softmax(-1),
         "joints": draw(people, 5, 3, std=0.1), "joint_shapes": draw(n_shape, 5, 3, std=0.01),
+        "joint_expressions": draw(n_expression, 5, 3, std=0.01),
     }  # fmt: skip
 
 
@@ -81,7 +82,8 @@ def _flame_skinning_shape(n, people, frames, storage, draw, n_shape=300, **sizes
 
 def flame(x: dict[str, Any]) -> Flame:
     """The head in the inputs of `flame_skinning`."""
-    return Flame(x["template"], x["directions"], x["weights"], x["joints"], x["joint_shapes"], PARENTS)
+    of = ("template", "directions", "weights", "joints", "joint_shapes", "joint_expressions")
+    return Flame(*(x[k] for k in of), PARENTS)
 
 
 def _call_flame_skinning(x) -> tuple[Tensor, ...]:

@@ -64,6 +64,7 @@ class Flame(NamedTuple):
     weights: Float[Tensor, "V 5"]
     joints: Float[Tensor, "B 5 3"]  # rest positions
     joint_shapes: Float[Tensor, "S 5 3"]  # J_regressor · shape directions
+    joint_expressions: Float[Tensor, "E 5 3"]  # J_regressor · expression directions
     parents: tuple[int, ...]
 
     @property

@@ -136,7 +136,7 @@ def flame_skinning(
     flame: Flame,
     shape: Float[Tensor, "F S"] | None = None,
 ) -> Skinned:
-    """LBS(T + B_s β + B_e ψ + B_p (R(θ) − I), J(T + B_s β), θ, weights) of F = B·k frames, identity-major.
+    """LBS(T + B_s β + B_e ψ + B_p (R(θ) − I), J(T + B_s β + B_e ψ), θ, weights) of F = B·k frames, identity-major.
 
     Fewer coefficients than the head has leave the rest at zero; shape None leaves all of β at zero.
     """
@@ -145,9 +145,10 @@ def flame_skinning(
     rest, joints = _per_frame(flame.template, frames), _per_frame(flame.joints, frames)
     if shape is not None:
         rest = rest + _blend(shape, flame.directions, count)
-        joints = joints + torch.einsum("fk,kjc->fjc", shape, flame.joint_shapes[: shape.shape[1]])
-    transforms, correctives = joint_transforms(pose, joints, flame.parents)
+        joints = joints + _move(shape, flame.joint_shapes)
     rest = rest + _blend(expression, flame.directions[flame.n_shape :], count)
+    joints = joints + _move(expression, flame.joint_expressions)
+    transforms, correctives = joint_transforms(pose, joints, flame.parents)
     rest = rest + _blend(correctives, flame.directions[-correctives.shape[1] :], count)
     T = (flame.weights @ transforms[:, :, :3].flatten(2)).unflatten(-1, (3, 4))
     return Skinned((T[..., :3] @ rest[..., None])[..., 0] + T[..., 3], rest, transforms)
@@ -155,7 +156,7 @@ def flame_skinning(
 
 def check_coefficients(expression: Tensor, flame: Flame, shape: Tensor | None = None) -> None:
     """Raises ValueError when more coefficients are given than the head has."""
-    has = {"shape": flame.n_shape, "expression": len(flame.directions) - flame.n_shape - 9 * (JOINTS - 1)}
+    has = {"shape": flame.n_shape, "expression": len(flame.joint_expressions)}
     for name, given in (("shape", shape), ("expression", expression)):
         if given is not None and given.shape[1] > has[name]:
             raise ValueError(f"{given.shape[1]} {name} coefficients were given to a head that has {has[name]}")
@@ -163,6 +164,10 @@ def check_coefficients(expression: Tensor, flame: Flame, shape: Tensor | None = 
 
 def _blend(coefficients: Float[Tensor, "F k"], directions: Float[Tensor, "K 3 W"], count: int) -> Tensor:
     return torch.einsum("fk,kcv->fvc", coefficients, directions[: coefficients.shape[1], :, :count].to(coefficients))
+
+
+def _move(coefficients: Float[Tensor, "F k"], directions: Float[Tensor, "K 5 3"]) -> Tensor:
+    return torch.einsum("fk,kjc->fjc", coefficients, directions[: coefficients.shape[1]])
 
 
 def triangle_frames(corners: Float[Tensor, "*B 3 3"]) -> tuple[Tensor, Tensor, Tensor]:

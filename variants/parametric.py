@@ -49,7 +49,7 @@ def shaped(head: ParametricHead, shape: Tensor) -> Callable[[Tensor, Tensor], Sk
 
     def skinned(expression: Tensor, pose: Tensor) -> Skinned:
         rows = shape.repeat_interleave(len(pose) // len(shape), 0)
-        unposed, transforms = head.unposed(rows, expression, pose), head.joint_transforms(rows, pose)
+        unposed, transforms = head.unposed(rows, expression, pose), head.joint_transforms(rows, expression, pose)
         return Skinned(head(rows, expression, pose), unposed, transforms)
 
     return skinned

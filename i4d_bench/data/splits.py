@@ -129,8 +129,9 @@ def _clip_triples(frames: Frames, split: str, name: str, most: int = 48) -> Trip
     within = np.flatnonzero(part == SPLITS.index(split)) if apart else np.arange(len(frames))
     people = np.unique(frames.identity[within if len(within) else part == SPLITS.index("test")])
     first, held = {}, {}
-    for p in np.unique(frames.identity):
-        mine = np.flatnonzero(frames.identity == p)
+    order = np.argsort(frames.identity, kind="stable")
+    everybody, begin = np.unique(frames.identity[order], return_index=True)
+    for p, mine in zip(everybody, np.split(order, begin[1:]), strict=True):
         start = mine if apart else mine[part[mine] == 0]
         first[p] = start[angle[start].argmin()]
         rest = mine[mine != first[p]] if apart else mine[part[mine] == 2]
@@ -142,7 +143,7 @@ def _clip_triples(frames: Frames, split: str, name: str, most: int = 48) -> Trip
         d = np.concatenate([held[p] for p in people])
         return Triples(np.concatenate([np.full(len(held[p]), first[p]) for p in people]), d, d)
     if name == "cross" and len(held) > 1:
-        others = people if len(people) > 1 else np.setdiff1d(list(held), people)
+        others = people if len(people) > 1 else np.setdiff1d(everybody, people)
         pairs = [(first[p], held[others[partner(i, len(others))]]) for i, p in enumerate(people)]
         d = np.concatenate([h for _, h in pairs])
         return Triples(np.concatenate([np.full(len(h), s) for s, h in pairs]), d, np.full(len(d), NO_TRUTH))

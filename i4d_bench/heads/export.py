@@ -19,6 +19,9 @@ from i4d_bench.heads.flame import JOINTS, FlameModel
 from i4d_bench.heads.posing import skin
 from i4d_bench.types import FlameCode
 
+STILL = 3.0
+"""How much more a joint's motion with an expression weighs than its distance from a person's own."""
+
 
 def _unposed(world: HeadWorld, identity: HeadIdentity, expression: np.ndarray) -> np.ndarray:
     """The linear mesh with its joints turned back."""
@@ -56,7 +59,7 @@ def export_flame(world: HeadWorld, path: Path, n_shape: int = 40, n_expression: 
             1, 2, 0
         ),
         "posedirs": np.zeros((*template.shape, 9 * (JOINTS - 1)), np.float32),
-        "J_regressor": _regress(neutral, joints),
+        "J_regressor": _regress(neutral, joints, moved),
         "weights": world.skin_weights,
         "kintree_table": np.array([[-1, 0, 1, 1, 1], range(JOINTS)]),
         "f": world.faces,
@@ -80,21 +83,24 @@ def _pca(rows: np.ndarray, keep: int) -> tuple[np.ndarray, np.ndarray]:
     return directions.reshape(-1, *rows.shape[1:]), vectors[:, order] * np.sqrt(values[order])
 
 
-def _regress(neutral: np.ndarray, joints: np.ndarray, region: int = 4000, count: int = 128) -> np.ndarray:
+def _regress(
+    neutral: np.ndarray, joints: np.ndarray, moved: np.ndarray, region: int = 4000, count: int = 256
+) -> np.ndarray:
     """[5,V]: each joint as an affine combination of vertices around it, fitted over people (rows sum to 1).
 
-    The vertices are spread over the nearest `region`: joints lie deep in the head, and the very nearest, all on one side,
-    would have to extrapolate.
+    A FLAME-format model's joints follow its expressions, a world's do not, so that the expressions' motion of the vertices,
+    `moved`, is made to cancel. The vertices are spread over the nearest `region`: joints lie deep in the head, and the very
+    nearest, all on one side, would have to extrapolate.
     """
     out = np.zeros((JOINTS, neutral.shape[1]))
     mean = neutral.mean(0)
     for j in range(JOINTS):
         order = np.argsort(((mean - joints[:, j].mean(0)) ** 2).sum(1))[:region]
         near = order[np.unique(np.linspace(0, len(order) - 1, count).astype(int))]
-        A = neutral[:, near].transpose(0, 2, 1).reshape(-1, len(near)).astype(float)
-        b = joints[:, j].reshape(-1)
+        people, expressions = (x[:, near].transpose(0, 2, 1).reshape(-1, len(near)) for x in (neutral, moved))
         weight = 1e3  # of the row that makes the combination affine
-        A, b = np.concatenate([A, np.full((1, len(near)), weight)]), np.append(b, weight)
+        A = np.concatenate([people, STILL * expressions, np.full((1, len(near)), weight)]).astype(float)
+        b = np.concatenate([joints[:, j].reshape(-1), np.zeros(len(expressions)), [weight]])
         ridge = 1e-3 * np.eye(len(near))
         out[j, near] = np.linalg.solve(A.T @ A + ridge, A.T @ b)
         out[j, near] /= out[j, near].sum()

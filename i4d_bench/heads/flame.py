@@ -1,6 +1,9 @@
 """FLAME-format heads: loader for real FLAME files and for our own exports, and the model itself (PAPER §5).
 
-V(β, ψ, θ) = LBS(T + B_s β + B_e ψ + B_p (R(θ) − I), J(T + B_s β), θ, weights)
+V(β, ψ, θ) = LBS(T + B_s β + B_e ψ + B_p (R(θ) − I), J(T + B_s β + B_e ψ), θ, weights)
+
+The FLAME paper writes J(T + B_s β); smplx and every tracker's code regress the joints from the shape with its expression, and
+coefficients in the wild were fitted with that.
 """
 
 from __future__ import annotations
@@ -57,11 +60,12 @@ class FlameModel(nn.Module):
         self.register_buffer("J_regressor", tensor(J_regressor))
         self.register_buffer("weights", tensor(weights))
         self.register_buffer("faces", torch.as_tensor(np.asarray(faces, np.int64)))
-        # The joints are linear in the shape: J_regressor times template and directions, once.
+        # The joints are linear in shape and expression: J_regressor times template and directions, once.
         exact = self.J_regressor.double()
-        joint_shapes = torch.einsum("jv,kcv->kjc", exact, directions[:n_shape].double()).float()
+        moved = torch.einsum("jv,kcv->kjc", exact, directions[: len(directions) - CORRECTIVES].double()).float()
         self.register_buffer("joint_template", (exact @ self.v_template.double()).float()[None])
-        self.register_buffer("joint_shapes", joint_shapes.contiguous())
+        self.register_buffer("joint_shapes", moved[:n_shape].contiguous())
+        self.register_buffer("joint_expressions", moved[n_shape:].contiguous())
         self.parents = tuple(int(p) for p in parents)
         self.n_shape = n_shape
         self.origin = torch.zeros(3, dtype=torch.float64)
@@ -96,14 +100,17 @@ class FlameModel(nn.Module):
         """T + B_s β + B_e ψ + B_p (R(θ) − I): before skinning."""
         return self.skinned(shape, expression, pose).unposed
 
-    def joint_transforms(self, shape, pose) -> Float[Tensor, "B 5 4 4"]:
+    def joint_transforms(self, shape, expression, pose) -> Float[Tensor, "B 5 4 4"]:
         """A_j: rest position → posed position of what hangs on joint j."""
-        return joint_transforms(pose, self.joints(shape), self.parents)[0]
+        return joint_transforms(pose, self.joints(shape, expression), self.parents)[0]
 
-    def joints(self, shape) -> Float[Tensor, "B 5 3"]:
+    def joints(self, shape, expression) -> Float[Tensor, "B 5 3"]:
         """Rest positions."""
-        self._check(self.n_shape, shape)
-        return self.joint_template + torch.einsum("bk,kjc->bjc", shape, self.joint_shapes[: shape.shape[1]])
+        out = self.joint_template
+        for coefficients, moves in ((shape, self.joint_shapes), (expression, self.joint_expressions)):
+            self._check(len(moves), coefficients)
+            out = out + torch.einsum("bk,kjc->bjc", coefficients, moves[: coefficients.shape[1]])
+        return out
 
     def skinned(self, shape, expression, pose) -> Skinned:
         """Vertices, the same before skinning, and the joints' transforms."""
@@ -125,7 +132,8 @@ class FlameModel(nn.Module):
 
     def _flame(self) -> Flame:
         template = self.v_template[None]
-        return Flame(template, self.directions, self.weights, self.joint_template, self.joint_shapes, self.parents)
+        moves = self.joint_shapes, self.joint_expressions
+        return Flame(template, self.directions, self.weights, self.joint_template, *moves, self.parents)
 
     @staticmethod
     def _check(has: int, coefficients: Tensor) -> None:
@@ -238,15 +246,14 @@ def fit(
     """Least-squares (shape, expression) of posed meshes whose pose is known.
 
     Exact, because a posed mesh is affine in both: the joints' rotations turn the blendshapes, and the joints' rest
-    positions, which follow the shape, shift what hangs on them. ridge: relative to each coefficient's own weight.
+    positions, which follow them, shift what hangs on them. ridge: relative to each coefficient's own weight.
     """
     dirs = torch.cat([model.shapedirs, model.expressiondirs], -1).double()
     weights = model.weights.double()
     joints = torch.einsum("jv,vck->jck", model.J_regressor.double(), dirs)
-    joints[..., model.n_shape :] = 0  # expression does not move the joints
     zero = vertices.new_zeros(len(vertices), 1)
     rest = model.unposed(zero, zero, pose).double()  # template and pose correctives
-    transforms = model.joint_transforms(zero, pose).double()
+    transforms = model.joint_transforms(zero, zero, pose).double()
     solutions = []
     for target, x, A in zip(vertices.double(), rest, transforms, strict=True):
         R = A[:, :3, :3]

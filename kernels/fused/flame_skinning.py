@@ -62,10 +62,10 @@ def _add(ax, ay, az, coefficients, directions, k, v, inside, W: tl.constexpr, MA
 
 @triton.jit
 def _components(
-    ax, ay, az, moved, coefficients, directions, joint_shapes, frame, ok, v, W: tl.constexpr,
-    COUNT: tl.constexpr, CHUNK: tl.constexpr, MANY: tl.constexpr, JOINTS: tl.constexpr,
+    ax, ay, az, moved, coefficients, directions, joint_directions, frame, ok, v, W: tl.constexpr,
+    COUNT: tl.constexpr, CHUNK: tl.constexpr, MANY: tl.constexpr,
 ):  # fmt: skip
-    """The first COUNT components. Unrolled as far as it keeps enough loads in flight. JOINTS: `moved` [·,16] follows them, too."""
+    """The first COUNT components; `moved` [·,16], the joints, follows them. Unrolled as far as it keeps enough loads in flight."""
     UNROLL: tl.constexpr = 1 if MANY else 4
     column = tl.arange(0, 16)
     for start in range(0, COUNT, CHUNK * UNROLL):
@@ -78,13 +78,12 @@ def _components(
             c = tl.load(coefficients + at, mask=inside, other=0.0)
             inside = (k < COUNT)[:, None]
             ax, ay, az = _add(ax, ay, az, c, directions, k, v, inside & (v < W)[None, :], W, MANY)
-            if JOINTS:
-                at = joint_shapes + k[:, None] * 15 + column[None, :]
-                x = tl.load(at, mask=inside & (column < 15)[None, :], other=0.0)
-                if MANY:
-                    moved = tl.dot(c, x, moved, input_precision="ieee")
-                else:
-                    moved += c * x
+            at = joint_directions + k[:, None] * 15 + column[None, :]
+            x = tl.load(at, mask=inside & (column < 15)[None, :], other=0.0)
+            if MANY:
+                moved = tl.dot(c, x, moved, input_precision="ieee")
+            else:
+                moved += c * x
     return ax, ay, az, moved
 
 
@@ -97,7 +96,8 @@ def _four(x, y, z, w):
 
 @triton.jit
 def _forward(
-    expression, pose, shape, template, directions, weights, joints, joint_shapes, posed, unposed, transforms, rest,
+    expression, pose, shape, template, directions, weights, joints, joint_shapes, joint_expressions,
+    posed, unposed, transforms, rest,
     F, PER, V, template_step, joints_step, W: tl.constexpr, N_SHAPE: tl.constexpr, N_CORRECTIVE: tl.constexpr,
     S: tl.constexpr, E: tl.constexpr, PARENTS: tl.constexpr, FRAMES: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
@@ -109,14 +109,14 @@ def _forward(
     ROWS: tl.constexpr = FRAMES if MANY else CHUNK
     ax, moved = tl.zeros((ROWS, BLOCK), tl.float32), tl.zeros((ROWS, 16), tl.float32)
     ay, az = ax, ax
-    if S > 0:  # the joints follow the shape
+    if S > 0:
         ax, ay, az, moved = _components(
-            ax, ay, az, moved, shape, directions, joint_shapes, frame, ok, v, W, S, CHUNK, MANY, True
+            ax, ay, az, moved, shape, directions, joint_shapes, frame, ok, v, W, S, CHUNK, MANY
         )
     if E > 0:
         after = directions + N_SHAPE * 3 * W
         ax, ay, az, moved = _components(
-            ax, ay, az, moved, expression, after, joint_shapes, frame, ok, v, W, E, CHUNK, MANY, False
+            ax, ay, az, moved, expression, after, joint_expressions, frame, ok, v, W, E, CHUNK, MANY
         )
     for k0 in tl.static_range(0, 36, CHUNK):
         k = k0 + tl.arange(0, CHUNK)
@@ -150,7 +150,7 @@ def _forward(
             tl.load(own + 1, mask=ok, other=0.0),
             tl.load(own + 2, mask=ok, other=0.0),
         )
-        if S > 0:
+        if S + E > 0:
             jx += tl.sum(tl.where(columns[None, :] == 3 * j, moved, 0.0), 1)
             jy += tl.sum(tl.where(columns[None, :] == 3 * j + 1, moved, 0.0), 1)
             jz += tl.sum(tl.where(columns[None, :] == 3 * j + 2, moved, 0.0), 1)
@@ -186,7 +186,7 @@ def _skin(expression, pose, shape, flame: Flame) -> tuple[Tensor, Tensor, Tensor
     block = BLOCK[frames > 1]
     _forward[triton.cdiv(V, block), triton.cdiv(F, frames)](
         expression, pose, shape, template, directions, flame.weights, joints, flame.joint_shapes,
-        posed, unposed, transforms, rest, F, per_person(F, people), V,
+        flame.joint_expressions, posed, unposed, transforms, rest, F, per_person(F, people), V,
         3 * V if len(template) > 1 else 0, 3 * JOINTS if len(joints) > 1 else 0, directions.shape[2],
         flame.n_shape, len(directions) - CORRECTIVES, S, expression.shape[1], flame.parents,
         frames, block, CHUNK, num_warps=WARPS, num_stages=3,
@@ -216,7 +216,7 @@ def flame_skinning(expression: Tensor, pose: Tensor, flame: Flame, shape: Tensor
     """
     check_coefficients(expression, flame, shape)
     in_fp32(expression, pose, flame.template, flame.joints)
-    if any(t.requires_grad for t in (flame.directions, flame.weights, flame.joint_shapes)):
+    if any(t.requires_grad for t in (flame.directions, flame.weights, flame.joint_shapes, flame.joint_expressions)):
         raise ValueError(
             "the kernel takes a head's directions and weights as constants; use kernels.reference to fit them"
         )

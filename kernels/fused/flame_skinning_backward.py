@@ -15,7 +15,7 @@ from kernels.layout import JOINTS, Flame
 BLOCK = 128
 """Vertices of a program, one warp: its 60 sums then need no barrier."""
 CHUNK = 128
-"""Shape coefficients at a time."""
+"""Coefficients at a time."""
 
 
 @triton.jit
@@ -82,15 +82,15 @@ def flame_gradients(
     first = 0 if S else flame.n_shape  # whole rows from here on: read where they lie, not copied
     d_coefficients = d_rest.flatten(1) @ flame.directions[first:].flatten(1).T.float()
     d_pose, d_joints = torch.empty_like(pose), torch.empty_like(rest)
-    d_shape = torch.empty(F, S, device=pose.device) if S else None
+    d_shape, d_expression = torch.empty(F, S, device=pose.device) if S else None, torch.empty(F, E, device=pose.device)
     chain_back[(F,)](
-        pose, rest, transforms, parts, d_transforms, d_coefficients, flame.joint_shapes, d_pose, d_joints, d_shape,
-        P, d_coefficients.shape[1], flame.parents, triton.next_power_of_2(P), S, CHUNK, num_warps=1,
+        pose, rest, transforms, parts, d_transforms, d_coefficients, flame.joint_shapes, flame.joint_expressions,
+        d_pose, d_joints, d_shape, d_expression, P, d_coefficients.shape[1], flame.n_shape - first, flame.parents,
+        triton.next_power_of_2(P), S, E, CHUNK, num_warps=1,
     )  # fmt: skip
-    after = flame.n_shape - first
     d_template = _by_person(d_rest[:, :, :V].mT, len(flame.template)) if wanted[0] else None
     d_joints = _by_person(d_joints, len(flame.joints)) if wanted[1] else None
-    return d_coefficients[:, after : after + E], d_pose, d_shape, d_template, d_joints
+    return d_expression, d_pose, d_shape, d_template, d_joints
 
 
 def _by_person(x: Tensor, people: int) -> Tensor:

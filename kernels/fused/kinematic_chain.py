@@ -137,12 +137,26 @@ def _sum(p, q):
 
 
 @triton.jit
+def _follow(moves, joint_directions, given, out, COUNT: tl.constexpr, CHUNK: tl.constexpr):
+    """COUNT coefficients' gradients: what is `given` of the vertices, and that of the joints, which follow them."""
+    for start in tl.static_range(0, COUNT, CHUNK):
+        k = start + tl.arange(0, CHUNK)
+        d = tl.load(given + k, mask=k < COUNT, other=0.0)
+        for i in tl.static_range(5):
+            for c in tl.static_range(3):
+                d += moves[4 - i][c] * tl.load(joint_directions + k * 15 + 3 * i + c, mask=k < COUNT, other=0.0)
+        tl.store(out + k, d, mask=k < COUNT)
+
+
+@triton.jit
 def chain_back(
-    pose, rest, transforms, parts, d_transforms, d_coefficients, joint_shapes, d_pose, d_rest, d_shape, P, K,
-    PARENTS: tl.constexpr, MOST: tl.constexpr, S: tl.constexpr, CHUNK: tl.constexpr,
+    pose, rest, transforms, parts, d_transforms, d_coefficients, joint_shapes, joint_expressions,
+    d_pose, d_rest, d_shape, d_expression, P, K, AFTER,
+    PARENTS: tl.constexpr, MOST: tl.constexpr, S: tl.constexpr, E: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """A frame's gradients of pose, rest joints and shape, by `parts` [F,P,5,12] and d_transforms (or None) of its transforms and
-    by d_coefficients [F,K] of shape's S, and, last of all, the 36 correctives. MOST ≥ P, a power of two.
+    """A frame's gradients of pose, rest joints, shape and expression, by `parts` [F,P,5,12] and d_transforms (or None) of its
+    transforms and by d_coefficients [F,K] of the unposed vertices: shape's S first, expression's E from AFTER on, and, last of
+    all, the 36 correctives. MOST ≥ P, a power of two.
 
     A_j = A_parent L_j, L_j = [R_j | t_j − R_j t_j]: from the last joint, children before their parents."""
     frame = tl.program_id(0).to(tl.int64)
@@ -193,10 +207,6 @@ def chain_back(
         for c in tl.static_range(3):
             tl.store(d_rest + to + c, move[c])
         moves = moves + (move,)  # noqa: RUF005
-    for start in tl.static_range(0, S, CHUNK):  # the joints follow the shape
-        k = start + tl.arange(0, CHUNK)
-        d = tl.load(d_coefficients + frame * K + k, mask=k < S, other=0.0)
-        for i in tl.static_range(5):
-            for c in tl.static_range(3):
-                d += moves[4 - i][c] * tl.load(joint_shapes + k * 15 + 3 * i + c, mask=k < S, other=0.0)
-        tl.store(d_shape + frame * S + k, d, mask=k < S)
+    if S > 0:
+        _follow(moves, joint_shapes, d_coefficients + frame * K, d_shape + frame * S, S, CHUNK)
+    _follow(moves, joint_expressions, d_coefficients + frame * K + AFTER, d_expression + frame * E, E, CHUNK)

@@ -26,24 +26,32 @@ def model_of(arrays) -> flame.FlameModel:
 
 
 def test_equals_smplx():
-    """smplx's blendshapes and skinning; joints follow the shape alone (PAPER §5; smplx's own lbs lets expression move them)."""
+    """smplx's blendshapes and skinning, which regress the joints from the shape with its expression; gradients too."""
     lbs = pytest.importorskip("smplx.lbs", reason="smplx is not installed")
     a, g = random_arrays(), torch.Generator().manual_seed(1)
-    shape, expression, pose = (torch.randn(4, n, generator=g) * s for n, s in ((S, 1), (E, 1), (15, 0.4)))
+    given = [torch.randn(4, n, generator=g) * s for n, s in ((S, 1), (E, 1), (15, 0.4))]
     t = {k: torch.tensor(np.asarray(v), dtype=torch.float32) for k, v in a.items() if k not in ("f", "kintree_table")}
-    model, parents = model_of(a), torch.tensor(PARENTS)
+    parents = torch.tensor(PARENTS)
     args = (t["v_template"], t["shapedirs"], t["posedirs"].reshape(-1, 36).T, t["J_regressor"], parents, t["weights"])
-    whole, _ = lbs.lbs(torch.cat([shape, 0 * expression], 1), pose, *args)
-    torch.testing.assert_close(model(shape, 0 * expression, pose), whole, rtol=0, atol=1e-5)
+    model, weighting = model_of(a), torch.randn(4, V, 3, generator=g)
+    results = []
+    for call in (model, lambda shape, expression, pose: lbs.lbs(torch.cat([shape, expression], 1), pose, *args)[0]):
+        leaves = [x.clone().requires_grad_() for x in given]
+        vertices = call(*leaves)
+        results.append((vertices, *torch.autograd.grad((vertices * weighting).sum(), leaves)))
+    ours, theirs = results
+    torch.testing.assert_close(ours[0], theirs[0], rtol=0, atol=1e-5)
+    for got, wanted in zip(ours[1:], theirs[1:], strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
 
-    rotations = lbs.batch_rodrigues(pose.view(-1, 3)).view(4, 5, 3, 3)
-    rest = t["v_template"] + lbs.blend_shapes(torch.cat([shape, expression], 1), t["shapedirs"])
-    rest = rest + ((rotations[:, 1:] - torch.eye(3)).view(4, -1) @ args[2]).view(4, -1, 3)
-    joints = lbs.vertices2joints(t["J_regressor"], t["v_template"] + lbs.blend_shapes(shape, t["shapedirs"][..., :S]))
-    _, A = lbs.batch_rigid_transform(rotations, joints, parents)
-    T = (t["weights"] @ A.view(4, 5, 16)).view(4, -1, 4, 4)
-    expected = (T[..., :3, :3] @ rest[..., None])[..., 0] + T[..., :3, 3]
-    torch.testing.assert_close(model(shape, expression, pose), expected, rtol=0, atol=1e-5)
+
+def test_joints_follow_shape_and_expression():
+    a, g = random_arrays(), torch.Generator().manual_seed(1)
+    shape, expression = torch.randn(2, S, generator=g), torch.randn(2, E, generator=g)
+    model = model_of(a)
+    still = torch.zeros(2, 15)
+    wanted = torch.tensor(a["J_regressor"], dtype=torch.float32) @ model(shape, expression, still)
+    torch.testing.assert_close(model.joints(shape, expression), wanted, rtol=0, atol=1e-5)
 
 
 class Ch:
@@ -76,7 +84,7 @@ def test_reads_flames_own_pickle_without_chumpy(tmp_path, monkeypatch):
     path = flame_pickle(tmp_path, monkeypatch, bs_type="lrotmin")
     model, a = flame.load(path), random_arrays()
     assert (model.n_shape, model.n_expression) == (300, 100)
-    joints = model.joints(torch.zeros(1, 1))[0]
+    joints = model.joints(torch.zeros(1, 1), torch.zeros(1, 1))[0]
     torch.testing.assert_close(joints[3:].mean(0), torch.tensor([0, 0.135, 0.187]), rtol=0, atol=1e-5)
     # The same head, in canonical units (38 cm) instead of metres.
     g = torch.Generator().manual_seed(1)
@@ -287,7 +295,7 @@ def test_derivatives_are_exact():
 
 
 def test_fit_recovers_coefficients_under_any_pose():
-    """Root, neck and jaw turned; the joints follow the shape, so that unposing alone would not do."""
+    """Root, neck and jaw turned; the joints follow shape and expression, so that unposing alone would not do."""
     a = random_arrays()
     model = flame.FlameModel(
         a["v_template"], a["shapedirs"][..., :50], a["posedirs"], a["J_regressor"], a["weights"], PARENTS, a["f"], 30

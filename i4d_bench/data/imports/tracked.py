@@ -97,7 +97,7 @@ class Head:
         turns, marks = [], []
         for i in range(0, len(shots), BATCH):
             b, e, p, c = (torch.from_numpy(a[i : i + BATCH]) for a in (shape, expression, pose, carried))
-            turns.append(model.joint_transforms(b, p)[:, NECK])
+            turns.append(model.joint_transforms(b, e, p)[:, NECK])
             marks.append(model(b, e, c)[:, self.landmarks])
         head = torch.cat(turns).double().numpy()
         viewmats = np.tile(np.eye(4), (len(shots), 1, 1))
