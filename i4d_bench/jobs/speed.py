@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 import variants
+from i4d_bench import outputs
 from i4d_bench.results.environment import hardware_name
 from i4d_bench.speed import rig
 from i4d_bench.speed.plan import plan
@@ -22,6 +23,7 @@ def main(reports: Path, given: dict[str, Any], base_only: bool) -> int:
     machine cannot run, and says why, is no failure. Raises UserError for unknown designs and modes."""
     from i4d_bench.report import speed_tables as report
 
+    outputs.folder(reports)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if given.get("designs") == ("all",):
         del given["designs"]
