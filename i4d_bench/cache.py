@@ -28,15 +28,22 @@ def cache_dir() -> Path:
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turns what a full, missing or forbidden disk raises into a UserError that names `path`."""
-    hint = " (I4D_CACHE names another cache folder)" if cache_dir() in Path(path).absolute().parents else ""
     try:
         yield
     except OSError as e:  # numpy does not pass the system's reason on when only a part could be written
-        raise UserError(f"cannot write {path}: {e.strerror or 'no space left on the disk'}{hint}") from e
+        raise UserError(f"cannot write {path}: {e.strerror or 'no space left on the disk'}{_hint(path)}") from e
     except RuntimeError as e:
         if "inline_container" not in str(e):  # torch.save's writer, which does not pass it on either
             raise
-        raise UserError(f"cannot write {path}: no space left on the disk{hint}") from e
+        raise UserError(f"cannot write {path}: no space left on the disk{_hint(path)}") from e
+
+
+def _hint(path: Path) -> str:
+    try:
+        inside = cache_dir() in Path(path).absolute().parents
+    except UserError:  # no home, hence no cache
+        inside = False
+    return " (I4D_CACHE names another cache folder)" if inside else ""
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from json import dumps
 from pathlib import Path
@@ -152,11 +153,14 @@ def speed(
     frames: Annotated[int | None, arg(help="calls per row")] = None,
     reports: Annotated[Path, arg(help="where the report folder goes")] = Path("reports"),
 ) -> None:
-    """Times kernels, stages and whole frames in every mode, and writes tables and figures. Goes on where it was stopped."""
+    """Times kernels, stages and whole frames in every mode, and writes tables and figures. Goes on where it was stopped.
+
+    Exit code 1: a row gave wrong output, or failed.
+    """
     from i4d_bench.jobs.speed import main as job
 
     given = {"designs": designs, "modes": modes, "gaussians": gaussians, "resolution": resolution, "frames": frames}
-    job(reports, {k: v for k, v in given.items() if v}, base_only)
+    sys.exit(job(reports, {k: v for k, v in given.items() if v}, base_only))
 
 
 @app.command
@@ -164,11 +168,15 @@ def compare(
     base: Annotated[Positional[Path], arg(help="the run that stands")],
     new: Annotated[Positional[Path], arg(help="the run that is judged")],
     threshold: Annotated[float, arg(help="a row may take so many times as long as before")] = 1.10,
+    json: Json = False,
 ) -> None:
-    """Compares two stored speed runs of one machine by ratio: --benchmark-json files or speed.json. Exit code 1: slower."""
+    """Compares two stored speed runs of one machine: --benchmark-json files or speed.json.
+
+    Exit code 1: a row became wrong, vanished or lost its time, or one that the device bounds (a kernel, a CUDA graph) is slower.
+    """
     from i4d_bench.speed.compare import main as job
 
-    sys.exit(job(base, new, threshold))
+    sys.exit(job(base, new, threshold, json))
 
 
 @app.command
@@ -234,19 +242,29 @@ def list_(
 
 def main() -> None:
     print_anything()
+    try:
+        try:
+            _run()
+        finally:
+            sys.stdout.flush()
+    except UserError as e:
+        sys.exit(_fail(f"i4d-bench: {e}", 2))
+    except BrokenPipeError:  # `i4d-bench … | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except KeyboardInterrupt:
+        sys.exit(_fail("i4d-bench: stopped; the same command goes on from here", 130))
+
+
+def _run() -> None:
     if sys.argv[1:] == ["--version"]:
         print(f"i4d-bench {__version__}")
         return
-    try:
-        siblings.check()
-        app.cli(
-            prog="i4d-bench",
-            description="How should expression be fused with a 3D Gaussian head? Measured. `--version` says which release this is.",
-        )
-    except UserError as e:
-        sys.exit(_fail(f"i4d-bench: {e}", 2))
-    except KeyboardInterrupt:
-        sys.exit(_fail("i4d-bench: stopped; the same command goes on from here", 130))
+    siblings.check()
+    app.cli(
+        prog="i4d-bench",
+        description="How should expression be fused with a 3D Gaussian head? Measured. `--version` says which release this is.",
+    )
 
 
 def _fail(message: str, code: int) -> int:

@@ -11,10 +11,10 @@ import typing
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
 from i4d_bench import __version__, cli, siblings
 from i4d_bench.errors import UserError
-from tests.helpers import ROOT
 
 COMMANDS = {name: spec.target for name, spec in cli.app._subcommands.items()}
 HEAVY = ("torch", "pandas", "matplotlib", "numba", "numpy")
@@ -95,6 +95,15 @@ def test_the_doctor_as_json_prints_nothing_else(monkeypatch, capsys):
     assert [c["status"] for c in content["checks"]] == ["ok", "no"] and content["environment"]["hardware"]
     monkeypatch.setattr(doctor, "CHECKS", (("b", cannot, True),))
     assert run(monkeypatch, capsys, "doctor")[0] == 1
+
+
+def test_output_that_nobody_reads_on_is_no_error():
+    """`i4d-bench list metrics | head -1`"""
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "i4d_bench.cli", "list", "metrics"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait() == 141
 
 
 @pytest.mark.parametrize("name", ["kernels", "variants"])

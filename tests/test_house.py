@@ -29,7 +29,7 @@ FLOORS = (
     "assets",
     "cache printing",
     "camera source stats progress types",
-    "errors portable siblings",
+    "errors outputs portable siblings",
 )
 """Rooms of i4d_bench, the top floor first; a line of several is one floor."""
 

@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import ROOT
 
 from i4d_bench import portable
 from i4d_bench.assets import roots
 from i4d_bench.cache import cache_dir
 from i4d_bench.errors import UserError
-from tests.helpers import ROOT
 
 CACHES = ("NUMBA_CACHE_DIR", "MPLCONFIGDIR", "TORCH_EXTENSIONS_DIR", "TORCH_HOME", "TRITON_CACHE_DIR")
 NO_NAME = """

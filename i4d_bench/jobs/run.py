@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from i4d_bench import outputs
 from i4d_bench.config.experiment import Experiment
 from i4d_bench.jobs.bench import prepare
 from i4d_bench.jobs.local import default_jobs, keep_memory, trained
@@ -32,6 +33,8 @@ def run(experiment: Experiment, reports: Path, runs: Path, jobs: int | None = No
     from i4d_bench import report
 
     started = time.monotonic()
+    outputs.folder(reports)
+    outputs.folder(runs)
     keep_memory()
     designs(experiment)  # mistakes first
     store = Store(reports / folder_name(experiment))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,17 +10,20 @@ from typing import Any
 import torch
 
 import variants
+from i4d_bench import outputs
 from i4d_bench.results.environment import hardware_name
 from i4d_bench.speed import rig
 from i4d_bench.speed.plan import plan
-from i4d_bench.speed.suite import run
+from i4d_bench.speed.suite import FAILED, NOT_HERE, run
 from i4d_bench.types import UserError
 
 
-def main(reports: Path, given: dict[str, Any], base_only: bool) -> None:
-    """Measures on this machine's GPU, or its CPU, and writes the report. Raises UserError for unknown designs and modes."""
+def main(reports: Path, given: dict[str, Any], base_only: bool) -> int:
+    """Measures on this machine's GPU, or its CPU, and writes the report. Returns 1 when a row is wrong or failed; one that this
+    machine cannot run, and says why, is no failure. Raises UserError for unknown designs and modes."""
     from i4d_bench.report import speed_tables as report
 
+    outputs.folder(reports)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if given.get("designs") == ("all",):
         del given["designs"]
@@ -37,5 +41,10 @@ def main(reports: Path, given: dict[str, Any], base_only: bool) -> None:
     speed = run(folder, device, what)
     report.build(folder)
     print((folder / "speed.md").read_text())
-    bad = sum(row["status"] != "ok" for row in speed.rows.values())
-    print(f"{folder}: {len(speed.rows)} rows" + (f", {bad} of which do not count" if bad else ""))
+    statuses = {key: row["status"] for key, row in speed.rows.items()}
+    absent = sum(status.startswith(NOT_HERE) for status in statuses.values())
+    print(f"{folder}: {len(statuses)} rows" + (f", {absent} of which cannot run here" if absent else ""))
+    bad = [key for key, status in statuses.items() if status == "wrong" or status.startswith(FAILED)]
+    if bad:
+        print(f"i4d-bench: {len(bad)} rows are wrong or failed: {', '.join(bad)}", file=sys.stderr)
+    return int(bool(bad))

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from i4d_bench import outputs
 from i4d_bench.data.opening import on_head, open_head
 from i4d_bench.loader import Loader
 from i4d_bench.play import ply
@@ -27,6 +28,7 @@ def animate(
     """
     if out.suffix not in (".mp4", ".ply"):
         raise UserError(f"--out names a .mp4 or a .ply file, not {out.name}")
+    out = outputs.file(out, [source, driving])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trained = load_run(run, device)
     size, model_size = trained.experiment.world.resolution, trained.experiment.model.size

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 import variants
+from i4d_bench import outputs
 from i4d_bench.cache import atomic_file
 from i4d_bench.report import search
 from i4d_bench.report.tables import latest
@@ -72,6 +73,7 @@ def table(costs: pd.DataFrame) -> str:
 
 def build(reports: Path, to: Path) -> None:
     """Writes `to`. Raises UserError where there are no costs."""
+    to = outputs.file(to)
     costs, speed = read_costs(reports), _speed(reports)
     counted = f"{N:,} Gaussians, one identity, one frame, in plain torch, Φ included where a design calls it."
     trained, searched = _trained(reports), _searched(reports)

@@ -76,8 +76,8 @@ def psnr(row: dict[str, Any]) -> str:
 def cell(row: dict[str, Any] | None, digits: int = 3) -> str:
     if row is None:
         return ""
-    if row["status"].startswith("failed"):
-        return "failed"
+    if row["status"] not in ("ok", "wrong"):
+        return row["status"].partition(":")[0]
     mark = "" if row["status"] == "ok" else " wrong"
     return f"{row['ms']:.{digits}f} ({row['p5']:.{digits}f} to {row['p95']:.{digits}f}){mark}"
 

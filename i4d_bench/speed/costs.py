@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from i4d_bench import outputs
 from i4d_bench.cache import atomic_file
 from i4d_bench.config import presets
 from i4d_bench.progress import track
@@ -29,6 +30,6 @@ def costs(entries: tuple[str, ...] = ()) -> pd.DataFrame:
 
 
 def write_costs(reports: Path) -> None:
-    reports.mkdir(parents=True, exist_ok=True)
+    outputs.folder(reports)
     with atomic_file(reports / "costs.csv") as path:
         costs().to_csv(path, index=False)

@@ -30,6 +30,8 @@ from kernels.cases import CASES
 from variants.base import source_of
 
 SCHEMA = 1
+FAILED, NOT_HERE = "failed", "cannot run here"
+"""How the status of a row without a time begins; the others are "ok" and "wrong"."""
 SPARE_CORES, MOST_WORKERS = 2, 14
 """Of the processes that compile ahead of the measuring."""
 
@@ -130,11 +132,13 @@ class Speed:
         self.roof = self.roof or protocol.roof(self.device)
 
     def measure(self, row: Kernel | Stage | Tracker, what: Plan) -> None:
-        """Stores a row. One that fails says why; raises UserError when the GPU is lost with it."""
+        """Stores a row. One that cannot run on this machine (a file is missing, its memory is too small) or fails says why; raises
+        UserError when the GPU is lost with it."""
         try:
             self.rows[row.key] = row.measure(what, self.device)
         except (RuntimeError, ValueError, UserError) as e:
-            self.rows[row.key] = {"status": f"failed: {' '.join(str(e).split())[:200]}"}
+            kind = NOT_HERE if isinstance(e, (UserError, torch.OutOfMemoryError)) else FAILED
+            self.rows[row.key] = {"status": f"{kind}: {' '.join(str(e).split())[:200]}"}
             self.save()
             self._still_there(row)
         _free(self.device)

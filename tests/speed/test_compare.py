@@ -75,30 +75,99 @@ def test_a_run_is_no_slower_than_itself(stored, compare):
     assert code == 0 and err == "" and "frame/local_adaln" in out and "1.000" in out
 
 
-def test_a_slower_row_is_named(stored, compare):
-    slower = altered(stored, lambda c: row(c, "frame/").update(host_ms=1.2 * row(c, "frame/")["host_ms"]))
-    code, _, err = compare(stored, slower)
-    assert code == 1 and "1 of " in err and "frame/local_adaln" in err and "1.20×" in err and "kernel" not in err
-    assert compare(stored, slower, "--threshold", "1.3")[0] == 0
+def test_on_a_cpu_a_slower_kernel_fails_and_a_slower_frame_is_context(stored, compare):
+    def slower(start: str, by: float):
+        return altered(stored, lambda c: row(c, start).update({k: by * row(c, start)[k] for k in SPREAD}))
+
+    code, _, err = compare(stored, slower("kernel/decode+backward/", 9.0))
+    assert code == 1 and "1 of " in err and "kernel/decode+backward/" in err and "9.00×" in err and "frame" not in err
+    assert compare(stored, slower("kernel/decode+backward/", 9.0), "--threshold", "9.5")[0] == 0
+    code, out, _ = compare(stored, slower("frame/", 9.0))
+    assert code == 0 and "9.000" in out
 
 
-def test_a_lower_clock_is_not_a_slower_kernel(stored, compare):
-    def clock(content, roof=1.0):
-        for r in rows(content).values():
-            r["ms"] *= 1.2
-            r["of_roof"] = r["of_roof"] and r["of_roof"] / 1.2 / roof
-
-    err = compare(stored, altered(stored, clock))[2]
-    assert "kernel/decode/" in err and "kernel/decode+backward/" in err
-    err = compare(stored, altered(stored, lambda c: clock(c, roof=1 / 1.2)))[2]
-    assert "kernel/decode/" not in err and "kernel/decode+backward/" in err
-
-
-def test_rows_of_one_run_alone_are_named(stored, compare):
+def test_a_row_that_vanished_is_named_in_json_too(stored, compare):
     fewer = altered(stored, lambda c: c["benchmarks"].pop())
-    gone = (rows(json.loads(stored.read_text())).keys() - rows(json.loads(fewer.read_text())).keys()).pop()
-    assert f"missing: {gone}" in compare(stored, fewer)[1]
-    assert f"new: {gone}" in compare(fewer, stored)[1]
+    code, out, _ = compare(stored, fewer, "--json")
+    content = json.loads(out)
+    assert (
+        code == 1 and len(content["failed"]) == 1 and len(content["rows"]) == len(rows(json.loads(stored.read_text())))
+    )
+    assert {r["verdict"] for r in content["rows"]} == {"", "vanished"}
+
+
+SPREAD = ("ms", "p5", "p95", "host_ms")
+KERNEL, GRAPH, EAGER = "kernel/decode/triton/b1/n8", "frame/static/triton+graph/b1/n8/r8", "frame/static/eager/b1/n8/r8"
+
+
+def timed(ms: float, spread: float = 0.02, host: float | None = None, **more) -> dict:
+    times = {"ms": ms, "p5": ms * (1 - spread), "p95": ms * (1 + spread), "host_ms": host or ms}
+    return {"status": "ok", **times, **more}
+
+
+def speed_json(path: Path, rows: dict[str, dict], hardware: str = "h100") -> Path:
+    """What `i4d-bench speed` stores."""
+    about = {"schema": suite.SCHEMA, "roof": {"copy_tb_s": 1.0, "matmul_tflop_s": 1.0}}
+    path.write_text(json.dumps(about | {"environment": environment() | {"hardware": hardware}, "rows": rows}))
+    return path
+
+
+@pytest.fixture
+def verdicts(tmp_path, compare):
+    """verdicts(base rows, new rows) → exit code and each row's verdict, on a GPU of which other rows are as before."""
+    other = {"kernel/other/triton/b1": timed(1.0)}
+
+    def run(base: dict, new: dict, hardware: str = "h100") -> tuple[int, dict[str, str]]:
+        files = (speed_json(tmp_path / f"{n}.json", other | r, hardware) for n, r in (("base", base), ("new", new)))
+        code, out, _ = compare(*files, "--json")
+        return code, {r["key"]: r["verdict"] for r in json.loads(out)["rows"] if r["key"] not in other}
+
+    return run
+
+
+def test_rows_that_the_device_bounds_decide_and_the_host_is_context(verdicts):
+    for key, fails in ((KERNEL, True), (GRAPH, True), (EAGER, False)):
+        assert verdicts({key: timed(1.0)}, {key: timed(1.3)}) == (fails, {key: "slower"})
+    assert verdicts({GRAPH: timed(1.0)}, {GRAPH: timed(1.0, host=3.0)}) == (0, {GRAPH: ""}), "a busy host"
+
+
+def test_a_ratio_inside_the_spread_of_the_rounds_is_none(verdicts):
+    """Its median must lie outside the other's rounds, both ways."""
+    for spread_before, spread_now in ((0.5, 0.02), (0.02, 0.5)):
+        before, now = timed(1.0, spread_before), timed(1.3, spread_now)
+        assert verdicts({KERNEL: before}, {KERNEL: now}) == (0, {KERNEL: ""})
+    assert verdicts({KERNEL: timed(1.0, 0.2)}, {KERNEL: timed(1.3, 0.2)})[0] == 1
+    assert verdicts({KERNEL: timed(1.3)}, {KERNEL: timed(1.0)}) == (0, {KERNEL: "faster"})
+
+
+@pytest.mark.parametrize("key", [KERNEL, GRAPH, EAGER])
+def test_a_row_that_is_lost_fails_whichever_it_is(verdicts, key):
+    good, wrong, failed = timed(1.0), timed(0.5) | {"status": "wrong"}, {"status": "failed: out of memory"}
+    assert verdicts({key: good}, {key: wrong}) == (1, {key: "wrong"})
+    assert verdicts({key: failed}, {key: wrong}) == (1, {key: "wrong"})
+    assert verdicts({}, {key: wrong}) == (1, {key: "wrong"})
+    assert verdicts({key: good}, {key: failed}) == (1, {key: "no time"})
+    assert verdicts({key: good}, {key: good | {"ms": None, "host_ms": None}}) == (1, {key: "no time"})
+    assert verdicts({key: good}, {}) == (1, {key: "vanished"})
+
+
+def test_a_row_that_never_had_a_time_is_no_loss(verdicts):
+    bad = timed(1.0) | {"status": "wrong"}
+    assert verdicts({KERNEL: bad}, {KERNEL: bad}) == (0, {})
+    assert verdicts({KERNEL: bad}, {KERNEL: timed(9.0)}) == (0, {KERNEL: "mended"})
+    assert verdicts({}, {KERNEL: timed(9.0)}) == (0, {KERNEL: "new"})
+
+
+def test_a_lower_clock_is_not_a_slower_kernel(tmp_path, compare):
+    """Where the roof fell as much as the kernel, in the same run."""
+    least = {"bytes": 10**9, "flops": 1}
+    base = speed_json(tmp_path / "base.json", {KERNEL: timed(1.0, **least)})
+    new = speed_json(tmp_path / "new.json", {KERNEL: timed(1.2, **least)})
+    assert compare(base, new)[0] == 1
+    content = json.loads(new.read_text())
+    content["roof"]["copy_tb_s"] /= 1.2
+    new.write_text(json.dumps(content))
+    assert compare(base, new)[0] == 0
 
 
 @pytest.mark.parametrize("what", ["hardware", "gpu"])
@@ -115,25 +184,5 @@ def test_other_files_are_refused(stored, compare, tmp_path):
         assert code == 2 and "x.json" in err and err.count("\n") == 1
     assert compare(stored, tmp_path / "none.json")[0] == 2
     assert compare(stored, altered(stored, lambda c: c["machine_info"].update(schema=0)))[0] == 2
-
-
-def test_speed_json_compares_too(tmp_path, compare):
-    key, good = "frame/static/eager/b1/n8/r8", {"ms": 1.0, "host_ms": 2.0, "status": "ok"}
-    kernel = {"ms": 1.0, "host_ms": 1.0, "bytes": 1000, "flops": 1000, "status": "ok"}
-    run = {
-        "schema": suite.SCHEMA,
-        "roof": {"copy_tb_s": 1.0, "matmul_tflop_s": 1.0},
-        "environment": environment(),
-    }
-    paths = tmp_path / "a.json", tmp_path / "b.json"
-    for path, factor, status in zip(paths, (1.0, 1.5), ("ok", "wrong"), strict=True):
-        wrong = {"driver/resnet18/eager/b1": good | {"status": status}}
-        slow = {
-            k: r | {"ms": factor, "host_ms": 2 * factor}
-            for k, r in {key: good, "kernel/decode/eager/b1/n8": kernel}.items()
-        }
-        path.write_text(json.dumps(run | {"rows": slow | wrong}))
-    code, out, err = compare(*paths)
-    assert (
-        code == 1 and "2 of 2" in err and key in err and "1.50×" in err and "missing: driver/resnet18/eager/b1" in out
-    )
+    assert compare(speed_json(tmp_path / "a.json", {}), speed_json(tmp_path / "b.json", {}))[0] == 2
+    assert compare(stored, speed_json(tmp_path / "a.json", {KERNEL: timed(1.0)}))[0] == 2

@@ -111,6 +111,34 @@ def test_a_row_that_fails_says_why_and_the_rest_goes_on(tmp_path, monkeypatch):
     assert "failed: out of memory" in (tmp_path / "speed.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (None, 0),
+        (RuntimeError("kernel"), 1),
+        (torch.OutOfMemoryError("60 GiB"), 0),
+        (UserError("no file"), 0),
+        ("wrong", 1),
+    ],
+)
+def test_the_exit_code_says_whether_every_row_that_can_run_is_right(tmp_path, monkeypatch, capsys, fault, code):
+    good = Stage("driver", "resnet18", "eager", 1).measure(PLAN, CPU)
+
+    def measure(row, *_):
+        if isinstance(fault, Exception) and row.stage == "frame":
+            raise fault
+        return good | {"status": "wrong" if fault == "wrong" and row.stage == "frame" else "ok"}
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(suite, "CASES", [])
+    monkeypatch.setattr(Stage, "measure", measure)
+    given = {"designs": ("local_adaln",), "gaussians": 300, "resolution": 32}
+    assert main(tmp_path, given, True) == code
+    out, err = capsys.readouterr()
+    assert ("frame/local_adaln/eager/b1/n300/r32" in err) == bool(code)
+    assert ("cannot run here" in out) == (fault is not None and not code)
+
+
 def test_modes_and_designs_that_cannot_run_are_named(tmp_path):
     with pytest.raises(UserError, match="there are eager, compiled, triton"):
         main(tmp_path, {"modes": ("fast",)}, True)
@@ -161,7 +189,7 @@ def test_without_a_tracker_its_row_says_what_is_missing(tmp_path, monkeypatch):
     row = next(r for r in suite.rows(FLAME_PLAN) if isinstance(r, Tracker))
     s = suite.Speed(tmp_path, CPU, (1, 300, 32), roof={"copy_tb_s": 1.0, "matmul_tflop_s": 1.0})
     s.measure(row, FLAME_PLAN)
-    assert s.rows[row.key]["status"].startswith("failed: MediaPipe's face_landmarker.task is not at")
+    assert s.rows[row.key]["status"].startswith("cannot run here: MediaPipe's face_landmarker.task is not at")
 
 
 def test_designs_that_read_motion_codes_need_no_tracker():

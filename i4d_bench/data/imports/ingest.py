@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import open_memmap
 
+from i4d_bench import outputs
 from i4d_bench import progress as bars
 from i4d_bench.cache import file_digest
 from i4d_bench.data import frames as store
@@ -120,8 +121,8 @@ def ingest(
     Raises UserError when a folder cannot be read or nobody in it can be used, or `out` cannot be written; `out` is then as it
     was, and people who were finished are not processed again next time.
     """
-    folders, out = [Path(f) for f in folders], Path(out)
-    flame = _checked(folders, out, flame, size, stride, max_frames)
+    folders, out = [Path(f) for f in folders], outputs.data_set(Path(out))
+    flame = _checked(folders, flame, size, stride, max_frames)
     found = _optional_model(model)
     settings = _Settings(format, {"file": flame.name, "digest": file_digest(flame)}, found, size, stride, max_frames)
     parts = out.with_name(f".{out.name}.parts")
@@ -146,9 +147,7 @@ def ingest(
     return report
 
 
-def _checked(
-    folders: list[Path], out: Path, flame: Path | None, size: int, stride: int, max_frames: int | None
-) -> Path:
+def _checked(folders: list[Path], flame: Path | None, size: int, stride: int, max_frames: int | None) -> Path:
     """The FLAME file, when everything can be begun."""
     if flame is None:
         raise UserError("tracked coefficients mean nothing without the FLAME file that they belong to: name it with --flame (the "
@@ -164,8 +163,6 @@ def _checked(
             raise UserError(f"there is no folder {folder}")
     if len({f.resolve() for f in folders}) < len(folders):
         raise UserError("a folder is named twice: name it once")
-    if out.exists() and not (out / "dataset.json").is_file() and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(f"{out} exists and is not a data set: name another folder, nothing was changed")
     return Path(flame)
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from i4d_bench import outputs
 from i4d_bench import progress as bars
 from i4d_bench.cache import writing
 from i4d_bench.data import frames as store
@@ -103,8 +104,8 @@ def ingest(
     Raises UserError when a video cannot be read or shows no usable face, or `out` cannot be written; `out` is then as
     it was, and the videos that were finished are not processed again next time.
     """
-    videos, out = [Path(v) for v in videos], Path(out)
-    settings = _checked(videos, out, size, stride, max_frames)
+    videos, out = [Path(v) for v in videos], outputs.data_set(Path(out))
+    settings = _checked(videos, size, stride, max_frames)
     model = find_model(model)
     keys = [settings.key(path, model) for path in videos]
     for a, b in itertools.combinations(range(len(videos)), 2):
@@ -126,7 +127,7 @@ def ingest(
     return done
 
 
-def _checked(videos: list[Path], out: Path, size: int, stride: int, max_frames: int | None) -> _Settings:
+def _checked(videos: list[Path], size: int, stride: int, max_frames: int | None) -> _Settings:
     if not videos:
         raise UserError("name at least one video to ingest")
     if not SIZES[0] <= size <= SIZES[1]:
@@ -135,8 +136,6 @@ def _checked(videos: list[Path], out: Path, size: int, stride: int, max_frames: 
         raise UserError(f"stride must be at least 1 and max_frames at least {FEWEST}")
     for path in videos:
         files.check(path)  # all are looked at before any work is done
-    if out.exists() and not (out / "dataset.json").is_file() and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(f"{out} exists and is not a data set: name another folder, nothing was changed")
     return _Settings(size, stride, max_frames)
 
 
