@@ -90,8 +90,8 @@ def _flame_skinning_shape(n, people, frames, storage, draw, n_shape=300, **sizes
 
 def flame(x: dict[str, Any]) -> Flame:
     """The head in the inputs of `flame_skinning`."""
-    of = ("template", "directions", "weights", "joints", "joint_shapes", "joint_expressions")
-    return Flame(*(x[k] for k in of), PARENTS)
+    tensors = {k: x[k] for k in Flame._fields if k != "parents"}
+    return Flame(**tensors, parents=PARENTS)
 
 
 def _call_flame_skinning(x) -> tuple[Tensor, ...]:

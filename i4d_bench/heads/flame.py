@@ -55,6 +55,7 @@ class FlameModel(nn.Module, ParametricHead):
     J_regressor: Float[Tensor, "5 V"]
     joint_template: Float[Tensor, "1 5 3"]
     joint_shapes: Float[Tensor, "S 5 3"]
+    joint_expressions: Float[Tensor, "E 5 3"]
     arkit_expression: Float[Tensor, "52 E"] | None
     arkit_pose: Float[Tensor, "52 15"] | None
 
