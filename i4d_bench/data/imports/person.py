@@ -94,7 +94,8 @@ class Recorder:
         self._cut(
             rgb[:n], alpha[:n], region[:n], seen, placed, np.array([shots[s.row].number for s in seen]), masked, show
         )
-        rgb.flush(), alpha.flush(), region.flush()
+        for array in (rgb, alpha, region):
+            array.flush()
         rows = [s.row for s in seen]
         rest = {
             "viewmats": placed.viewmats[rows].astype(np.float32),

@@ -177,7 +177,8 @@ def write_arrays(folder: Path, track: Track, heads: Heads, frames: Iterable[Pict
         return Shot(rgb[k].copy(), inside, heads.boxes[k], heads.landmarks[k], heads.viewmats[k], heads.K)
 
     cut_out(rgb, alpha, region, shot, heads.scene, progress)
-    rgb.flush(), alpha.flush(), region.flush()
+    for array in (rgb, alpha, region):
+        array.flush()
     rest = {
         "viewmats": heads.viewmats.astype(np.float32),
         "Ks": np.tile(heads.K.astype(np.float32), (n, 1, 1)),
