@@ -1,10 +1,10 @@
 """The suite's commands. All sessions share one environment, `.venv`, made once: torch is 6 GB.
 
 nox -s ablations            train and evaluate the designs, write tables and figures under reports/
-nox -s tests                the test suite
+nox -s tests                the test suite, and what it covers
 nox -s benchmarks           the speed suite (pytest --benchmark-only)
 nox -s figures              rebuild every table and figure from the stored results
-nox -s lint
+nox -s lint                 ruff check, ruff format, pyright: the gates of every change
 """
 
 from __future__ import annotations
@@ -49,8 +49,10 @@ def ablations(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
-    """The test suite; GPU tests skip with a reason where there is no GPU."""
-    python(session, "-m", "pytest", *(session.posargs or ["-n", "2", "tests"]))
+    """The test suite with its coverage; GPU tests skip with a reason where there is no GPU. Options go to pytest in their place."""
+    python(
+        session, "-m", "pytest", *(session.posargs or ["-n", "2", "--cov", "--cov-report=term:skip-covered", "tests"])
+    )
 
 
 @nox.session(venv_backend="none")
@@ -72,5 +74,7 @@ def figures(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def lint(session: nox.Session) -> None:
-    """Ruff."""
+    """Ruff's rules, its formatting, and the types by pyright."""
     python(session, "-m", "ruff", "check", ".")
+    python(session, "-m", "ruff", "format", "--check", ".")
+    python(session, "-m", "pyright", "--pythonpath", str(PYTHON))

@@ -54,7 +54,7 @@ def run(
     fresh: Annotated[bool, arg(help="train and score again what is finished, and all that is shared")] = False,
 ) -> None:
     """Trains and evaluates fusion designs, and writes records, tables and figures. Goes on where it was stopped."""
-    from i4d_bench.config import presets
+    from i4d_bench.config import ablations, presets
     from i4d_bench.config.override import override
     from i4d_bench.jobs import run as job
 
@@ -62,7 +62,7 @@ def run(
     if ablation:
         if designs:
             raise UserError("an ablation brings its own designs: give --ablation or --designs")
-        experiment = ablation(ablation, experiment)
+        experiment = ablations.ablation(ablation, experiment)
     kind = "clips" if data else world
     experiment = dataclasses.replace(
         experiment,

@@ -109,7 +109,7 @@ def _print_assets(files: list[Found]) -> None:
     folders = " and ".join(map(str, assets.roots()))
     print(f"looked for under {folders or 'no folder'} (I4D_ASSETS={os.environ.get('I4D_ASSETS', 'not set')})")
     for f in files:
-        if f.status == "missing":
+        if f.size is None or f.sha256 is None:
             print(f"  missing  {f.path}: {f.name} for {f.gives}; get it from {f.source}")
         else:
             fault = f" ({f.why})" if f.why else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import sys
@@ -39,8 +40,8 @@ def use_temporary_caches() -> None:
     """
     own, given = home(), os.environ.get("XDG_CACHE_HOME")
     shared = Path(given) if given else own and own / ".cache"
-    places = dict.fromkeys(("NUMBA_CACHE_DIR", "MPLCONFIGDIR", "TORCH_EXTENSIONS_DIR", "TORCH_HOME"), shared)
-    places["TRITON_CACHE_DIR"] = own and own / ".triton"
+    places = {name: shared for name in ("NUMBA_CACHE_DIR", "MPLCONFIGDIR", "TORCH_EXTENSIONS_DIR", "TORCH_HOME")}
+    places |= {"TRITON_CACHE_DIR": own and own / ".triton"}
     lost = [name for name, at in places.items() if name not in os.environ and not (at and can_be_written(at))]
     if lost:
         folder = _private_folder()
@@ -64,7 +65,7 @@ def _private_folder() -> Path:
 def print_anything() -> None:
     """Signs that the terminal's encoding lacks (≥ in cp1252) print as `?`, in this process and those it starts."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     encoding = os.environ.get("PYTHONIOENCODING", "").partition(":")[0]
     os.environ["PYTHONIOENCODING"] = f"{encoding}:replace"

@@ -28,8 +28,9 @@ def digest(*entries: str | Path) -> str:
 
 def closure(*entries: str | Path) -> dict[str, Path]:
     """The files reached from the entries, by dotted name (a file that is not ours: by its path below its package's folder)."""
-    todo = [_ours(e) if isinstance(e, str) else Path(e).resolve() for e in entries]
-    missing = [str(e) for e, path in zip(entries, todo, strict=True) if path is None or not path.is_file()]
+    given = {e: _ours(e) if isinstance(e, str) else Path(e).resolve() for e in entries}
+    todo = [path for path in given.values() if path is not None and path.is_file()]
+    missing = [str(e) for e, path in given.items() if path not in todo]
     if missing:
         raise ValueError(f"no source for {', '.join(missing)}")
     found: dict[str, Path] = {}

@@ -123,7 +123,7 @@ def best_and_ties(
     means = {n: m for n, m in means.items() if np.isfinite(m)}
     if not means:
         return set()
-    best = (max if higher_is_better else min)(means, key=means.get)
+    best = (max if higher_is_better else min)(means, key=lambda name: means[name])
     family = compare_family({n: scores[n] for n in means}, best, clusters, worst, seed=seed)
     return {best} | {n for n, c in family.items() if not c.significant}
 

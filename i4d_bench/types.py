@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Protocol
+from typing import Protocol, Self, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -25,19 +25,20 @@ FEATURE_DIM = 48
 """Channels of the feature f and, unless overridden, of the motion basis m."""
 
 
+@dataclass
 class _Tensors:
     """Moves and indexes every tensor field of a dataclass along the batch axis."""
 
-    def map(self, fn: Callable[[Tensor], Tensor]):
+    def map(self, fn: Callable[[Tensor], Tensor]) -> Self:
         return type(self)(**{f.name: _apply(fn, getattr(self, f.name)) for f in fields(self)})
 
-    def to(self, *args, **kwargs):
+    def to(self, *args, **kwargs) -> Self:
         return self.map(lambda t: t.to(*args, **kwargs))
 
-    def detach(self):
+    def detach(self) -> Self:
         return self.map(Tensor.detach)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index) -> Self:
         return self.map(lambda t: t[index])
 
 
@@ -98,6 +99,7 @@ class MotionCode(_Tensors):
         return self.motion.unflatten(-1, (MOTION_TOKENS, MOTION_DIM))
 
 
+@runtime_checkable
 class ParametricHead(Protocol):
     """A FLAME-format head in canonical space (`i4d_bench.heads.flame.FlameModel` is one)."""
 
@@ -108,9 +110,11 @@ class ParametricHead(Protocol):
 
     def unposed(self, shape, expression, pose) -> Float[Tensor, "B V 3"]:
         """Vertices with blendshapes and pose correctives, before skinning."""
+        ...
 
     def joint_transforms(self, shape, expression, pose) -> Float[Tensor, "B 5 4 4"]:
         """Rigid motion of each joint relative to the rest pose: skinned = Σ_j w_j A_j unposed."""
+        ...
 
 
 @dataclass
@@ -135,18 +139,24 @@ class Triplane:
         return Triplane(self.trunk.repeat_interleave(frames, 0), self.weight, self.bias)
 
 
+@runtime_checkable
 class Decode(Protocol):
     """Φ with an identity's priors (`i4d_bench.model.decoder.Decode` is it)."""
 
-    phi: tuple[Tensor, Tensor, Tensor, Tensor]  # Φ's weights, as `kernels.decode` takes them
+    @property
+    def phi(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Φ's weights, as `kernels.decode` takes them."""
+        ...
 
     def __call__(self, features: Float[Tensor, "F N 48"]) -> Gaussians: ...
 
     def after(self, f: Float[Tensor, "B N 48"], basis: Float[Tensor, "B N M"], psi) -> Callable[..., Gaussians]:
         """A function of gain [F,M] and bias [F,H]: local fusion and Φ in one pass (`kernels.local_fusion`)."""
+        ...
 
     def attended(self, x0: Float[Tensor, "B N 48"], f: Float[Tensor, "B N 48"], layers) -> Callable[..., Gaussians]:
         """A function of keys, score and values per frame: attention of all layers and Φ in one pass (`kernels.cross_attention`)."""
+        ...
 
 
 @dataclass

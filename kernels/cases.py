@@ -39,10 +39,18 @@ def _phi(x) -> Phi:
     return Phi(x["u1"], x["c1"], x["u2"], x["c2"])
 
 
+def _with_change(attributes: Attributes, delta: Tensor | None) -> tuple[Tensor, ...]:
+    """δf is an output where gradients can reach it."""
+    if not torch.is_grad_enabled():
+        return attributes
+    assert delta is not None
+    return (*attributes, delta)
+
+
 def _call_local_fusion(x) -> tuple[Tensor, ...]:
     psi = Psi(x["w1"], x["w2"], x["b2"])
     attributes, delta = kernels.local_fusion(x["basis"], x["gain"], x["bias"], x["f"], psi, _phi(x), x["prior"])
-    return (*attributes, delta) if torch.is_grad_enabled() else attributes
+    return _with_change(attributes, delta)
 
 
 def _spatial_fusion(n, people, frames, storage, draw, basis=FEATURES, hidden=HIDDEN):
@@ -82,8 +90,8 @@ def _flame_skinning_shape(n, people, frames, storage, draw, n_shape=300, **sizes
 
 def flame(x: dict[str, Any]) -> Flame:
     """The head in the inputs of `flame_skinning`."""
-    of = ("template", "directions", "weights", "joints", "joint_shapes", "joint_expressions")
-    return Flame(*(x[k] for k in of), PARENTS)
+    tensors = {k: x[k] for k in Flame._fields if k != "parents"}
+    return Flame(**tensors, parents=PARENTS)
 
 
 def _call_flame_skinning(x) -> tuple[Tensor, ...]:
@@ -171,9 +179,9 @@ def layers(x: dict[str, Any]) -> Layers:
 
 
 def _call_cross_attention(x) -> tuple[Tensor, ...]:
-    tokens = (x[k] for k in ("keys", "score", "values"))
-    attributes, delta = kernels.cross_attention(x["x0"], *tokens, x["f"], layers(x), _phi(x), x["prior"])
-    return (*attributes, delta) if torch.is_grad_enabled() else attributes
+    keys, score, values = x["keys"], x["score"], x["values"]
+    attributes, delta = kernels.cross_attention(x["x0"], keys, score, values, x["f"], layers(x), _phi(x), x["prior"])
+    return _with_change(attributes, delta)
 
 
 def _cross_attention_bytes(x, out) -> int:
@@ -198,7 +206,7 @@ def _unfolded(x, attend: Callable[[Tensor, Tensor, Tensor], Tensor]) -> tuple[Te
         state = state + F.linear(F.softplus(F.linear(n, w1, b1)), w2, b2)
     delta = F.linear(state, x["out"].to(of), x["c"].to(of))
     attributes = kernels.reference.decode(own(x["f"]) + delta, _phi(x), x["prior"])
-    return (*attributes, delta) if torch.is_grad_enabled() else attributes
+    return _with_change(attributes, delta)
 
 
 def _sdpa(x) -> tuple[Tensor, ...]:

@@ -66,7 +66,14 @@ class Case:
     others: dict[str, Callable[[dict[str, Any]], tuple[Tensor, ...]]] = field(default_factory=dict)
 
     def inputs(
-        self, n: int, people: int = 1, frames: int = 1, storage=torch.float32, device="cpu", seed: int = 0, **sizes
+        self,
+        n: int,
+        people: int = 1,
+        frames: int = 1,
+        storage: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+        seed: int = 0,
+        **sizes: int,
     ) -> dict[str, Any]:
         """Random inputs of `frames` frames for each of `people`; what may be stored in 16 bits per Gaussian in `storage`."""
         return self.make(n, people, frames, storage, Draw.seeded(seed, device), **sizes)

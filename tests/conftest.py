@@ -8,6 +8,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.envi
 
 import pytest
 import torch
+from helpers.annotations import check_annotations
+
+check_annotations()
 
 if not torch.cuda.is_available():  # kernels then run in Triton's interpreter (fp32 and fp16: its bf16 is wrong)
     os.environ["TRITON_INTERPRET"] = "1"

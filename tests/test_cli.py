@@ -42,7 +42,7 @@ def test_help_costs_no_heavy_import(arguments):
     assert done.stdout.splitlines()[-1] == "loaded: []" and len(done.stdout.splitlines()) > 1
 
 
-def run(monkeypatch, capsys, *arguments: str) -> tuple[int | None, str, str]:
+def run(monkeypatch, capsys, *arguments: str) -> tuple[str | int | None, str, str]:
     """Exit code, standard output, standard error of a command in this process."""
     monkeypatch.setattr(sys, "argv", ["i4d-bench", *arguments])
     code = None
@@ -50,11 +50,21 @@ def run(monkeypatch, capsys, *arguments: str) -> tuple[int | None, str, str]:
         cli.main()
     except SystemExit as stop:
         code = stop.code
-    return (code, *capsys.readouterr())
+    out, err = capsys.readouterr()
+    return code, out, err
 
 
 def test_the_version_is_the_packages(monkeypatch, capsys):
     assert run(monkeypatch, capsys, "--version")[1] == f"i4d-bench {__version__}\n"
+
+
+def test_an_ablation_is_run_by_its_name(monkeypatch, capsys):
+    from i4d_bench.jobs import run as job
+
+    given = []
+    monkeypatch.setattr(job, "run", lambda experiment, *_: given.append(experiment))
+    assert run(monkeypatch, capsys, "run", "--preset", "smoke", "--ablation", "blendshapes")[0] is None
+    assert given[0].ablation == "blendshapes" and "local_blendshapes@blendshapes=50" in given[0].designs
 
 
 @pytest.mark.parametrize("what", ["designs", "ablations", "presets", "metrics"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ BAD = ("file/below", "file", "self", "gone")
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch) -> Path:
+def place(tmp_path, monkeypatch) -> Iterator[Path]:
     """The folder one is in, with something of each kind in it."""
     here = tmp_path / "here"
     for name in ("empty", "full", "data"):

@@ -12,8 +12,9 @@ import inspect
 import json
 import pkgutil
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,7 @@ from i4d_bench.types import Gaussians, Identity, MotionCode, UserError
 
 Family = Literal["local", "global", "parametric", "control"]
 Needs = Literal["motion", "flame", "none"]
+L = TypeVar("L", nn.Linear, nn.Conv2d)
 Prepared = Any
 """Whatever `prepare` caches per identity; only the design itself looks inside."""
 
@@ -31,7 +33,7 @@ Prepared = Any
 class Fusion(nn.Module, ABC):
     """How the driving expression meets the 3D structure. A design's own docstring is one line, its diagram.
 
-    family: where the operator works. needs: what it reads of the driving `MotionCode`.
+    name: as `register` has it. family: where the operator works. needs: what it reads of the driving `MotionCode`.
     neutral_is_canonical: driving with the source's own code gives the canonical avatar exactly.
     tokens: the override that says how many motion tokens it attends to, where it has one.
     native: the published sizes, where they differ from the defaults, which match `local_adaln` in parameters or in FLOPs.
@@ -41,6 +43,7 @@ class Fusion(nn.Module, ABC):
     motion codes have `source` (False hides the source's own code).
     """
 
+    name: ClassVar[str]
     family: ClassVar[Family]
     needs: ClassVar[Needs]
     neutral_is_canonical: ClassVar[bool] = False
@@ -66,7 +69,7 @@ def normed(m: Float[Tensor, "B N M"], width: int) -> Float[Tensor, "B N width"]:
     return F.layer_norm(m[..., :width], (width,))
 
 
-def scaled(layer: nn.Linear, by: float) -> nn.Linear:
+def scaled(layer: L, by: float) -> L:
     """The layer with its initial weight, and bias where it has one, multiplied."""
     with torch.no_grad():
         layer.weight.mul_(by)
@@ -75,13 +78,14 @@ def scaled(layer: nn.Linear, by: float) -> nn.Linear:
     return layer
 
 
+Design = TypeVar("Design", bound=type[Fusion])
 _REGISTRY: dict[str, type[Fusion]] = {}
 
 
-def register(name: str):
+def register(name: str) -> Callable[[Design], Design]:
     """Class decorator: makes the design known under `name`. A second design of that name raises ValueError."""
 
-    def add(cls: type[Fusion]) -> type[Fusion]:
+    def add(cls: Design) -> Design:
         if name in _REGISTRY and _REGISTRY[name].__qualname__ != cls.__qualname__:
             raise ValueError(f"two fusion designs are called {name!r}: {_REGISTRY[name]} and {cls}")
         cls.name = name

@@ -19,6 +19,7 @@ carry the weights.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -175,7 +176,7 @@ def splat(x: Float[Tensor, "B N C"], uv: Float[Tensor, "B N 2"], resolution: int
     total = total.mT.unflatten(-1, (resolution, resolution))
     sides = [resolution >> k for k in range(resolution.bit_length())]
     coarse = (F.interpolate(F.adaptive_avg_pool2d(total, s), (resolution, resolution)) for s in sides)
-    total = sum(0.01**k * t for k, t in enumerate(coarse))
+    total = functools.reduce(torch.add, (0.01**k * t for k, t in enumerate(coarse)))
     return total[:, :-1] / total[:, -1:]
 
 

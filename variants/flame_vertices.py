@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 import kernels
 from i4d_bench.types import FEATURE_DIM, Gaussians, Identity, MotionCode
-from kernels.layout import MAX_SCALE, RAW, Skinned
+from kernels.layout import MAX_SCALE, RAW, Phi, Skinned
 from variants.base import Fusion, register, scaled
 from variants.parametric import anybody, driver_of, per_frame, shaped, source_of
 
@@ -90,7 +90,7 @@ class FlameVertices(Fusion):
         x = F.silu(self.layer1(torch.cat([place, local, overall], -1)))
         features = local[..., :FEATURE_DIM] + self.out(F.silu(self.layer2(x)))
         prior = self._prior(template[head.faces.long()], len(vertices)).expand(len(local), -1, -1)
-        offset, *added = kernels.decode(features, identity.decode.phi, prior)
+        offset, *added = kernels.decode(features, Phi(*identity.decode.phi), prior)
         base = (canonical.quats, canonical.scales, canonical.opacities, canonical.colors)
         both = (torch.cat(pair, 1) for pair in zip(base, added, strict=True))
         return Prepared(own, vertices, OFFSET * offset, Gaussians(canonical.means, *both))

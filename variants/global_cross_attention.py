@@ -16,8 +16,9 @@ and heads are one linear map of e_t, and the source's part of it is computed onc
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -70,7 +71,8 @@ class GlobalCrossAttention(Fusion):
         self.out = scaled(nn.Linear(dim, FEATURE_DIM), init_scale)
 
     def prepare(self, identity: Identity, source: MotionCode) -> Prepared:
-        rows, layers = fold(self.layers, self.heads, self.out, self.delta_scale, self.storage)
+        stack = cast("Iterable[Layer]", self.layers)
+        rows, layers = fold(stack, self.heads, self.out, self.delta_scale, self.storage)
         x0 = self.motion(normed(identity.m, self.motion.in_features)) + self.place(identity.anchors)
         fused = identity.decode.attended(x0.to(self.storage), identity.f.to(self.storage), layers)
         from_source, from_driving = self.E.tensor_split([self.reads * self.sees_source], 2)

@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 import kernels
@@ -46,6 +47,7 @@ class LocalSpatial(LocalAdaLN):
     """f_i ─Φ→ canonical Gaussian i;   m_i, c ─Ψ→ Δposition, Δscale, Δrotation → Gaussian i"""
 
     outputs = len(UNITS)
+    units: Float[Tensor, "9"]
 
     def __init__(
         self,

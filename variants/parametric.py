@@ -44,8 +44,9 @@ def shaped(head: ParametricHead, shape: Tensor) -> Callable[[Tensor, Tensor], Sk
     The driver's shape has no way in, so that the driver's identity does not leak. A head that can prepare for a shape
     (`FlameModel.shaped`) does so once; any other is called with the shape in every frame.
     """
-    if hasattr(head, "shaped"):
-        return head.shaped(shape)
+    prepare = getattr(head, "shaped", None)
+    if prepare is not None:
+        return prepare(shape)
 
     def skinned(expression: Tensor, pose: Tensor) -> Skinned:
         rows = shape.repeat_interleave(len(pose) // len(shape), 0)

@@ -138,7 +138,10 @@ def digest(content: Any) -> str:
 
 def from_dict(content: dict[str, Any]) -> Experiment:
     """The experiment that `to_dict` wrote, after JSON."""
-    tuples = lambda d: {k: tuple(v) if isinstance(v, list) else v for k, v in d.items()}  # noqa: E731
+
+    def tuples(d: dict[str, Any]) -> dict[str, Any]:
+        return {k: tuple(v) if isinstance(v, list) else v for k, v in d.items()}
+
     train = tuples(content["train"])
     train |= {k: tuple(Stage(**s) for s in train[k]) for k in ("warmup", "stages")} | {"loss": Loss(**train["loss"])}
     parts = {"world": World(**content["world"]), "model": Model(**tuples(content["model"])), "train": Train(**train),

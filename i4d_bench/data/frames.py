@@ -99,7 +99,7 @@ def write(path: str | Path, arrays: dict[str, np.ndarray], meta: dict[str, Any])
             for name in sorted(arrays):
                 a = np.ascontiguousarray(arrays[name])
                 digest.update(f"{name}{a.dtype}{a.shape}".encode())
-                digest.update(memoryview(a).cast("B"))
+                digest.update(a.data.cast("B"))
                 np.save(partial / f"{name}.npy", a)
             full = {"schema": SCHEMA, "hash": digest.hexdigest()[:16], "frames": counts["identity"], **meta}
             (partial / "dataset.json").write_text(json.dumps(full, indent=1))

@@ -31,11 +31,15 @@ def open_data(experiment: Experiment) -> tuple[Frames, str]:
     none = [s for s in SPLITS if not getattr(world, f"{s}_identities")]
     if world.kind != "clips" and none:
         raise UserError(f"a world needs people in every split: world.{none[0]}_identities is 0")
-    frames = open_frames(Path(world.path) if world.kind == "clips" else synthetic.build(world))
-    if world.kind == "clips" and not len(triples(frames, "test", "self")):
-        raise UserError(
-            f"{world.path} holds one frame of each person: one to learn from and one to test on are the least"
-        )
+    if world.kind != "clips":
+        frames = open_frames(synthetic.build(world))
+    else:
+        assert world.path is not None
+        frames = open_frames(Path(world.path))
+        if not len(triples(frames, "test", "self")):
+            raise UserError(
+                f"{world.path} holds one frame of each person: one to learn from and one to test on are the least"
+            )
     return on_head(frames, experiment, lambda: open_head(experiment, torch.device("cpu")))
 
 
@@ -79,10 +83,11 @@ def open_head(experiment: Experiment, device: torch.device) -> FlameModel:
 
 def with_flame(frames: Frames, head: FlameModel) -> Frames:
     """Coefficients of `head`: expression and pose mapped from the 52 expression coefficients, average shape."""
-    e = torch.from_numpy(np.asarray(frames.coefficients, np.float32))
+    coefficients = torch.from_numpy(np.asarray(frames.coefficients, np.float32)).to(head.weights.device)
+    expression, pose = (t.cpu() for t in head.arkit(coefficients))
     codes = {
-        "flame_shape": np.zeros((len(e), head.n_shape), np.float32),
-        "flame_expression": (e @ head.arkit_expression.cpu()).numpy(),
-        "flame_pose": (e @ head.arkit_pose.cpu()).numpy(),
+        "flame_shape": np.zeros((len(pose), head.n_shape), np.float32),
+        "flame_expression": expression.numpy(),
+        "flame_pose": pose.numpy(),
     }
     return dataclasses.replace(frames, arrays={**frames.arrays, **codes})

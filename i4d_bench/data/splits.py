@@ -108,15 +108,13 @@ def triples(frames: Frames, split: str, name: str) -> Triples:
     return Triples(*rows[name])
 
 
-def other_view(frames: Frames, index: Int[np.ndarray, " T"]) -> Int[np.ndarray, " T"] | None:
-    """Test frames of the same people and expressions as these wide ones, seen from the side view; None on real video."""
-    return None if frames.meta["kind"] == "clips" else index - (WIDE_VIEW - SIDE_VIEW)
+def other_view(index: Int[np.ndarray, " T"]) -> Int[np.ndarray, " T"]:
+    """In a rendered world: test frames of the same people and expressions as these wide ones, seen from the side view."""
+    return index - (WIDE_VIEW - SIDE_VIEW)
 
 
-def own_expressions(frames: Frames, source: Int[np.ndarray, " T"]) -> Int[np.ndarray, "T 4"] | None:
-    """The frames of the same people near frontal with each expression that is their own; None on real video."""
-    if frames.meta["kind"] == "clips":
-        return None
+def own_expressions(source: Int[np.ndarray, " T"]) -> Int[np.ndarray, "T 4"]:
+    """In a rendered world: the frames of the same people near frontal with each expression that is their own."""
     own = [k for k, kind in enumerate(TEST_KINDS) if kind != "partner"]
     return source[:, None] + np.array(own) * len(YAW)
 

@@ -94,9 +94,8 @@ def _people(world: World) -> list[tuple[int, str, int]]:
 
 def _expressions(world: World, split: str, person: int) -> np.ndarray:
     """Coefficients [E,52] of one person, the same whoever asks."""
-    if split == "train":
-        kinds = ["train"] * world.expressions
-    else:
+    kinds: list[expressions.Kind] = ["train"] * world.expressions
+    if split != "train":
         kinds = [k for k in TEST_KINDS if k != "partner"]
     own = [expressions.sample(rng(world.seed, split, person, "expression", e), k) for e, k in enumerate(kinds)]
     if split != "train":
@@ -109,7 +108,7 @@ def _render_chunk(world: World, people, out: Path) -> None:
     """Renders a few people and writes their part file, atomically."""
     head, size = head_world(world.kind), world.resolution
     coder = Coder(head, exported_head(world.kind))
-    rows: list[dict[str, np.ndarray]] = []
+    rows: list[dict[str, np.ndarray | np.generic]] = []
     for number, split, k in people:
         identity = head.identity(int(rng(world.seed, split, k, "person").integers(2**31)))
         light = mesh.Light.sample(rng(world.seed, split, k, "light"))
@@ -146,7 +145,8 @@ def _render_chunk(world: World, people, out: Path) -> None:
                     }
                 )
     with atomic_file(out) as partial:
-        np.savez(partial, **{name: np.stack([row[name] for row in rows]) for name in rows[0]})
+        columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        np.savez(partial, **columns)  # pyright: ignore[reportArgumentType]  (no array is called allow_pickle)
 
 
 def _bytes(image: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ X-NeMo's motion encoder, and not 52 named sliders.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ GAIN = 0.4
 class RandomTokens(nn.Module):
     """A fixed random two-layer network, coefficients [B,K] → 512 numbers of unit scale. Zero maps to zero."""
 
+    w1: Float[Tensor, "K 256"]
+    w2: Float[Tensor, "256 512"]
+
     def __init__(self, coefficients: int, seed: int = 0):
         super().__init__()
         g = torch.Generator().manual_seed(seed)
@@ -39,6 +42,7 @@ class RandomTokens(nn.Module):
         return torch.tanh(coefficients @ self.w1) @ self.w2
 
 
+@runtime_checkable
 class ImageReader(Protocol):
     """`metrics.expression.Reader`, as far as a driver needs it."""
 
@@ -76,10 +80,11 @@ class Driver(nn.Module):
         device = self.tokens.w1.device
         code = frames.flame(index)
         code = code.to(device) if code is not None else None
-        if self.name == "image":
+        if self.reader is not None:
             rgb = torch.from_numpy(frames.rgb[index]).to(device).permute(0, 3, 1, 2) / 255
             values = self.reader.coefficients(rgb)
         elif self.name == "flame":
+            assert code is not None  # the constructor refuses such data
             values = torch.cat([code.expression, code.pose], -1)
         else:
             values = torch.from_numpy(frames.coefficients[index]).to(device)

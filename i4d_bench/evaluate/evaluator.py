@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +15,7 @@ from i4d_bench.loader import Loader
 from i4d_bench.metrics import consistency, expression, identity, image
 from i4d_bench.metrics.expression import Reader, VideoReader
 from i4d_bench.metrics.identity import Embedder
+from i4d_bench.metrics.image import Lpips
 from i4d_bench.model.avatar import Avatar
 from i4d_bench.render.views import GREY, on_grey
 from i4d_bench.types import ParametricHead
@@ -31,7 +33,7 @@ class Scores:
     images: dict[str, np.ndarray] = field(default_factory=dict)
 
     def add(
-        self, set_: str, part: Triples, offset: int, people: np.ndarray, values: dict[str, Tensor | np.ndarray]
+        self, set_: str, part: Triples, offset: int, people: np.ndarray, values: Mapping[str, Tensor | np.ndarray]
     ) -> None:
         for metric, column in values.items():
             for k, value in enumerate(np.asarray(torch.as_tensor(column).cpu(), float)):
@@ -51,7 +53,7 @@ class Evaluator:
     head: ParametricHead | None
     reader: Reader | None
     embedders: dict[str, Embedder]
-    lpips: dict[str, torch.nn.Module]
+    lpips: dict[str, Lpips]
     video: VideoReader | None = None  # on real video
     batch: int = 16
 
@@ -93,19 +95,18 @@ class Evaluator:
         if frames.meta["kind"] == "clips":
             return {}
         if set_ == "novel":
-            beside = other_view(frames, part.target)
+            beside = other_view(part.target)
             depth, other = (torch.from_numpy(frames.depth[i].astype(np.float32)) for i in (part.target, beside))
             seen = self._render(avatar, prepared, part.driving, beside)
-            cameras = (frames.camera(i).to(pred.device) for i in (part.target, beside))
-            return {
-                "reprojection": consistency.reprojection_error(pred, seen, depth.to(pred), other.to(pred), *cameras)
-            }
+            a, b = (frames.camera(i).to(pred.device) for i in (part.target, beside))
+            error = consistency.reprojection_error(pred, seen, depth.to(pred), other.to(pred), a, b)
+            return {"reprojection": error}
         if set_ == "cross":
             own = self._render(avatar, prepared, part.target, part.target)
             mask = loader.targets(part.target, frames.resolution).alpha[..., 0] > 0.5
             return {"leak_driver": consistency.driver_leakage(torch.stack([pred, own], 1), mask)}
         if set_ == "recon":
-            own = own_expressions(frames, part.source)
+            own = own_expressions(part.source)
             images = self._render(avatar, prepared, own.reshape(-1), own.reshape(-1))
             landmarks = torch.from_numpy(frames.landmarks[own.reshape(-1)])
             embedded = {net: e.embed(images, landmarks).unflatten(0, own.shape) for net, e in self.embedders.items()}
@@ -131,7 +132,7 @@ class Evaluator:
         landmarks = torch.from_numpy(frames.landmarks[view])
         own = loader.photos(part.source, size).movedim(1, -1)
         if self.reader is not None and set_ != "novel":  # it learns on training views, which end at ±35°
-            out |= self._read(part, pred, view)
+            out |= self._read(self.reader, part, pred, view)
         if self.video is not None:
             measured = self.video.score(
                 pred, frames.coefficients[part.driving], frames.landmarks[view], frames.viewmats[view]
@@ -143,9 +144,9 @@ class Evaluator:
             out[f"csim_{net}"] = identity.csim(embedder.embed(pred, landmarks), source)
         return out
 
-    def _read(self, part: Triples, pred: Tensor, view: np.ndarray) -> dict[str, Tensor]:
+    def _read(self, reader: Reader, part: Triples, pred: Tensor, view: np.ndarray) -> dict[str, Tensor]:
         frames, device = self.loader.frames, self.loader.device
-        read = self.reader.read(pred.movedim(-1, 1))
+        read = reader.read(pred.movedim(-1, 1))
         true = torch.from_numpy(frames.coefficients[part.driving]).to(device)
         marks = torch.from_numpy(frames.landmarks[view]).to(device)
         return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
@@ -30,6 +30,7 @@ class Surface:
     specular: Float[np.ndarray, " V"]  # 0..1
 
 
+@runtime_checkable
 class HeadWorld(Protocol):
     """A seeded family of heads (see i4d_bench.types for the canonical space)."""
 
@@ -43,14 +44,17 @@ class HeadWorld(Protocol):
 
     def joints(self, identity: HeadIdentity) -> Float[np.ndarray, "5 3"]:
         """Rest positions of root, neck, jaw, left eye, right eye."""
+        ...
 
     def pose(self, expression: Float[np.ndarray, "52"]) -> Float[np.ndarray, "15"]:
         """Axis-angle (radians) of the five joints that this expression implies (jaw opening, gaze)."""
+        ...
 
     def vertices(
         self, identity: HeadIdentity, expression: Float[np.ndarray, "52"], linear: bool = False
     ) -> Float[np.ndarray, "V 3"]:
         """The posed mesh. `linear` leaves out every non-linear corrective but joint rotation: what a FLAME-format model can say."""
+        ...
 
     def surface(
         self, identity: HeadIdentity, expression: Float[np.ndarray, "52"], vertices: Float[np.ndarray, "V 3"]

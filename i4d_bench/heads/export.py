@@ -68,9 +68,8 @@ def export_flame(world: HeadWorld, path: Path, n_shape: int = 40, n_expression: 
         "arkit_pose": np.stack([world.pose(e) for e in np.eye(len(NAMES))]),
     }
     with atomic_file(path) as partial:
-        np.savez(
-            partial, **{k: np.asarray(v, np.float32) if np.asarray(v).dtype == float else v for k, v in arrays.items()}
-        )
+        stored = {k: np.asarray(v, np.float32) if np.asarray(v).dtype == float else v for k, v in arrays.items()}
+        np.savez(partial, **stored)  # pyright: ignore[reportArgumentType]  (no array is called allow_pickle)
 
 
 def _pca(rows: np.ndarray, keep: int) -> tuple[np.ndarray, np.ndarray]:
@@ -121,4 +120,4 @@ class Coder:
         neutral = self.world.vertices(identity, np.zeros(len(NAMES), np.float32), linear=True)
         shape = (self.solve @ (torch.as_tensor(neutral).double() - self.model.v_template).flatten()).float()
         e = torch.as_tensor(expressions, dtype=torch.float32)
-        return FlameCode(shape.expand(len(e), -1), e @ self.model.arkit_expression, e @ self.model.arkit_pose)
+        return FlameCode(shape.expand(len(e), -1), *self.model.arkit(e))

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from i4d_bench.heads.flame_pickle import load_pickle
 from i4d_bench.heads.placement import inside_out, recognise
 from i4d_bench.progress import console
-from i4d_bench.types import UserError
+from i4d_bench.types import ParametricHead, UserError
 from kernels import flame_skinning
 from kernels.layout import JOINTS, Flame, Skinned
 from kernels.reference import joint_transforms
@@ -41,12 +41,23 @@ BETWEEN_EYES = np.array([0.0, 0.135, 0.187])
 """Where a real model's mid-point between the eye joints is brought."""
 
 
-class FlameModel(nn.Module):
+class FlameModel(nn.Module, ParametricHead):
     """model(shape [B,S], expression [B,E], pose [B,15]) → vertices [B,V,3], canonical units.
 
     pose: axis-angle of root, neck, jaw, left eye and right eye, radians. Coefficients may be fewer than the model has.
     `shaped` is for many frames of the same people. On a GPU each call is one kernel (`kernels.flame_skinning`).
     """
+
+    v_template: Float[Tensor, "V 3"]
+    weights: Float[Tensor, "V 5"]
+    faces: Int[Tensor, "F 3"]
+    directions: Float[Tensor, "K 3 W"]
+    J_regressor: Float[Tensor, "5 V"]
+    joint_template: Float[Tensor, "1 5 3"]
+    joint_shapes: Float[Tensor, "S 5 3"]
+    joint_expressions: Float[Tensor, "E 5 3"]
+    arkit_expression: Float[Tensor, "52 E"] | None
+    arkit_pose: Float[Tensor, "52 15"] | None
 
     def __init__(self, v_template, shapedirs, posedirs, J_regressor, weights, parents, faces, n_shape: int):
         """v_template [V,3], shapedirs [V,3,S+E], posedirs [V,3,36], J_regressor [5,V], weights [V,5], faces [F,3]."""
@@ -129,6 +140,12 @@ class FlameModel(nn.Module):
             return flame_skinning(expression, pose, flame)
 
         return skinned
+
+    def arkit(self, coefficients: Float[Tensor, "B 52"]) -> tuple[Float[Tensor, "B E"], Float[Tensor, "B 15"]]:
+        """Expression and pose that the 52 ARKit coefficients mean. Raises UserError where the file has no map of them."""
+        if self.arkit_expression is None or self.arkit_pose is None:
+            raise UserError("this FLAME file does not say what the 52 ARKit expressions are in its components")
+        return coefficients @ self.arkit_expression, coefficients @ self.arkit_pose
 
     def _flame(self) -> Flame:
         template = self.v_template[None]
@@ -267,4 +284,5 @@ def fit(
         normal = design.T @ design
         normal.diagonal().add_(ridge * normal.diagonal() + 1e-12 * normal.diagonal().mean())
         solutions.append(torch.linalg.solve(normal, design.T @ residual))
-    return torch.stack(solutions).to(vertices).split([model.n_shape, model.n_expression], -1)
+    shape, expression = torch.stack(solutions).to(vertices).split([model.n_shape, model.n_expression], -1)
+    return shape, expression

@@ -8,6 +8,7 @@ before its indices are checked.
 
 from __future__ import annotations
 
+import importlib
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,7 +77,7 @@ def _new(cls: type, base: type, state: object) -> _StandIn:
     return cls()
 
 
-_CORE = np._core if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else np.core
+_CORE = importlib.import_module("numpy._core" if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else "numpy.core")
 _PLAIN = {"object": object, "set": set}  # chumpy keeps its bookkeeping in sets
 _NUMPY = {
     "_reconstruct": _CORE.multiarray._reconstruct,

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from i4d_bench.assets import find
 from i4d_bench.heads import appearance
 from i4d_bench.heads.appearance import Appearance, Regions
-from i4d_bench.heads.base import REGIONS, HeadIdentity, Surface
+from i4d_bench.heads.base import REGIONS, HeadIdentity, HeadWorld, Surface
 from i4d_bench.heads.expressions import INDEX, NAMES
 from i4d_bench.heads.posing import pose, skin, vertex_normals
 from i4d_bench.types import UserError
@@ -40,7 +40,7 @@ IBUG = np.array([
 """ICT-FaceKit's vertices of the 68 landmarks."""
 
 
-class IctWorld:
+class IctWorld(HeadWorld):
     """See `i4d_bench.heads.base.HeadWorld`. Raises UserError when the file is missing or is not ICT-FaceKit's."""
 
     name = "ict"

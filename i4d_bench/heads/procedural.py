@@ -17,7 +17,7 @@ from jaxtyping import Float
 from i4d_bench.heads import appearance
 from i4d_bench.heads import procedural_mesh as mesh
 from i4d_bench.heads.appearance import Appearance, Regions
-from i4d_bench.heads.base import REGIONS, HeadIdentity, Surface
+from i4d_bench.heads.base import REGIONS, HeadIdentity, HeadWorld, Surface
 from i4d_bench.heads.expressions import INDEX
 from i4d_bench.heads.posing import pose, skin, vertex_normals
 from i4d_bench.heads.procedural_field import ALMOND, EYE, MOUTH_HALF, mouth_line
@@ -43,7 +43,7 @@ class _Person:
     painted: tuple[np.ndarray, np.ndarray]
 
 
-class ProceduralWorld:
+class ProceduralWorld(HeadWorld):
     """See `i4d_bench.heads.base.HeadWorld`."""
 
     name = "procedural"
@@ -61,7 +61,8 @@ class ProceduralWorld:
         where, parts = self.template.vertices.copy(), self.template.parts
         where[parts == mesh.EYE_LEFT], where[parts == mesh.EYE_RIGHT] = EYE, EYE * (-1, 1, 1)
         where[np.isin(parts, (mesh.TEETH_UPPER, mesh.TEETH_LOWER, mesh.GUM, mesh.TONGUE))] = (0, -0.055, 0.185)
-        return (np.stack([field(q) for _, field in FIELDS]) for q in (where, self.shapes.joints))
+        on_vertices, on_joints = (np.stack([field(q) for _, field in FIELDS]) for q in (where, self.shapes.joints))
+        return on_vertices, on_joints
 
     @cached_property
     def regions(self) -> Regions:

@@ -49,7 +49,7 @@ def _carve(a, b, k):
     return -_join(-a, b, k)
 
 
-def mouth_line(x) -> np.ndarray:
+def mouth_line(x: float | Float[np.ndarray, "*B"]) -> np.floating | Float[np.ndarray, "*B"]:
     """Height of the line where the lips meet: it dips beside the middle and rises to the corners."""
     u = np.clip(np.abs(x) / MOUTH_HALF, 0, 1.4)
     return MOUTH[1] + 0.0015 * np.cos(np.pi * np.clip(u / 0.45, 0, 1)) + 0.005 * u**2

@@ -237,14 +237,11 @@ def template() -> Template:
     skin = skin[used]
     skin, faces, level = _cut(skin, faces, _mouth_level, _onto_mouth_line)
     pieces = _Pieces()
-    pieces.add(*_open_mouth(skin, faces, level), part=SKIN)
-    lids, mouth = [], None
-    for loop in _loops(pieces.faces[0]):
-        middle = pieces.vertices[0][loop].mean(0)
-        if middle[1] > 0.1:
-            lids.append(loop)
-        elif middle[2] > 0.2:
-            mouth = loop
+    skin, faces, side = _open_mouth(skin, faces, level)
+    pieces.add(skin, faces, part=SKIN, side=side)
+    middles = [(loop, skin[loop].mean(0)) for loop in _loops(faces)]
+    lids = [loop for loop, middle in middles if middle[1] > 0.1]
+    (mouth,) = (loop for loop, middle in middles if middle[1] <= 0.1 and middle[2] > 0.2)
     pieces.pocket(mouth)
     for loop in lids:
         pieces.lid_edge(loop)
@@ -262,7 +259,9 @@ def template() -> Template:
     return pieces.template()
 
 
-def _open_mouth(vertices: np.ndarray, faces: np.ndarray, level: np.ndarray):
+def _open_mouth(
+    vertices: np.ndarray, faces: np.ndarray, level: np.ndarray
+) -> tuple[Float[np.ndarray, "V 3"], Int[np.ndarray, "F 3"], Int8[np.ndarray, " V"]]:
     """Parts the lips along the cut: the lower lip gets vertices of its own, the corners stay shared."""
     on = np.flatnonzero(level == 0)
     on = on[np.argsort(vertices[on, 0])]
@@ -274,7 +273,8 @@ def _open_mouth(vertices: np.ndarray, faces: np.ndarray, level: np.ndarray):
     own = np.arange(len(vertices))
     own[inner] = len(vertices) + np.arange(len(inner))
     below = (level[faces] < 0).any(1)
-    faces = np.where(below[:, None], own[faces], faces)
+    faces = faces.copy()
+    faces[below] = own[faces[below]]
     side = np.zeros(len(vertices) + len(inner), np.int8)
     side[inner], side[own[inner]] = 1, -1
     return np.concatenate([vertices, vertices[inner]]), faces, side
@@ -287,7 +287,9 @@ class _Pieces:
         self.vertices, self.faces, self.parts, self.parent, self.depth, self.side = [], [], [], [], [], []
         self.count = 0
 
-    def add(self, vertices, faces, side=0, *, part, parent=None, depth=0.0, local=True) -> np.ndarray:
+    def add(
+        self, vertices, faces, side: int | np.ndarray = 0, *, part, parent=None, depth=0.0, local=True
+    ) -> np.ndarray:
         """faces: indices into these vertices, or (local off) into everything so far. Returns the new vertices' indices."""
         n = len(vertices)
         new = self.count + np.arange(n)

@@ -58,7 +58,7 @@ class _Sparse:
         on = np.flatnonzero(np.abs(field).max(1) > 0)
         return _Sparse(on, field[on])
 
-    def add(self, amount: float, points: np.ndarray) -> None:
+    def add(self, amount: float | np.floating, points: Float[np.ndarray, "V 3"]) -> None:
         points[self.on] += amount * self.by
 
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
+from i4d_bench.heads.expressions import NAMES
 from i4d_bench.heads.flame import FlameModel
 from i4d_bench.types import UserError
 
@@ -48,12 +49,12 @@ def lay_over(template: Float[np.ndarray, "V 3"], source: Float[np.ndarray, "W 3"
         )
     moved = source
     for _ in range(steps):
-        distance, nearest = cKDTree(moved).query(template[front])
+        distance, nearest = map(np.asarray, KDTree(moved).query(template[front]))
         kept = distance < max(REACH, np.median(distance))
         homogeneous = np.c_[source[nearest[kept]], np.ones(kept.sum())]
         affine = np.linalg.lstsq(homogeneous, template[front][kept], rcond=None)[0]
         moved = np.c_[source, np.ones(len(source))] @ affine
-    distance, nearest = cKDTree(moved).query(template[front], k=3)
+    distance, nearest = map(np.asarray, KDTree(moved).query(template[front], k=3))
     near = distance[:, 0] < REACH
     if near.sum() < FEWEST:
         raise UserError(f"{near.sum()} of its {len(template)} vertices meet the embedded head's face: it is no face")
@@ -73,9 +74,9 @@ def transfer_expressions(model: FlameModel, known: FlameModel, ridge: float = 1e
     match = lay_over(template, source)
     face, affine, nearest, weight = match.face, match.affine, match.nearest, match.weight
 
-    pose = known.arkit_pose
+    expression, pose = known.arkit(torch.eye(len(NAMES)))
     zero_shape = torch.zeros(len(pose), 1)
-    fields = known(zero_shape, known.arkit_expression, pose).double().numpy() - source
+    fields = known(zero_shape, expression, pose).double().numpy() - source
     fields = np.einsum("nk,enkc->enc", weight, (fields @ affine[:3])[:, nearest])  # [52,N,3] at the face's vertices
     jaw_and_eyes = model(zero_shape, torch.zeros(len(pose), 1), pose).double().numpy()[:, face] - template[face]
     basis = model.expressiondirs[face].double().numpy().reshape(-1, model.n_expression)
@@ -88,5 +89,5 @@ def transfer_expressions(model: FlameModel, known: FlameModel, ridge: float = 1e
         raise UserError(f"its components hold {share:.0%} of the motion of the 52 expressions (a face's hold more than "
                         f"{LEAST:.0%}): expression's may be other columns than those after {model.n_shape}")  # fmt: skip
     model.arkit_expression = torch.as_tensor(coefficients, dtype=torch.float32)
-    model.arkit_pose = pose.clone()
+    model.arkit_pose = pose
     return share

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -34,6 +35,8 @@ from i4d_bench.train.checkpoint import Progress
 from i4d_bench.train.loop import Trainer
 from i4d_bench.types import UserError
 from variants import design as design_class
+
+Network = TypeVar("Network")
 
 
 class Bench:
@@ -80,7 +83,7 @@ class Bench:
             console.print(self.notes[-1])
             return None
 
-    def _optional(self, names: tuple[str, ...], load: Callable[[str], object]) -> dict[str, object]:
+    def _optional(self, names: tuple[str, ...], load: Callable[[str], Network]) -> dict[str, Network]:
         out = {}
         for name in names:
             try:

@@ -61,7 +61,7 @@ def reproduce(published: Path, designs: tuple[str, ...], reports: Path, runs: Pa
         samples.append(made.samples)
     table = compare(chosen, store.samples, here, pd.concat(samples))
     _print(table, chosen, here)
-    return int(table["verdict"].isin(["differs", "missing"]).any())
+    return int(bool({"differs", "missing"} & set(table["verdict"])))
 
 
 def experiments(records: list[Record]) -> list[Experiment]:
@@ -107,7 +107,7 @@ def compare(
 def allowed(samples: pd.DataFrame, set_: str, metric: str, rows: int) -> float:
     """How far apart two trainings may lie, by the seeds of these samples; NaN where nothing is known."""
     of = samples[(samples["set"] == set_) & (samples["metric"] == metric)]
-    means = of.groupby(["design", "seed"])["value"].mean().unstack("seed")
+    means = pd.Series(of.groupby(["design", "seed"])["value"].mean()).unstack("seed")
     seeds = means.notna().sum(axis=1)
     if (seeds < ENOUGH).any():
         return SEEN.get(metric, np.nan)

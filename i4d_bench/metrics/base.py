@@ -22,6 +22,7 @@ class SampleMetric(Metric):
 
     full_state_update = False
     name: str
+    scores: list[Float[Tensor, " B"]]
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)

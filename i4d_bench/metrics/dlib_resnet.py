@@ -60,6 +60,8 @@ def _grow(x: Tensor, size: list[int]) -> Tensor:
 class DlibResNet(nn.Module):
     """RGB crops of 150² in 0..1 → 128-d descriptors, as dlib's compute_face_descriptor."""
 
+    mean: Float[Tensor, "3 1 1"]
+
     def __init__(self):
         super().__init__()
         self.conv = nn.Conv2d(3, 32, 7, 2)
@@ -86,6 +88,7 @@ class DlibResNet(nn.Module):
         with torch.no_grad():
             for layer in network.modules():
                 if isinstance(layer, nn.Conv2d):
+                    assert layer.bias is not None
                     values, at = _next_tensor(data, at, layer.weight.numel() + layer.bias.numel())
                     layer.weight.copy_(values[: layer.weight.numel()].view_as(layer.weight))
                     layer.bias.copy_(values[layer.weight.numel() :])

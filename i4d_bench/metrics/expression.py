@@ -17,24 +17,31 @@ __all__ = [
 
 
 class Aed(SampleMetric):
-    score = staticmethod(aed)
-
     def __init__(self, reader: str, **kwargs):
         """reader: "true" or "mp52", what the coefficients were read with."""
         self.name = f"aed_{reader}"
         super().__init__(**kwargs)
 
+    def score(self, pred, true):
+        return aed(pred, true)
+
 
 class Apd(SampleMetric):
     name = "apd"
-    score = staticmethod(apd)
+
+    def score(self, pred, true):
+        return apd(pred, true)
 
 
 class Akd(SampleMetric):
     name = "akd"
-    score = staticmethod(akd)
+
+    def score(self, pred, true, side):
+        return akd(pred, true, side)
 
 
 class AkdIod(SampleMetric):
     name = "akd_iod"
-    score = staticmethod(akd_iod)
+
+    def score(self, pred, true):
+        return akd_iod(pred, true)

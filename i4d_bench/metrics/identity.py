@@ -13,7 +13,7 @@ import importlib.util
 import json
 import os
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ DLIB = [(110.957, 46.350), (89.606, 47.898), (37.057, 46.373), (58.409, 47.906),
 DLIB_POINTS = [45, 42, 36, 39, 33]  # in iBUG's 68
 
 
+@runtime_checkable
 class Embedder(Protocol):
     """A face-recognition network."""
 
@@ -43,6 +44,7 @@ class Embedder(Protocol):
 
     def embed(self, images: Float[Tensor, "B H W 3"], landmarks: Float[Tensor, "B 68 2"]) -> Float[Tensor, "B D"]:
         """Unit vectors; NaN where a landmark is. images in 0..1, landmarks in their pixels (iBUG order)."""
+        ...
 
 
 def _embed_found(images, landmarks, network) -> Tensor:

@@ -8,7 +8,7 @@ from importlib.resources import files
 
 import lpips
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 
@@ -23,6 +23,9 @@ LPIPS_MIN_SIDE = {"alex": 32, "vgg": 16}
 """Smaller images have no deepest feature. Below 64 it is 3×3 or less (alex) and distances say little."""
 
 _TOLERANCE = 1e-5  # rounding of a clamped image, no more
+
+Mask = Bool[Tensor, "B H W"] | Float[Tensor, "B H W"]
+"""Where a mean is taken, or its weights."""
 
 
 def check_images(*images: Float[Tensor, "B H W 3"]) -> None:
@@ -39,7 +42,7 @@ def check_images(*images: Float[Tensor, "B H W 3"]) -> None:
             raise ValueError(f"expected an image in 0..1, got {low:.4g}..{high:.4g}")
 
 
-def _masked_mean(values: Float[Tensor, "B H W"], mask: Float[Tensor, "B H W"] | None) -> Float[Tensor, " B"]:
+def _masked_mean(values: Float[Tensor, "B H W"], mask: Mask | None) -> Float[Tensor, " B"]:
     """Mean weighted by the mask; NaN for an empty one."""
     if mask is None:
         return values.mean((1, 2))
@@ -49,22 +52,26 @@ def _masked_mean(values: Float[Tensor, "B H W"], mask: Float[Tensor, "B H W"] | 
     return (values * mask).sum((1, 2)) / mask.sum((1, 2))
 
 
-def psnr(pred: Float[Tensor, "B H W 3"], target: Float[Tensor, "B H W 3"], mask: Float[Tensor, "B H W"] | None = None):
+def psnr(
+    pred: Float[Tensor, "B H W 3"], target: Float[Tensor, "B H W 3"], mask: Mask | None = None
+) -> Float[Tensor, " B"]:
     """dB per sample [B], at most PSNR_MAX; NaN for an empty mask. Raises ValueError out of range."""
     check_images(pred, target)
     mse = _masked_mean((pred - target).square().mean(-1), mask)
     return -10 * torch.log10(mse.clamp_min(10 ** (-PSNR_MAX / 10)))
 
 
-def ssim(pred: Float[Tensor, "B H W 3"], target: Float[Tensor, "B H W 3"], mask: Float[Tensor, "B H W"] | None = None):
+def ssim(
+    pred: Float[Tensor, "B H W 3"], target: Float[Tensor, "B H W 3"], mask: Mask | None = None
+) -> Float[Tensor, " B"]:
     """Mean of the SSIM map inside the mask, per sample [B]; NaN for an empty mask. Raises ValueError out of range."""
     check_images(pred, target)
-    channels_first = [x.movedim(-1, 1).contiguous() for x in (pred, target)]
-    _, full = structural_similarity_index_measure(*channels_first, data_range=1.0, return_full_image=True)
+    a, b = (x.movedim(-1, 1).contiguous() for x in (pred, target))
+    _, full = structural_similarity_index_measure(a, b, data_range=1.0, return_full_image=True)
     return _masked_mean(full.mean(1), mask)
 
 
-def region_l1(pred: Float[Tensor, "B H W 3"], target: Float[Tensor, "B H W 3"], region: Float[Tensor, "B H W"]):
+def region_l1(pred: Float[Tensor, "B H W 3"], target: Float[Tensor, "B H W 3"], region: Mask) -> Float[Tensor, " B"]:
     """Mean absolute difference per sample [B] in a region; NaN where the region is empty (a mouth turned away)."""
     check_images(pred, target)
     return _masked_mean((pred - target).abs().mean(-1), region)
@@ -91,7 +98,9 @@ class Lpips(nn.Module):
         self.network.load_state_dict(backbone | heads | aliases | scaling, assign=True)
         self.network.eval().requires_grad_(False)
 
-    def forward(self, pred: Float[Tensor, "B H W 3"], target: Float[Tensor, "B H W 3"], check: bool = True):
+    def forward(
+        self, pred: Float[Tensor, "B H W 3"], target: Float[Tensor, "B H W 3"], check: bool = True
+    ) -> Float[Tensor, " B"]:
         """Distance per sample [B]. Raises ValueError when checked images are out of range, and for too small ones."""
         if check:
             check_images(pred, target)
@@ -115,19 +124,25 @@ def load_lpips(net: str, device: str | torch.device = "cpu") -> Lpips:
 
 
 @torch.no_grad()
-def lpips_distance(pred: Float[Tensor, "B H W 3"], target: Float[Tensor, "B H W 3"], net: str = "alex"):
+def lpips_distance(
+    pred: Float[Tensor, "B H W 3"], target: Float[Tensor, "B H W 3"], net: str = "alex"
+) -> Float[Tensor, " B"]:
     """LPIPS per sample [B]. Raises ValueError out of range, WeightsUnavailable without weights."""
     return load_lpips(net, pred.device)(pred, target)
 
 
 class Psnr(SampleMetric):
     name = "psnr"
-    score = staticmethod(psnr)
+
+    def score(self, pred, target, mask=None):
+        return psnr(pred, target, mask)
 
 
 class Ssim(SampleMetric):
     name = "ssim"
-    score = staticmethod(ssim)
+
+    def score(self, pred, target, mask=None):
+        return ssim(pred, target, mask)
 
 
 class RegionL1(SampleMetric):
@@ -138,7 +153,8 @@ class RegionL1(SampleMetric):
             raise ValueError(f"there is no region {region!r}; there are eyes and mouth")
         super().__init__(**kwargs)
 
-    score = staticmethod(region_l1)
+    def score(self, pred, target, region):
+        return region_l1(pred, target, region)
 
 
 class LpipsMetric(SampleMetric):

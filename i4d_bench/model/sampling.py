@@ -8,6 +8,8 @@ plane alone: a frontal sheet leaves holes beyond 40° of yaw.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -81,21 +83,25 @@ class Places:
         self.groups = groups
 
     def read(self, planes: Float[Tensor, "B 3 K P P"]) -> Float[Tensor, "B N K"]:
-        def one(look):
-            mixed = sum(w * planes[:, k] for k, w in enumerate(look.mix) if w)
+        def one(look: Look) -> Tensor:
+            mixed = _sum(w * planes[:, k] for k, w in enumerate(look.mix) if w)
             return _look_up(mixed, look.x, look.y)
 
-        return torch.cat([sum(map(one, group)) for group in self.groups], 1)
+        return torch.cat([_sum(map(one, group)) for group in self.groups], 1)
 
     def features(self, planes: Triplane, channels: slice = slice(None)) -> Float[Tensor, "B N C"]:
         """What `read` gives for the full planes: the trunk is read first, its map applied at the places alone."""
 
-        def one(look):
+        def one(look: Look) -> Tensor:
             mix = planes.weight.new_tensor(look.mix)
             weight = torch.einsum("k,kci->ci", mix, planes.weight[:, channels])
             return F.linear(_look_up(planes.trunk, look.x, look.y), weight, mix @ planes.bias[:, channels])
 
-        return torch.cat([sum(map(one, group)) for group in self.groups], 1)
+        return torch.cat([_sum(map(one, group)) for group in self.groups], 1)
+
+
+def _sum(tensors: Iterable[Tensor]) -> Tensor:
+    return functools.reduce(torch.add, tensors)
 
 
 def triplane_places(points: Float[Tensor, "B N 3"]) -> Places:
@@ -130,7 +136,7 @@ class PlaneSampling:
         behind, seen = surface.unproject(bu, bv, back=True)
         bu, bv, bspacing, behind = (t[seen] for t in (bu, bv, bspacing, behind))
         raw = torch.cat([prior(front, inside, HALF * spacing), prior(behind, seen[seen], HALF * bspacing)])
-        places = Places((Look((1 / 3,) * 3, u, v),), (Look((0, 1, 0), bu, bv),))
+        places = Places((Look((1 / 3, 1 / 3, 1 / 3), u, v),), (Look((0, 1, 0), bu, bv),))
         return torch.cat([front, behind]), raw, places
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from scipy import ndimage
 from torch import Tensor, nn
 
@@ -27,6 +28,8 @@ HALF = RADIUS * float(np.tan(np.radians(FOV) / 2))
 
 class HeadSurface(nn.Module):
     """Front and back of a head above every canonical (x, y) of the camera's square; part of a model's state."""
+
+    depth: Float[Tensor, "3 128 128"]
 
     def __init__(self, depth: Tensor | None = None):
         """depth [3,SIZE,SIZE]: front z, back z, 1 inside the silhouette; rows run downwards. Default: the embedded mean head's."""
@@ -98,7 +101,8 @@ def head_depth(vertices: np.ndarray, faces: np.ndarray) -> Tensor:
         mesh.rasterize(screen, np.ascontiguousarray(faces, np.int32), buffer, np.full(buffer.shape, -1, np.int32))
         layers.append(buffer)
     inside = layers[0] > 0
-    nearest = tuple(ndimage.distance_transform_edt(~inside, return_distances=False, return_indices=True))
+    indices: np.ndarray = ndimage.distance_transform_edt(~inside, return_distances=False, return_indices=True)  # pyright: ignore
+    nearest = tuple(indices)
     front, back = (
         ndimage.gaussian_filter((sign * (b - 1))[nearest], 1.0) for sign, b in zip((1, -1), layers, strict=True)
     )

@@ -13,7 +13,7 @@ def rasterize(g: Gaussians, camera: Camera, background: Float[Tensor, "B 3"], de
     """One scene and one camera per batch row, in one launch. Raises UserError when gsplat's extension cannot load."""
     try:
         from gsplat import rasterization
-        from gsplat.cuda._backend import _C
+        from gsplat.cuda._backend import _C  # pyright: ignore[reportAttributeAccessIssue]  (set by exec of what was built)
     except ImportError as e:
         raise UserError(f"gsplat cannot be imported ({e}): pip install gsplat") from e
     if _C is None:

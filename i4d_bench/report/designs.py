@@ -66,7 +66,7 @@ def table(costs: pd.DataFrame) -> str:
         "GFLOP per identity": (costs["flops_identity"] / 1e9).map("{:.2f}".format),
         "GFLOP per frame": (costs["flops_frame"] / 1e9).map("{:.2f}".format),
         "of local_adaln's": (costs["flops_frame"] / base["flops_frame"]).map("{:.2f}×".format),
-        "activations (MiB)": (costs["memory"] / 2**20).map("{:,.0f}".format), "matched by": costs["design"].map(by),
+        "activations (MiB)": (costs["memory"] / 2**20).map("{:,.0f}".format), "matched by": costs["design"].map(by.__getitem__),
     })  # fmt: skip
     return shown.to_markdown(index=False, disable_numparse=True, colalign=("left", "left", *["right"] * 6, "left"))
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib import colors, ticker
 from matplotlib.container import ErrorbarContainer
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from i4d_bench.cache import atomic_file
 from i4d_bench.evaluate.gap import ONSET_DB
@@ -20,8 +23,10 @@ from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
 from i4d_bench.results.summary import interval
 
-STYLE = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
-         "legend.frameon": False, "pdf.fonttype": 42, "figure.constrained_layout.use": True}  # fmt: skip
+STYLE: dict[Any, Any] = {
+    "font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
+    "legend.frameon": False, "pdf.fonttype": 42, "figure.constrained_layout.use": True,
+}  # fmt: skip
 HUES = {"local": "#0a7f6f", "global": "#c2501a", "parametric": "#5b4bb5", "control": "#777777"}
 SHAPES = {"local": "oH8ph*d", "global": "sDPXsDPX", "parametric": "^v<>^v", "control": "X"}
 DASHES = ("-", "--", ":", "-.")
@@ -46,7 +51,7 @@ def looks(families: dict[str, str]) -> dict[str, dict]:
     out, known = {}, list(families.values())
     for n, (name, family) in enumerate(families.items()):
         k, of = known[:n].count(family), known.count(family)
-        hue = np.array(matplotlib.colors.to_rgb(HUES.get(family, "#2b6cb0")))
+        hue = np.array(colors.to_rgb(HUES.get(family, "#2b6cb0")))
         light = 0.55 * k / max(of - 1, 3)
         shapes = SHAPES.get(family, "oDps")
         out[name] = {"color": tuple(hue + (1 - hue) * light), "marker": shapes[k % len(shapes)],
@@ -82,22 +87,24 @@ def speed_quality(store: Store, set_: str = "cross") -> None:
     """Frames per second against expression error, with 95% intervals. Designs without a timing are not drawn."""
     records, samples, metric = latest(store), store.samples, _expression_metric(store)
     looks = _looks(records)
-    points = [(r, interval(samples, d, set_, metric)) for d, r in records.items() if metric and r.fps]
-    points = [(r, i) for r, i in points if i is not None]
+    if metric is None:
+        return
+    measured = [(r, r.fps, interval(samples, d, set_, metric)) for d, r in records.items()]
+    points = [(r, fps, i) for r, fps, i in measured if fps and i is not None]
     if not points:
         return
     with plt.rc_context(STYLE):
         figure, axis = beside_a_legend(len(points))
-        for r, i in points:
+        for r, fps, i in points:
             error = None if not np.isfinite(i.lo) else [[max(0, i.mean - i.lo)], [max(0, i.hi - i.mean)]]
-            axis.errorbar(r.fps, i.mean, error, capsize=2, ms=5, **{**looks[r.design], "ls": "none"})
+            axis.errorbar(fps, i.mean, error, capsize=2, ms=5, **{**looks[r.design], "ls": "none"})
         axis.set_xscale("log")
         axis.margins(x=0.12)
-        rates = [r.fps for r, _ in points]
+        rates = [fps for _, fps, _ in points]
         subs = (1, 1.5, 2, 3, 5, 7) if max(rates) < 6 * min(rates) else (1, 2, 5)
-        axis.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=subs))
-        axis.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:g}"))
-        axis.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+        axis.xaxis.set_major_locator(ticker.LogLocator(subs=subs))
+        axis.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+        axis.xaxis.set_minor_locator(ticker.NullLocator())
         card = CARDS[metric]
         axis.set_xlabel("frames per second, batch 1 (higher is better)")
         axis.set_ylabel(f"{set_} {card.label} {card.arrow}")
@@ -174,7 +181,9 @@ def qualitative(store: Store, most: int = 6) -> None:
             axes[0][c].set_title(name.replace("_", "\n", 1), fontsize=6)
             for r in range(rows):
                 axes[r][c].imshow(images[name][r], interpolation="nearest")
-        figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
+        layout = figure.get_layout_engine()
+        assert isinstance(layout, ConstrainedLayoutEngine)
+        layout.set(w_pad=0.01, h_pad=0.01, wspace=0, hspace=0)
         save(figure, store.folder, "qualitative")
 
 

@@ -56,7 +56,7 @@ def decided(arms: Arms) -> str:
         f"In the search ({steps} steps) the gap ended at {top:.2f} dB with lr {at['lr']:g} and scale {at['init_scale']:g}"
     ]
     called = {"lr": "rate", "init_scale": "start"}
-    larger = sorted(costs, key=costs.get, reverse=True)
+    larger = sorted(costs, key=lambda factor: costs[factor], reverse=True)
     if larger and costs[larger[0]] > NOTHING:
         out.append(
             "with any other " + " and with any other ".join(f"{called[f]} at most {top - costs[f]:.2f}" for f in larger)

@@ -135,8 +135,8 @@ def stages(rows: dict, base: tuple[int, int, int]):
             if row := find(*key, b):
                 axis.barh(y, row["host_ms"], left=x, color=PARTS[key[0]], height=0.5, label=key[0] if y == 0 else None)
                 x += row["host_ms"]
-        whole = find("frame", "local_adaln", m, b)
-        axis.plot(whole["host_ms"], y, "kD", ms=4, label="whole frame" if y == 0 else None)
+        if whole := find("frame", "local_adaln", m, b):
+            axis.plot(whole["host_ms"], y, "kD", ms=4, label="whole frame" if y == 0 else None)
     axis.set_yticks(range(len(modes)), modes)
     axis.invert_yaxis()
     axis.set_xlabel("wall clock (ms); stages timed apart, a call ends before the next begins")

@@ -98,7 +98,8 @@ def kernels_table(rows: dict[Key, dict], roof: dict[str, float]) -> pd.DataFrame
         out.append(line)
     table = pd.DataFrame(out).fillna("")
     order = [c for part in ("kernel", "frames", "Gaussians", "(ms)", "over", "roof") for c in table if part in c]
-    return table[list(dict.fromkeys([*(c for c in order if "floor" not in c), *(c for c in order if "floor" in c)]))]
+    columns = dict.fromkeys([*(c for c in order if "floor" not in c), *(c for c in order if "floor" in c)])
+    return table.reindex(columns=list(columns))
 
 
 def stages_table(rows: dict[Key, dict], base: tuple[int, int, int]) -> pd.DataFrame:

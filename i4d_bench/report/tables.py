@@ -105,31 +105,29 @@ def _default(entry: str, setting: str) -> float | None:
 
 
 def metric_column(store: Store, designs: list[str], set_: str, metric: str, samples: pd.DataFrame) -> Column:
-    card, means, scores, clusters = CARDS[metric], {}, {}, None
+    card, means, bold = CARDS[metric], {}, set()
     for design in designs:
         i = interval(samples, design, set_, metric)
         means[design] = np.nan if i is None else i.mean
     paired = _paired(samples, set_, metric)
-    if paired is not None:
-        scores, clusters = paired
-    ranked = {d: s for d, s in scores.items() if d in designs}
-    bold = (
-        best_and_ties(ranked, clusters, card.higher_is_better, card.worst)
-        if len(ranked) > 1 and card.higher_is_better is not None
-        else set()
-    )
+    if paired is not None and card.higher_is_better is not None:
+        scores, people = paired
+        ranked = {d: s for d, s in scores.items() if d in designs}
+        if len(ranked) > 1:
+            bold = best_and_ties(ranked, people, card.higher_is_better, card.worst)
     return Column(f"{SET_NAMES[set_]} {card.label} {card.arrow}".strip(), means, DIGITS.get(metric, 3), frozenset(bold))
 
 
-def _paired(samples: pd.DataFrame, set_: str, metric: str):
+def _paired(samples: pd.DataFrame, set_: str, metric: str) -> tuple[dict[str, np.ndarray], np.ndarray] | None:
     """{design: values}, clusters over the samples that every design has (all seeds); None where there are none."""
     rows = samples[(samples["set"] == set_) & (samples["metric"] == metric)]
     if not len(rows):
         return None
     wide = rows.pivot_table(index=["seed", "sample", "identity"], columns="design", values="value", dropna=False)
-    have = rows.groupby("design").size()
-    wide = wide[[d for d in wide.columns if have[d] > 0]].dropna(how="all")
-    return {d: wide[d].to_numpy(float) for d in wide.columns}, wide.index.get_level_values("identity").to_numpy()
+    have = set(rows["design"])
+    wide = wide.reindex(columns=[d for d in wide.columns if d in have]).dropna(how="all")
+    people = wide.index.to_frame()["identity"]
+    return {d: wide[d].to_numpy(float) for d in wide.columns}, people.to_numpy()
 
 
 def conditions(records: Iterable[Record]) -> str:
@@ -283,7 +281,7 @@ def write_text(path: Path, text: str) -> None:
 def build(store: Store) -> tuple[dict[str, list[Column]], dict[str, Record], list[str]]:
     """Writes every table; returns the main and the sets table by their titles, the designs' records, and the notes."""
     columns, records = main_table(store)
-    under = notes(records, store.samples["identity"].nunique(), store.left_out)
+    under = notes(records, len(set(store.samples["identity"])), store.left_out)
     write(store.folder, "main", columns, records, under)
     more, _ = sets_table(store)
     write(store.folder, "sets", more, records, [])

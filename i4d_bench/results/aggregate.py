@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,8 @@ def aggregate(rows: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, Any]]
     out: dict[str, dict[str, dict[str, Any]]] = {}
     if not rows:
         return out
-    for (set_, metric), group in pd.DataFrame(rows).groupby(["set", "metric"], sort=False):
+    for key, group in pd.DataFrame(rows).groupby(["set", "metric"], sort=False):
+        set_, metric = cast("tuple[str, str]", key)
         values, card = group["value"].to_numpy(float), CARDS[metric]
         scored = values if card.worst is None else np.where(np.isfinite(values), values, card.worst)
         scored = scored[np.isfinite(scored)]

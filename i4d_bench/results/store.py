@@ -52,7 +52,8 @@ class Store:
             with atomic_file(self._file(record.run_id, IMAGES)) as path:
                 np.savez_compressed(path, design=images["design"])
             with atomic_file(self._shown(record)) as path:
-                np.savez_compressed(path, **{k: images[k] for k in SHOWN if k in images})
+                shown = {k: images[k] for k in SHOWN if k in images}
+                np.savez_compressed(path, **shown)  # pyright: ignore[reportArgumentType]  (none is called allow_pickle)
         with atomic_file(self._file(record.run_id, RECORD)) as path:
             path.write_text(json.dumps(finite(dataclasses.asdict(record))) + "\n", encoding="utf-8")
 

@@ -144,7 +144,7 @@ def _judge(
     decisive = decides(key, on_a_cpu)
     ms = "ms" if decisive else "host_ms"
     before, now = _time(a, ms), _time(b, ms)
-    if now is None or before is None:
+    if a is None or b is None or now is None or before is None:
         status = b["status"] if b else ""
         if now is not None:
             return Row(key, decisive, "mended" if a else "new", None, now)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -15,6 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import kernels
 from i4d_bench.types import Identity, MotionCode
 from variants import Fusion
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class LiveBytes(TorchDispatchMode):
         self.live -= size
 
 
-def count(call: Callable[[], object]) -> tuple[object, int]:
+def count(call: Callable[[], T]) -> tuple[T, int]:
     """The result of `call` and the floating-point operations it did (two per multiply-add)."""
     with (
         FlopCounterMode(display=False) as counter,

@@ -107,7 +107,7 @@ def graphed(fn: Callable, example) -> Callable:
     own = list(tensors(static))
 
     def call(x):
-        torch._foreach_copy_(own, list(tensors(x)))
+        torch._foreach_copy_(own, list(tensors(x)))  # pyright: ignore[reportPrivateImportUsage]  (torch has no public name for it)
         graph.replay()
         return out
 

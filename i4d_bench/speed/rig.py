@@ -28,12 +28,13 @@ import kernels
 import variants
 from i4d_bench.config import presets
 from i4d_bench.config.experiment import Experiment
+from i4d_bench.heads.flame import FlameModel
 from i4d_bench.heads.worlds import exported_head
 from i4d_bench.model.avatar import Backbone
 from i4d_bench.model.decoder import Decode
 from i4d_bench.render import render
 from i4d_bench.speed.protocol import graphed
-from i4d_bench.types import Camera, FlameCode, Gaussians, Identity, MotionCode, ParametricHead, UserError
+from i4d_bench.types import Camera, FlameCode, Gaussians, Identity, MotionCode, UserError
 from variants import Fusion
 
 MODES = ("eager", "compiled", "triton", "triton+graph")
@@ -47,12 +48,14 @@ RADIUS, FOV = 2.7, 23.28
 class ImageDriver(nn.Module):
     """A ResNet-18 from the driving image to a motion code and, for parametric heads, their coefficients."""
 
-    def __init__(self, head: ParametricHead | None, shape: Float[Tensor, "1 S"] | None):
+    shape: Float[Tensor, "1 S"]
+
+    def __init__(self, head: FlameModel | None):
         super().__init__()
         from torchvision.models import resnet18
 
         self.expressions = head.n_expression if head is not None else 0
-        self.register_buffer("shape", shape)
+        self.register_buffer("shape", torch.zeros(1, head.n_shape if head is not None else 0))
         self.network = resnet18(num_classes=512 + self.expressions + 15)
 
     def forward(self, images: Float[Tensor, "B 3 224 224"]) -> MotionCode:
@@ -97,12 +100,9 @@ def rig(
     torch.manual_seed(seed)
     device = torch.device(device)
     base = presets.untuned(base or (presets.gpu() if device.type == "cuda" else presets.cpu()))
-    head, shape = None, None
-    if variants.design(design).needs == "flame":
-        head = exported_head("procedural").to(device)
-        shape = torch.zeros(1, head.n_shape, device=device)
+    head = exported_head("procedural").to(device) if variants.design(design).needs == "flame" else None
     encode, size = encoder(n, base, device, head), base.model.size
-    driver = ImageDriver(head, shape).to(device).eval().requires_grad_(False)
+    driver = ImageDriver(head).to(device).eval().requires_grad_(False)
     photo = lambda: F.interpolate(torch.rand(1, 3, 8, 8, device=device), (size, size), mode="bilinear")  # noqa: E731
     photos = [photo() for _ in range(frames)]
     draw = lambda rows: F.interpolate(torch.rand(rows, 3, 14, 14, device=device), (DRIVER_SIZE,) * 2, mode="bilinear")  # noqa: E731
@@ -121,7 +121,9 @@ def rig(
     )
 
 
-def encoder(n: int, base: Experiment, device: torch.device, head=None) -> Callable[[Tensor], Identity]:
+def encoder(
+    n: int, base: Experiment, device: torch.device, head: FlameModel | None = None
+) -> Callable[[Tensor], Identity]:
     """Photo → exactly n Gaussians, the first n of a sheet that has as many or more."""
     backbone = Backbone(dataclasses.replace(base.model, focus=1.0, bf16=False)).to(device).eval().requires_grad_(False)
     side = math.ceil(math.sqrt(n))
@@ -131,6 +133,7 @@ def encoder(n: int, base: Experiment, device: torch.device, head=None) -> Callab
         with kernels.using("eager"):
             full = backbone.lift(photo, side, head)
         f, sample = first(full.f), full.sample
+        assert isinstance(full.decode, Decode)
         decode = Decode(full.decode.phi, first(full.decode.prior), f)
         return Identity(full.planes, f, first(full.m), first(full.anchors), full.canonical.map(first), decode,
                         lambda planes: sample(planes)[:, :n], head)  # fmt: skip
@@ -180,6 +183,7 @@ def raster(r: Rig, mode: str, example: Gaussians) -> Callable[[Gaussians], Tenso
     size = (len(r.background), r.camera.width, r.camera.height)
     first = Splatter(*size, 1, r.device)
     first(example, r.camera, r.background)
+    assert first.pairs is not None
     splat = Splatter(*size, 2 * int(first.pairs), r.device)
     return lambda g: splat(g, r.camera, r.background)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -141,6 +141,9 @@ class Stage:
         """call(k) on inputs in turn, and the least PSNR of their pictures against fp32 eager's."""
         torch._dynamo.reset()
         ref = self._reference(what, device)
+        call: Callable[[Any], Any]
+        inputs: Sequence[Any]
+        show: Callable[[Any], Tensor]
         if self.stage == "encode":  # once per person, in eager fp32 alone
             call, inputs, show = ref.rig.encode, ref.rig.photos, lambda identity: ref.splat(identity.canonical)
             return lambda k: call(inputs[k % len(inputs)]), _psnr(
@@ -178,7 +181,11 @@ class Reference:
 
 @functools.lru_cache(maxsize=1)
 def _reference(design: str, n: int, resolution: int, batch: int, tokens: int | None, device, storage) -> Reference:
-    overrides = {} if tokens is None else {variants.design(design).tokens: tokens}
+    overrides = {}
+    if tokens is not None:
+        setting = variants.design(design).tokens
+        assert setting is not None  # the plan varies the tokens of designs that have a setting for them
+        overrides[setting] = tokens
     r = rig.rig(design, n, resolution, batch, device, storage=storage, overrides=overrides)
     drive, animate = rig.driver(r, "eager"), rig.fusion(r, "eager")
     codes = [drive(image) for image in r.images]

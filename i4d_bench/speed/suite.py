@@ -11,6 +11,7 @@ import gc
 import json
 import multiprocessing
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,13 +78,14 @@ def run(folder: Path, device: torch.device, what: Plan) -> Speed:
     speed = Speed(folder, device, (what.batch, what.gaussians, what.resolution))
     missing = [row for row in rows(what) if row.key not in speed.rows]
     if device.type == "cuda":
-        compile_ahead([row for row in missing if row.mode not in ("eager", "triton+graph")], what)
+        own = [row for row in missing if not isinstance(row, Tracker) and row.mode not in ("eager", "triton+graph")]
+        compile_ahead(own, what)
     for row in track(missing, "speed", len(missing), note=lambda: f"{len(speed.rows)} rows"):
         speed.measure(row, what)
     return speed
 
 
-def compile_ahead(missing: list[Kernel | Stage], what: Plan) -> None:
+def compile_ahead(missing: Sequence[Kernel | Stage], what: Plan) -> None:
     """Fills the compilers' caches on disk from several processes: alone, compiling takes ten times as long as measuring."""
     workers = min((os.cpu_count() or 1) - SPARE_CORES, MOST_WORKERS, len(missing) // 2)
     if workers < 2:

@@ -34,13 +34,12 @@ def tracked_pictures(count: int, size: int = 512) -> list[np.ndarray]:
 def tracker(landmarker: Landmarker, head: FlameModel) -> Callable[[np.ndarray], FlameCode]:
     """What puts a photo's expression into a head's coefficients: MediaPipe's 52 blendshapes, on the CPU, and the head's own map of
     them; average shape. Raises RuntimeError where no face is found."""
-    device = head.arkit_expression.device
 
     def track(picture: np.ndarray) -> FlameCode:
         face = landmarker(picture)
         if face is None:
             raise RuntimeError("the tracker found no face")
-        shown = torch.from_numpy(face.blendshapes).to(device)[None]
-        return FlameCode(shown.new_zeros(1, head.n_shape), shown @ head.arkit_expression, shown @ head.arkit_pose)
+        shown = torch.from_numpy(face.blendshapes).to(head.weights.device)[None]
+        return FlameCode(shown.new_zeros(1, head.n_shape), *head.arkit(shown))
 
     return track

@@ -78,7 +78,7 @@ class Trainer:
         config = self.experiment.train
         groups = [{"params": list(backbone.parameters()), "lr": config.lr, "base": config.lr}]
         optimizer = torch.optim.Adam(groups, betas=config.betas, eps=1e-8, fused=True)
-        if start is not None:
+        if start is not None and fusion is not None:
             optimizer.load_state_dict(start["optimizer"])  # Adam's memory of the warm-up goes on
             own = list(fusion.parameters())
             if own:

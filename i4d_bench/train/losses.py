@@ -6,7 +6,7 @@ import functools
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from i4d_bench.config.experiment import Loss
 
@@ -16,15 +16,16 @@ def reconstruction(
     target: Float[Tensor, "B H W 3"],
     regions: Bool[Tensor, "B H W"],
     weights: Loss,
-    lpips=None,
+    lpips: nn.Module | None = None,
 ) -> Tensor:
-    """Weighted image loss, a scalar. `regions` marks eyes and mouth; `lpips`: `metrics.image.Lpips`."""
+    """Weighted image loss, a scalar. `regions` marks eyes and mouth; `lpips` is `metrics.image.Lpips`, where it has a weight."""
     error = (pred - target).abs().mean(-1)
     loss = weights.l1 * error.mean()
     loss = loss + weights.regions * (error * regions).sum() / regions.sum().clamp_min(1)
     if weights.ssim:
         loss = loss + weights.ssim * (1 - ssim(pred, target))
     if weights.lpips:
+        assert lpips is not None
         loss = loss + weights.lpips * lpips(pred.clamp(0, 1), target, check=False).mean()
     return loss
 

@@ -177,7 +177,7 @@ def _backward(
     put(own_scales, own, there, dsx, dsy, dsz, dsx, 3)
 
 
-def _bind(vertices, faces, triangles, means, quats, scales) -> tuple[Tensor, Tensor, Tensor]:
+def _bind(vertices, faces, triangles, means, quats, scales) -> tuple[Tensor, ...]:
     (F, V, _), (B, N, _) = vertices.shape, means.shape
     out = tuple(torch.empty(F, N, width, device=means.device) for width in (3, 4, 3))
     per = per_person(F, B)

@@ -42,11 +42,12 @@ def altered(stored: Path, change) -> Path:
 def compare(monkeypatch, capsys):
     """compare(base, new, …) → exit code, what went to stdout, what went to stderr."""
 
-    def run(*args) -> tuple[int, str, str]:
+    def run(*args) -> tuple[str | int | None, str, str]:
         monkeypatch.setattr(sys, "argv", ["i4d-bench", "compare", *map(str, args)])
         with pytest.raises(SystemExit) as stop:
             cli.main()
-        return (stop.value.code, *capsys.readouterr())
+        out, err = capsys.readouterr()
+        return stop.value.code, out, err
 
     return run
 

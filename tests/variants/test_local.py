@@ -28,7 +28,9 @@ def animated(fusion: Fusion, identity: Identity, source: MotionCode, driving: Mo
 
 def change(fusion: Fusion, identity: Identity, source: MotionCode, driving: MotionCode) -> torch.Tensor:
     """δf [F,N,48], as training records it."""
-    return animated(fusion, identity, source, driving).delta
+    delta = animated(fusion, identity, source, driving).delta
+    assert delta is not None
+    return delta
 
 
 def close(a: Gaussians, b: Gaussians, tolerance: float = 1e-5):

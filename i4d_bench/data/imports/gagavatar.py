@@ -46,11 +46,12 @@ def read(folder: Path) -> Iterator[Take]:
     with _Pictures(folder / "img_lmdb") as pictures:
         for video, names in videos.items():
             content = [_stamp(path), pictures.stamp, [(name, splits[name]) for name in names]]
-            take = Take(video, repr(content), splits=[])
+            known: list[str] = []
+            take = Take(video, repr(content), splits=known)
             for name in names:
                 try:
                     take.shots.append(_shot(name, records[name], partial(pictures.image, name)))
-                    take.splits.append(splits[name])
+                    known.append(splits[name])
                 except (KeyError, TypeError, ValueError):
                     take.skipped.append((name, UNTRACKED))
             yield take

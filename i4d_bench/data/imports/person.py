@@ -66,13 +66,21 @@ class Recorder:
         """
         shots, skipped, seen = take.shots, list(take.skipped), []
         masked = bool(shots) and shots[0].mask is not None
-        if shots and not masked and self.landmarker is None:
+        info: dict[str, Any] = {
+            "frames": 0,
+            "skipped": skipped,
+            "notes": take.notes,
+            "mask": GIVEN if masked else matting.METHOD,
+        }
+        if not shots:
+            return info
+        if not masked and self.landmarker is None:
             raise UserError(f"{take.name} has no masks, and to cut heads out MediaPipe's model is needed (--model)")
         rgb, alpha, region = (
-            open_memmap(folder / f"{name}.npy", "w+", np.uint8, (max(1, len(shots)), self.size, self.size, *tail))
+            open_memmap(folder / f"{name}.npy", "w+", np.uint8, (len(shots), self.size, self.size, *tail))
             for name, tail in (("rgb", (3,)), ("alpha", ()), ("region", ()))
         )
-        placed = self.head.place(shots) if shots else None
+        placed = self.head.place(shots)
         for k, shot in enumerate(show(shots, "pictures", len(shots))):
             try:
                 new, rgb[len(seen)], alpha[len(seen)] = self._look(k, shot, placed)
@@ -80,14 +88,14 @@ class Recorder:
                 skipped.append((shot.label, str(e)))
             else:
                 seen.append(new)
-        n = len(seen)
-        info = {"frames": n, "skipped": skipped, "notes": take.notes, "mask": GIVEN if masked else matting.METHOD}
+        info["frames"] = n = len(seen)
         if n < FEWEST:
             return info
         self._cut(
             rgb[:n], alpha[:n], region[:n], seen, placed, np.array([shots[s.row].number for s in seen]), masked, show
         )
-        rgb.flush(), alpha.flush(), region.flush()
+        for array in (rgb, alpha, region):
+            array.flush()
         rows = [s.row for s in seen]
         rest = {
             "viewmats": placed.viewmats[rows].astype(np.float32),
@@ -128,16 +136,16 @@ class Recorder:
         valid = tracking.valid((0, 0, w, h), where, size)
         seen = Seen(row, where, K, valid, headfit.project(marks, viewmat, K), None, np.full(52, np.nan), np.nan)
         if self.landmarker is not None:
-            seen = self._measured(seen, tracking.crop(image, where, max(size, DETAIL)))
+            seen = self._measured(self.landmarker, seen, tracking.crop(image, where, max(size, DETAIL)))
         return (
             seen,
             tracking.crop(image, where, size),
             tracking.crop(mask[..., None].repeat(3, -1), where, size)[..., 0],
         )
 
-    def _measured(self, seen: Seen, detail: UInt8[np.ndarray, "D D 3"]) -> Seen:
+    def _measured(self, landmarker: Landmarker, seen: Seen, detail: UInt8[np.ndarray, "D D 3"]) -> Seen:
         """With MediaPipe's landmarks in place of the mesh's."""
-        face = self.landmarker(detail)
+        face = landmarker(detail)
         if face is None:
             raise Unusable(tracking.NO_FACE)
         points = face.landmarks[:, :2] * (self.size / len(detail))
@@ -152,6 +160,7 @@ class Recorder:
 
             def shot(k: int) -> matting.Shot:
                 s = seen[k]
+                assert s.face is not None  # where there are no masks there is a landmarker
                 return matting.Shot(rgb[k].copy(), s.valid, s.box, s.face, placed.viewmats[s.row], s.K)
 
             scene = headfit.scenes(np.stack([s.box for s in seen]), numbers / FPS)

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -56,6 +56,10 @@ class IngestReport:
         return [*out, f"{self.path}: {self.meta['frames']} frames of {len(self.meta['videos'])} people"]
 
 
+F = TypeVar("F", bound=tuple)
+"""A frame's number first."""
+
+
 @dataclass(frozen=True)
 class _Settings:
     size: int
@@ -66,7 +70,7 @@ class _Settings:
         parts = [VERSION, version("mediapipe"), _digest(model), _digest(path), self.size, self.stride, self.max_frames]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
-    def select(self, frames: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+    def select(self, frames: Iterable[F]) -> Iterator[F]:
         """Every `stride`-th frame, `max_frames` at most."""
         return itertools.islice((f for f in frames if f[0] % self.stride == 0), self.max_frames)
 

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.filter import Graph
 from av.sidedata.sidedata import Type
 from av.video.reformatter import ColorPrimaries, Colorspace, ColorTrc
 from jaxtyping import Float, UInt8
 
 from i4d_bench.types import UserError
 
-HDR = {ColorTrc.SMPTE2084: "PQ", ColorTrc.ARIB_STD_B67: "HLG"}
+HDR: dict[int, str] = {ColorTrc.SMPTE2084: "PQ", ColorTrc.ARIB_STD_B67: "HLG"}
 PEAK, WHITE = 1000.0, 100.0
 """cd/m²: of the display that HDR is made for, and of an ordinary one."""
 GAMMA = 2.4
@@ -30,7 +31,7 @@ HD = 720
 """Untagged video is BT.709 from this height or 1,280 pixels of width on, and BT.601 below, as players have it."""
 
 _D65 = (0.3127, 0.3290)
-CHROMATICITIES = {
+CHROMATICITIES: dict[int, tuple[tuple[float, float], ...]] = {
     ColorPrimaries.BT709: ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060)),
     ColorPrimaries.BT2020: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),
     ColorPrimaries.SMPTE432: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
@@ -110,7 +111,7 @@ class Rgb:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._graph: av.filter.Graph | None = None
+        self._graph: Graph | None = None
         self._made_for: tuple | None = None
 
     def __call__(self, frame: av.VideoFrame, width: int) -> UInt8[np.ndarray, "H W 3"]:
@@ -125,7 +126,8 @@ class Rgb:
         if transfer not in HDR and ordinary:
             return frame.reformat(format="rgb24", **scale).to_ndarray()
         deep = frame.reformat(format="rgb48le", **scale)
-        if self._made_for != (wanted := (deep.width, deep.height, transfer, primaries)):
+        wanted = (deep.width, deep.height, transfer, primaries)
+        if self._graph is None or self._made_for != wanted:
             self._graph, self._made_for = _table(*wanted, frame.time_base), wanted
         self._graph.vpush(deep)
         return self._graph.vpull().reformat(format="rgb24").to_ndarray()
@@ -138,14 +140,15 @@ class Rgb:
             raise UserError(f"the colours of the video {self.path} are {strange}: save it as SDR, HDR10 or HLG")
 
 
-def _table(width: int, height: int, transfer: int, primaries: int, time_base) -> av.filter.Graph:
+def _table(width: int, height: int, transfer: int, primaries: int, time_base) -> Graph:
     """`to_sdr` as a filter."""
     blue, green, red = np.meshgrid(*[np.linspace(0, 1, GRID)] * 3, indexing="ij")  # .cube: red changes fastest
     rows = to_sdr(np.stack([red, green, blue], -1).reshape(-1, 3), transfer, primaries)
-    graph = av.filter.Graph()
+    graph = Graph()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "table.cube"
         np.savetxt(path, rows, fmt="%.6f", header=f"LUT_3D_SIZE {GRID}", comments="")
-        source = graph.add_buffer(width=width, height=height, format="rgb48le", time_base=time_base)
+        size = {"width": width, "height": height, "time_base": time_base}
+        source = graph.add_buffer(format="rgb48le", **size)  # pyright: ignore[reportArgumentType]  (its stub knows no names)
         graph.link_nodes(source, graph.add("lut3d", file=str(path)), graph.add("buffersink")).configure()
     return graph

@@ -15,7 +15,10 @@ from typing import NamedTuple
 
 import av
 import numpy as np
+from av.container import InputContainer
+from av.error import FFmpegError
 from av.sidedata.sidedata import Type
+from av.stream import Disposition
 from jaxtyping import UInt8
 
 from i4d_bench.cache import atomic_file
@@ -69,7 +72,7 @@ class _Clock:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+def _opened(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
     """The file's first video stream. Raises UserError when there is none or the file cannot be opened."""
     path = Path(path)
     if not path.exists():
@@ -81,13 +84,13 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoS
         container = av.open(f"file:{path}", metadata_errors="replace")
     except PermissionError as e:
         raise UserError(f"the video {path} may not be read: change its permissions") from e
-    except av.FFmpegError as e:
+    except FFmpegError as e:
         raise UserError(f"{path} is not a readable video ({e.strerror}): it may be cut short or of another kind") from e
     with container:
         if container.format.name == "image2" or container.format.name.endswith("_pipe"):
             raise UserError(f"{path} is a photo, no video: name a video, or a folder of images")
         # A cover picture in an audio file is a video stream with one attached frame.
-        streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
+        streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         if not streams:
             raise UserError(f"{path} holds no pictures: it is no video or was cut short")
         streams[0].thread_type = "AUTO"
@@ -151,7 +154,7 @@ def frame_count(path: str | Path) -> int:
         )
 
 
-def _announced(container: av.container.InputContainer, stream: av.VideoStream) -> int:
+def _announced(container: InputContainer, stream: av.VideoStream) -> int:
     """Frames that the file says it shows; 0 where it says nothing. An MP4's edit list hides what an editor cut off, in an AVI
     an empty entry shows the frame before once more."""
     if stream.frames and container.format.name.startswith(("mov", "avi")):
@@ -216,7 +219,7 @@ def _packets(container, stream) -> Iterator[av.Packet]:
     while True:
         try:
             yield next(packets)
-        except (StopIteration, av.FFmpegError):
+        except (StopIteration, FFmpegError):
             return
 
 
@@ -225,7 +228,7 @@ def _decode(container, stream) -> Iterator[av.VideoFrame | None]:
     for packet in _packets(container, stream):
         try:
             yield from packet.decode()
-        except av.FFmpegError:
+        except FFmpegError:
             if not packet.is_discard:
                 yield None
 
@@ -234,7 +237,7 @@ def _upright(frame: av.VideoFrame, stream: av.VideoStream, rgb: Rgb) -> np.ndarr
     """RGB with non-square pixels stretched, and turned and mirrored as the phone's display matrix says."""
     ratio = stream.sample_aspect_ratio or Fraction(1)
     image = rgb(frame, round(frame.width * ratio) if 0 < ratio != 1 else frame.width)
-    matrix = frame.side_data.get(Type.DISPLAYMATRIX)
+    matrix = frame.side_data.get(Type.DISPLAYMATRIX)  # pyright: ignore[reportArgumentType, reportCallIssue]  (stub of a Mapping)
     if matrix is None:
         return image
     # Row-major 3×3 fixed point; x' = a x + c y, y' = b x + d y (ISO/IEC 14496-12 §8.2.2).
@@ -264,7 +267,7 @@ def write_video(
     with atomic_file(path) as partial:
         try:
             _encode(partial, itertools.chain([first], frames), first.shape, fps, times)
-        except av.FFmpegError as e:
+        except FFmpegError as e:
             raise OSError(e.errno, e.strerror) from e
     return path
 

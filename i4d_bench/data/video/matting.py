@@ -28,6 +28,8 @@ except ImportError as e:
 METHOD = "GrabCut seeded by the fitted head, shoulders cut off with the head's pose, guided filter"
 GRID = 128
 """Side of the grid on which graphs are cut."""
+NO_BOX = (0, 0, 0, 0)
+"""GrabCut starts from masks here, never from a box."""
 THIN = 5
 """What is narrower than this on the grid is no part of a head."""
 SAME, OTHER = 8, 12
@@ -103,10 +105,10 @@ class MaskMaker:
         self.models = np.zeros((1, 65)), np.zeros((1, 65))
         images, seeds = map(np.stack, zip(*map(self._prepare, shots), strict=True))
         seeds[(seeds == cv2.GC_PR_BGD) & _standing(shots, images)] = cv2.GC_BGD
-        mosaic, seeds = np.vstack(images), np.vstack(seeds)
+        mosaic, seeds = images.reshape(-1, GRID, 3), seeds.reshape(-1, GRID)
         _sort_by_colour(mosaic, seeds)
         cv2.setRNGSeed(0)
-        cv2.grabCut(mosaic, seeds, None, *self.models, 4, cv2.GC_INIT_WITH_MASK)
+        cv2.grabCut(mosaic, seeds, NO_BOX, *self.models, 4, cv2.GC_INIT_WITH_MASK)
 
     def _prepare(self, shot: Shot) -> tuple[UInt8[np.ndarray, "G G 3"], UInt8[np.ndarray, "G G"]]:
         """The small picture and GrabCut's four labels for it; PR_BGD stands for "no idea"."""
@@ -125,7 +127,8 @@ class MaskMaker:
     def cut(self, shot: Shot) -> Float[np.ndarray, "G G"]:
         """1 where the person is, on the small grid. Thin things (cables, edges of furniture) are dropped."""
         image, seeds = self._prepare(shot)
-        cv2.grabCut(image, seeds, None, *(m.copy() for m in self.models), 1, cv2.GC_EVAL_FREEZE_MODEL)
+        background, person = (m.copy() for m in self.models)
+        cv2.grabCut(image, seeds, NO_BOX, background, person, 1, cv2.GC_EVAL_FREEZE_MODEL)
         person = ((seeds == cv2.GC_FGD) | (seeds == cv2.GC_PR_FGD)).astype(np.uint8)
         disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (THIN, THIN))
         return cv2.morphologyEx(person, cv2.MORPH_OPEN, disc).astype(np.float32)

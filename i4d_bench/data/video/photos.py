@@ -7,6 +7,7 @@ import re
 import struct
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -83,7 +84,7 @@ def _rgb(image: Image.Image, coding: tuple[int, int] | None) -> np.ndarray:
 def _orientation(image: Image.Image) -> int:
     """1 to 8. Writers give it any of EXIF's types; photos whose EXIF is beyond reading are shown as they lie, as viewers do."""
     try:
-        value = image.getexif().get(ORIENTATION, 1)
+        value: Any = image.getexif().get(ORIENTATION, 1)
         value = value[0] if isinstance(value, (tuple, bytes)) and len(value) else value
         return int(value)
     except (ValueError, TypeError, SyntaxError, OSError, struct.error, OverflowError, ZeroDivisionError):
@@ -102,6 +103,7 @@ def _in_srgb(image: Image.Image) -> Image.Image:
         converted = ImageCms.profileToProfile(plain, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
     except (ImageCms.PyCMSError, OSError):
         return rgba
+    assert converted is not None  # it was not asked to work in place
     return Image.merge("RGBA", (*converted.split(), rgba.getchannel("A")))
 
 
@@ -112,11 +114,12 @@ def _coding(path: Path) -> tuple[int, int] | None:
     found = None
     if head.startswith(b"\x89PNG"):
         found = re.search(rb"\0\0\0\x04cICP(.)(.)", head, re.DOTALL)
-        found = found and (found[2][0], found[1][0])
     elif head[4:8] == b"ftyp":
         found = re.search(rb"colrnclx(..)(..)", head, re.DOTALL)
-        found = found and tuple(int.from_bytes(v) for v in (found[2], found[1]))
-    return found if found and found[0] in colour.HDR else None
+    if not found:
+        return None
+    primaries, transfer = (int.from_bytes(v) for v in found.groups())
+    return (transfer, primaries) if transfer in colour.HDR else None
 
 
 def _is_heic(path: Path) -> bool:

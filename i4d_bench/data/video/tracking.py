@@ -52,9 +52,10 @@ class Track:
 
 def find_faces(frames: Iterable[Picture], landmarker: Landmarker) -> Track:
     """Looks at every frame; `landmarker` must look for two faces, to notice the second."""
-    track, rows, columns = Track(), None, None
+    track = Track()
+    rows = columns = np.zeros(0, np.uint8)
     for number, time, rgb in frames:
-        if rows is None:
+        if not len(rows):
             rows, columns = np.zeros(rgb.shape[0], np.uint8), np.zeros(rgb.shape[1], np.uint8)
         if rgb.shape[:2] != (len(rows), len(columns)):
             track.skipped.append((number, OTHER_SIZE))
@@ -69,7 +70,7 @@ def find_faces(frames: Iterable[Picture], landmarker: Landmarker) -> Track:
             track.numbers.append(number)
             track.times.append(time)
             track.faces.append(faces[0])
-    if rows is not None:
+    if len(rows):
         (top, bottom), (left, right) = _lit(rows), _lit(columns)
         track.picture = (left, top, right, bottom)
     if track.faces:
@@ -83,7 +84,7 @@ def _height(face: Face) -> float:
 
 def _apart(a: Face, b: Face) -> bool:
     """False when two detections are the same face seen twice."""
-    return np.linalg.norm((a.landmarks - b.landmarks)[:, :2].mean(0)) > 0.3 * _height(b)
+    return bool(np.linalg.norm((a.landmarks - b.landmarks)[:, :2].mean(0)) > 0.3 * _height(b))
 
 
 def _lit(brightest: UInt8[np.ndarray, " N"]) -> tuple[int, int]:
@@ -176,7 +177,8 @@ def write_arrays(folder: Path, track: Track, heads: Heads, frames: Iterable[Pict
         return Shot(rgb[k].copy(), inside, heads.boxes[k], heads.landmarks[k], heads.viewmats[k], heads.K)
 
     cut_out(rgb, alpha, region, shot, heads.scene, progress)
-    rgb.flush(), alpha.flush(), region.flush()
+    for array in (rgb, alpha, region):
+        array.flush()
     rest = {
         "viewmats": heads.viewmats.astype(np.float32),
         "Ks": np.tile(heads.K.astype(np.float32), (n, 1, 1)),
