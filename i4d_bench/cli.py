@@ -217,6 +217,25 @@ def assets(json: Json = False) -> None:
 
 
 @app.command
+def convert(
+    what: Annotated[Positional[Literal["ict", "mobileface"]], arg(help="which file is made")],
+    checkout: Annotated[Positional[Path], arg(help="the folder that `git clone` made of the upstream repository")],
+) -> None:
+    """Makes an optional file of its upstream repository, at the place where `i4d-bench assets` looks for it."""
+    from i4d_bench.assets import ICT, MOBILEFACE, MOBILEFACE_GRAPH, place
+
+    if what == "ict":
+        from i4d_bench.heads.ict_objs import convert as job
+
+        print(job(checkout, place(ICT)))
+    else:
+        from i4d_bench.metrics.mxnet_params import convert_mobileface
+
+        convert_mobileface(checkout, place(MOBILEFACE), place(MOBILEFACE_GRAPH))
+        print(place(MOBILEFACE))
+
+
+@app.command
 def doctor(json: Json = False) -> None:
     """Says what this machine can run, and why not the rest. Exit code 1: not even the main job."""
     from i4d_bench.doctor import doctor as job

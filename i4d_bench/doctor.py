@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 import sys
@@ -32,14 +33,18 @@ class Check:
 
 @dataclass(frozen=True)
 class Found:
-    """An optional file as it was found. size in bytes; sha256 and size are None where the file is missing."""
+    """An optional file as it was found. unread: what reads it is not installed. size in bytes; sha256 and size are None where the
+    file is missing. tested: whether it is the version that the suite was tested with; None where there are many."""
 
     path: str
     name: str
+    licence: str
     gives: str
-    source: str
-    status: Literal["ok", "missing", "broken"]
+    address: str
+    get: str
+    status: Literal["ok", "missing", "broken", "unread"]
     why: str = ""
+    tested: bool | None = None
     file: str | None = None
     size: int | None = None
     sha256: str | None = None
@@ -83,26 +88,37 @@ def checks() -> Iterator[Check]:
 def found() -> Iterator[Found]:
     """Every asset, opened by the code that uses it."""
     for asset in assets.ASSETS:
-        about = (asset.path, asset.name, asset.gives, asset.source)
+        about = (asset.path, asset.name, asset.licence, asset.gives, asset.address, asset.get)
         file = assets.find(asset.path)
         if file is None:
             yield Found(*about, "missing")
             continue
-        why = _fault(asset, file)
+        status, why = _opened(asset.path, file)
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        yield Found(*about, "broken" if why else "ok", why, str(file), file.stat().st_size, digest)
+        tested = None if asset.sha256 is None else asset.sha256 == digest
+        yield Found(*about, status, why, tested, str(file), file.stat().st_size, digest)
 
 
-def _fault(asset: assets.Asset, file: Path) -> str:
-    """What is wrong with the file; empty when nothing is."""
+def _opened(path: str, file: Path) -> tuple[Literal["ok", "broken", "unread"], str]:
+    """Opens an asset with the code that uses it; and what is wrong."""
     try:
-        if asset.path.startswith("ict/"):
+        if path == assets.ICT:
             from i4d_bench.heads.ict import IctWorld
 
             IctWorld(file)
-        return "" if file.stat().st_size else "it is empty"
+        elif path == assets.LANDMARKER:
+            if importlib.util.find_spec("mediapipe") is None:
+                return "unread", "reading it needs mediapipe: pip install 'i4d-bench[video]'"
+            from i4d_bench.data.video.landmarker import Landmarker
+
+            Landmarker(file).close()
+        elif path in (assets.MOBILEFACE, assets.MOBILEFACE_GRAPH):
+            from i4d_bench.metrics.identity import MobileFaceEmbedder
+
+            MobileFaceEmbedder()  # both files: neither can be read without the other
     except (UserError, OSError, ValueError) as e:
-        return str(e)
+        return "broken", " ".join(str(e).split())
+    return "ok", ""
 
 
 def _print_assets(files: list[Found]) -> None:
@@ -110,11 +126,12 @@ def _print_assets(files: list[Found]) -> None:
     print(f"looked for under {folders or 'no folder'} (I4D_ASSETS={os.environ.get('I4D_ASSETS', 'not set')})")
     for f in files:
         if f.size is None or f.sha256 is None:
-            print(f"  missing  {f.path}: {f.name} for {f.gives}; get it from {f.source}")
+            print(f"  missing  {f.path}: {f.name} ({f.licence}) for {f.gives}; {f.get} ({f.address})")
         else:
             fault = f" ({f.why})" if f.why else ""
-            about = f"{f.name}, {f.size / 2**20:.1f} MiB, sha256 {f.sha256[:16]}"
-            print(f"  {_mark(f.status):8} {f.path}{fault}: {about}")
+            version = {None: "", True: ", as tested", False: ", not the tested version"}[f.tested]
+            about = f"{f.name}, {f.size / 2**20:.1f} MiB, sha256 {f.sha256[:16]}{version}"
+            print(f"  {_mark(f.status):8} {f.file}{fault}: {about}")
 
 
 def _mark(status: str) -> str:

@@ -10,14 +10,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from helpers.clips import drawn_clips
+from helpers.disk import full_disk
 
 from i4d_bench.cache import atomic_file
 from i4d_bench.data import frames as store
 from i4d_bench.data.video import files
 from i4d_bench.report.figures import save
 from i4d_bench.types import UserError
-from tests.helpers.clips import drawn_clips
-from tests.helpers.disk import full_disk
 
 NOISE = np.random.default_rng(0).random(200_000)
 WRITERS = {

@@ -1,7 +1,7 @@
 """The ICT world: ICT-FaceKit's scanned heads (MIT; github.com/ICT-VGL/ICT-FaceKit) painted like the embedded ones.
 
 Needs the model as one .npz (`template`, `identity`, `expression`, `expression_names`, `faces_quad`; centimetres), which
-`i4d-bench assets` looks for. The jaw opens by blendshape alone: `pose()` reports the eyes only.
+`i4d-bench convert ict` makes (ict_objs.py). The jaw opens by blendshape alone: `pose()` reports the eyes only.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from i4d_bench.assets import find
+from i4d_bench.assets import ICT, find, missing
 from i4d_bench.heads import appearance
 from i4d_bench.heads.appearance import Appearance, Regions
 from i4d_bench.heads.base import REGIONS, HeadIdentity, HeadWorld, Surface
@@ -21,7 +21,6 @@ from i4d_bench.heads.expressions import INDEX, NAMES
 from i4d_bench.heads.posing import pose, skin, vertex_normals
 from i4d_bench.types import UserError
 
-FILE = "ict/ict_facekit_full_f16.npz"
 CENTER, UNIT = np.array([0, -1.5, 1.5]), 38.0
 """Canonical = (ICT in cm − CENTER) / UNIT."""
 # Vertex ranges of the parts that are drawn (ICT-FaceKit's README); lashes and the eyes' wet rims are left out.
@@ -40,17 +39,35 @@ IBUG = np.array([
 """ICT-FaceKit's vertices of the 68 landmarks."""
 
 
+EXPECTED = {range(36, 42): (-3.3, 3.4, 9.2), range(42, 48): (3.3, 3.4, 9.2), range(48, 60): (0, -3.4, 11.2)}
+"""Where the neutral mesh has its eyes and mouth (landmarks' means), cm."""
+
+
+def check(template: Float[np.ndarray, "V 3"]) -> None:
+    """Raises ValueError when it is not the neutral mesh (cm) whose parts and landmarks are known here."""
+    if len(template) < DRAWN:
+        raise ValueError(f"its mesh has {len(template)} vertices, ICT-FaceKit's has 26719")
+    for points, expected in EXPECTED.items():
+        if np.abs(template[IBUG[list(points)]].mean(0) - expected).max() > 1:
+            raise ValueError(
+                "its vertices are in another order, as in early versions of ICT-FaceKit: take the current one"
+            )
+
+
 class IctWorld(HeadWorld):
     """See `i4d_bench.heads.base.HeadWorld`. Raises UserError when the file is missing or is not ICT-FaceKit's."""
 
     name = "ict"
 
     def __init__(self, path: str | Path | None = None) -> None:
-        path = Path(path) if path else find(FILE)
+        path = Path(path) if path else find(ICT)
         if path is None or not path.is_file():
-            raise UserError(f"the ict world needs {FILE} under I4D_ASSETS: `i4d-bench assets` says where to get it")
+            raise UserError(
+                f"the ict world: {missing(ICT)}" if path is None else f"there is no ICT-FaceKit file {path}"
+            )
         try:
             with np.load(path, allow_pickle=False) as data:
+                check(data["template"])
                 self._rest = (data["template"][:DRAWN] - CENTER) / UNIT
                 self._identity = data["identity"][:, :DRAWN].astype(np.float32) / UNIT
                 expression = data["expression"][:, :DRAWN].astype(np.float32) / UNIT

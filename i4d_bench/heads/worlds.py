@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 
-from i4d_bench.assets import find
+from i4d_bench.assets import ICT, find
 from i4d_bench.cache import cache_dir, file_digest, make_once
 from i4d_bench.heads.base import HeadWorld
 from i4d_bench.heads.export import export_flame
 from i4d_bench.heads.flame import FlameModel, load
-from i4d_bench.heads.ict import FILE, IctWorld
+from i4d_bench.heads.ict import IctWorld
 from i4d_bench.heads.procedural import ProceduralWorld
 from i4d_bench.source import digest
 from i4d_bench.types import UserError
@@ -37,5 +37,5 @@ def world_version(kind: str) -> str:
     """A hash of what a world's heads depend on: its source, and its file where it has one. Raises UserError as `head_world`."""
     head_world(kind)
     source = digest(MODULES[kind], "i4d_bench.heads.export")
-    file = find(FILE) if kind == "ict" else None
+    file = find(ICT) if kind == "ict" else None
     return f"{source}-{file_digest(file)}" if file else source

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from i4d_bench import source
-from i4d_bench.assets import find
+from i4d_bench.assets import LANDMARKER, MOBILEFACE, find
 from i4d_bench.cache import file_digest
 from i4d_bench.config.ablations import scored
 from i4d_bench.config.experiment import Experiment, digest
@@ -28,7 +28,7 @@ SCORING = ("i4d_bench.evaluate.evaluator", "i4d_bench.jobs.stage_times", "i4d_be
 READER = ("i4d_bench.metrics.reader_training",)
 """Where what is trained, scored and read begins."""
 TRAINS_WITH, SCORES_WITH = ("torch", "triton", "gsplat", "numpy", "numba"), ("lpips", "torchmetrics", "mediapipe")
-WEIGHTS = {"mobileface": "identity/mobileface_v2_weights.npz"}
+WEIGHTS = {"mobileface": MOBILEFACE}
 """Networks whose weights are a user's file, by their names in `Evaluate.identity`."""
 METRIC_READER, DRIVER_READER = 1, 2
 """Seeds: no design is scored by its own driver's network."""
@@ -108,6 +108,6 @@ def _files(experiment: Experiment) -> dict[str, Any]:
     """Bytes of the optional files that scoring reads; None where one is missing, and its column empty."""
     wanted = [WEIGHTS[name] for name in experiment.evaluate.identity if name in WEIGHTS]
     if experiment.world.kind == "clips":
-        wanted.append("mediapipe/face_landmarker.task")
+        wanted.append(LANDMARKER)
     found = {path: find(path) for path in wanted}
     return {path: file_digest(file) if file else None for path, file in found.items()}

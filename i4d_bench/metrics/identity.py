@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import json
-import os
+import zipfile
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from i4d_bench.cache import cache_dir
+from i4d_bench.assets import MOBILEFACE, MOBILEFACE_GRAPH, find, missing
 from i4d_bench.metrics.align import aligned_crops
 from i4d_bench.metrics.base import SampleMetric
 from i4d_bench.metrics.dlib_resnet import SIDE, DlibResNet
@@ -86,18 +86,19 @@ class MobileFaceEmbedder(nn.Module):
 
     name = "mobileface"
 
-    def __init__(self, folder: str | Path | None = None):
-        """folder: of mobileface_v2_weights.npz and its symbol JSON; default $I4D_ASSETS/identity, then the cache."""
+    def __init__(self):
         super().__init__()
-        assets = os.environ.get("I4D_ASSETS")
-        places = [Path(p) / "identity" for p in (assets, cache_dir()) if p] if folder is None else [Path(folder)]
-        names = "mobileface_v2_weights.npz", "MobileFace_Identification_V2-symbol.json"
-        place = next((p for p in places if all((p / n).is_file() for n in names)), None)
-        if place is None:
-            where = " or ".join(map(str, places))
-            raise WeightsUnavailable(f"identity by mobileface needs {' and '.join(names)} in {where}")
-        with np.load(place / names[0]) as weights:
-            self.network = MxnetGraph(json.loads((place / names[1]).read_text()), dict(weights))
+        files = {path: find(path) for path in (MOBILEFACE, MOBILEFACE_GRAPH)}
+        for path, file in files.items():
+            if file is None:
+                raise WeightsUnavailable(f"identity by mobileface: {missing(path)}")
+        try:
+            with np.load(files[MOBILEFACE]) as weights:
+                symbol = json.loads(files[MOBILEFACE_GRAPH].read_text(encoding="utf-8"))
+                self.network = MxnetGraph(symbol, dict(weights))
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
+            both = " and ".join(map(str, files.values()))
+            raise WeightsUnavailable(f"{both} are not MobileFace's network ({e}): convert it again") from e
 
     def embed(self, images, landmarks) -> Float[Tensor, "B 256"]:
         return _embed_found(images, landmarks, self._descriptors)

@@ -7,16 +7,16 @@ import dataclasses
 import numpy as np
 import pytest
 
-from i4d_bench.assets import find
+from i4d_bench.assets import ICT, find
 from i4d_bench.heads.expressions import INDEX, NAMES
-from i4d_bench.heads.ict import EYES, FILE, IctWorld
+from i4d_bench.heads.ict import EYES, IctWorld
 from i4d_bench.types import UserError
 
 
 @pytest.fixture(scope="module")
 def world():
-    if find(FILE) is None:
-        pytest.skip(f"{FILE} is not here: `i4d-bench assets` says where to get it")
+    if find(ICT) is None:
+        pytest.skip(f"{ICT} is not here: `i4d-bench assets` says where to get it")
     return IctWorld()
 
 

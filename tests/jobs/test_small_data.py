@@ -7,13 +7,13 @@ import dataclasses
 import pandas as pd
 import pytest
 import torch
+from helpers.clips import drawn_clips
 
 from i4d_bench.config.experiment import World
 from i4d_bench.config.presets import smoke
 from i4d_bench.data.splits import SETS, triples
 from i4d_bench.jobs.run import run
 from i4d_bench.types import UserError
-from tests.helpers.clips import drawn_clips
 
 
 @pytest.fixture(autouse=True)

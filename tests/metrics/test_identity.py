@@ -10,10 +10,8 @@ from torch import nn
 
 from i4d_bench.metrics.align import aligned_crops, similarity
 from i4d_bench.metrics.dlib_resnet import DlibResNet
-from i4d_bench.metrics.identity import DLIB, DLIB_POINTS, Csim, MobileFaceEmbedder, csim, embedder, impostor_mean
+from i4d_bench.metrics.identity import DLIB, DLIB_POINTS, Csim, csim, embedder, impostor_mean
 from i4d_bench.metrics.mxnet import MxnetGraph
-from i4d_bench.metrics.weights import WeightsUnavailable
-from i4d_bench.types import UserError
 
 
 @pytest.fixture(scope="module")
@@ -158,14 +156,6 @@ def test_wrong_input_is_refused(dlib_file):
         embedder("dlib").embed(smooth(1, 64), face(64)[:, :5])
     with pytest.raises(ValueError, match="dlib and mobileface"):
         embedder("arcface")
-
-
-def test_without_weights_one_sentence_says_where_they_belong(tmp_path, monkeypatch):
-    monkeypatch.delenv("I4D_ASSETS", raising=False)
-    monkeypatch.setenv("I4D_CACHE", str(tmp_path))
-    with pytest.raises(WeightsUnavailable, match=r"mobileface_v2_weights.npz") as e:
-        MobileFaceEmbedder()
-    assert isinstance(e.value, UserError) and str(tmp_path) in str(e.value)
 
 
 @pytest.mark.assets

@@ -7,12 +7,12 @@ import json
 import av
 import pytest
 import torch
+from helpers.clips import drawn_clips
 
 from i4d_bench.config.presets import smoke
 from i4d_bench.model.avatar import Backbone
 from i4d_bench.play.animate import animate
 from i4d_bench.play.session import shown_at
-from tests.helpers.clips import drawn_clips
 
 
 def test_a_film_keeps_the_drivers_times(tmp_path, monkeypatch):

@@ -6,7 +6,6 @@ without `tongueOut`, which is always 0 here.
 
 from __future__ import annotations
 
-import os
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,10 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from i4d_bench.cache import cache_dir
+from i4d_bench.assets import LANDMARKER, find, missing
 from i4d_bench.heads.expressions import NAMES
 from i4d_bench.types import UserError
 
-MODEL_FILE = "face_landmarker.task"
 MIN_SIDE = 256
 """Smaller images are enlarged to this shorter side before detection; coordinates come back in the caller's pixels."""
 
@@ -59,20 +57,13 @@ def to68(landmarks: Float[np.ndarray, "*B 478 D"]) -> Float[np.ndarray, "*B 68 D
 
 
 def find_model(path: str | Path | None = None) -> Path:
-    """The model file: `path` itself, else in $I4D_ASSETS/mediapipe, else in the cache. UserError when it is nowhere."""
-    if path is not None:
-        places = [Path(path)]
-    else:
-        assets = os.environ.get("I4D_ASSETS")
-        places = [Path(assets) / "mediapipe" / MODEL_FILE] if assets else []
-        places.append(cache_dir() / MODEL_FILE)
-    for place in places:
-        if place.is_file():
-            return place
-    raise UserError(
-        f"MediaPipe's {MODEL_FILE} is not at {' or '.join(map(str, places))}: download it from MediaPipe's "
-        f"Face Landmarker model page and put it there"
-    )
+    """The model file: `path` itself, else where `i4d-bench assets` looks. Raises UserError when it is nowhere."""
+    found = find(LANDMARKER) if path is None else Path(path)
+    if found is None:
+        raise UserError(missing(LANDMARKER))
+    if not found.is_file():
+        raise UserError(f"there is no model {found}: `i4d-bench assets` says where to download it")
+    return found
 
 
 class Landmarker:

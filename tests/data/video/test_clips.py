@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.disk import full_disk
 from PIL import Image
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
@@ -18,7 +19,6 @@ from i4d_bench.data.video import files, headfit
 from i4d_bench.data.video.landmarker import IBUG68, Face, find_model, to68
 from i4d_bench.heads.base import REGIONS
 from i4d_bench.types import UserError
-from tests.helpers.disk import full_disk
 
 pytest.importorskip("cv2", reason="cutting heads out needs the `video` extra")
 

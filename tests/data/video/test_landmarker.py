@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from i4d_bench.data.video.landmarker import IBUG68, Landmarker, find_model, to68
+from i4d_bench.data.video.landmarker import IBUG68, Landmarker, to68
 from i4d_bench.heads.expressions import NAMES
 from i4d_bench.types import UserError
 
@@ -15,17 +15,6 @@ def test_68_points_are_distinct_vertices_of_the_mesh():
     assert IBUG68.shape == (68,) and len(set(IBUG68.tolist())) == 68 and IBUG68.max() < 468
     mesh = np.arange(2 * 478 * 3).reshape(2, 478, 3)
     assert to68(mesh).shape == (2, 68, 3) and (to68(mesh)[1, 30] == mesh[1, 4]).all()
-
-
-def test_a_missing_model_is_one_sentence(tmp_path, monkeypatch):
-    monkeypatch.delenv("I4D_ASSETS", raising=False)
-    monkeypatch.setenv("I4D_CACHE", str(tmp_path))
-    with pytest.raises(UserError, match="download it from MediaPipe"):
-        find_model()
-    (tmp_path / "face_landmarker.task").write_bytes(b"x")
-    assert find_model() == tmp_path / "face_landmarker.task"
-    with pytest.raises(UserError, match="nowhere"):
-        find_model(tmp_path / "nowhere")
 
 
 def test_a_damaged_model_is_named(tmp_path):
