@@ -1,19 +1,37 @@
-"""Shared fixtures: where the real assets are, and a tiny lifted identity with a parametric head."""
+"""What all tests share: a cache of their own, checked annotations, skips with a reason, and a tiny lifted identity."""
 
 from __future__ import annotations
 
 import os
-
+import sys
 os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 
+import jaxtyping
 import pytest
 import torch
 from helpers.annotations import check_annotations
+from helpers.caches import close_cache, open_cache
 
-check_annotations()
-
+if "--benchmark-only" not in sys.argv:  # checks take time, and would be timed
+    check_annotations()
 if not torch.cuda.is_available():  # kernels then run in Triton's interpreter (fp32 and fp16: its bf16 is wrong)
     os.environ["TRITON_INTERPRET"] = "1"
+
+
+def pytest_configure(config):
+    if not hasattr(config, "workerinput"):  # xdist's workers have their parent's
+        open_cache()
+
+
+def pytest_unconfigure(config):
+    if not hasattr(config, "workerinput"):
+        close_cache()
+
+
+@pytest.fixture(autouse=True)
+def _unchecked(request, monkeypatch):
+    if request.node.get_closest_marker("unchecked"):
+        monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 def pytest_collection_modifyitems(items):

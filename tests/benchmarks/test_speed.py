@@ -6,12 +6,15 @@ take longer than all the rest.
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
 import torch
+from helpers.scenes import camera, scene
 
 import variants
+from i4d_bench.render import render
 from i4d_bench.speed import rig
 from i4d_bench.speed.plan import plan
 from i4d_bench.speed.rows import PSNR, Kernel, Stage
@@ -48,6 +51,20 @@ def test_stage(row, device, timed):
     call, psnr = row.prepare(replace(PLAN, gaussians=N, resolution=RESOLUTION), device)
     assert psnr >= PSNR, f"wrong output: {psnr:.1f} dB from fp32 eager's picture"
     timed(row.key, call, psnr=psnr)
+
+
+@pytest.mark.skipif(GPU, reason="the CPU's rasteriser is timed on machines that use it")
+def test_cpu_rasteriser_is_twenty_times_faster_than_the_reference(timed, benchmark):
+    """Forward and backward, 4,096 Gaussians at 128²; the reference is timed on a sixteenth of them, to be brief."""
+
+    def call(backend: str = "cpu", count: int = 4096) -> None:
+        render(scene(1, count, 0.01), camera(1, 128, 128), backend=backend).rgb.sum().backward()
+
+    timed("raster/cpu+backward/eager/b1/n4096/r128", lambda k: call())
+    if not benchmark.disabled:
+        start = time.perf_counter()
+        call("reference", 256)
+        assert 16 * (time.perf_counter() - start) > 20 * benchmark.stats.stats.median
 
 
 def test_wrong_output_fails_and_is_not_timed(monkeypatch):

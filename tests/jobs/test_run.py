@@ -39,20 +39,19 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
+def cpu():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("I4D_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(torch.cuda, "is_available", lambda: False)
         yield
 
 
 @pytest.fixture(scope="module")
-def frames(cache):
+def frames(cpu):
     return open_frames(synthetic.build(presets.smoke().world))
 
 
 @pytest.fixture(scope="module")
-def reports(cache, tmp_path_factory):
+def reports(cpu, tmp_path_factory):
     """The smoke preset, run once."""
     folder = tmp_path_factory.mktemp("work")
     return run.run(presets.smoke(), folder / "reports", folder / "runs"), folder
@@ -209,7 +208,7 @@ def test_mistakes_are_one_sentence_and_exit_2(arguments, said, tmp_path):
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_a_search_keeps_curves_and_never_meets_the_test_people(cache, tmp_path, jobs, monkeypatch):
+def test_a_search_keeps_curves_and_never_meets_the_test_people(cpu, tmp_path, jobs, monkeypatch):
     """Its arms are trained, in processes of their own or not, and judged by validation alone."""
     monkeypatch.setattr(Bench, "evaluator", property(lambda self: pytest.fail("a search looked at the test people")))
     arms = ("local_adaln@lr=0.001,init_scale=0.0", "local_adaln@lr=0.001,init_scale=1.0", "static")

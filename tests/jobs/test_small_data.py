@@ -17,9 +17,8 @@ from i4d_bench.types import UserError
 
 
 @pytest.fixture(autouse=True)
-def on_the_cpu(monkeypatch, tmp_path_factory):
+def on_the_cpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setenv("I4D_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 def experiment(path, **world):

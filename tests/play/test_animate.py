@@ -18,7 +18,7 @@ from i4d_bench.play.session import shown_at
 def test_a_film_keeps_the_drivers_times(tmp_path, monkeypatch):
     """Also over frames that were skipped, and over the next person's video."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setenv("I4D_CACHE", str(tmp_path / "cache"))
+
     own = [0.1, 0.2, 0.5, 0.54, 1.9]
     data = drawn_clips(tmp_path / "data", [0] * 5 + [1] * 2, [*own, 0.0, 0.04], fps=(30.0, 25.0))
     experiment = smoke()

@@ -4,39 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 
 import pytest
 import torch
+from helpers.scenes import camera, scene
 
 from i4d_bench.render import render
-from i4d_bench.types import Camera, Gaussians, UserError
+from i4d_bench.types import Gaussians, UserError
 
 FIELDS = [f.name for f in dataclasses.fields(Gaussians)]
-
-
-def scene(batch, count, size=0.02, seed=0, dtype=torch.float32, device="cpu") -> Gaussians:
-    """Leaves with gradients: Gaussians around the origin, some behind the camera and some outside the image."""
-    g = torch.Generator().manual_seed(seed)
-    normal = lambda *s: torch.randn(*s, generator=g, dtype=torch.float64)  # noqa: E731
-    means = normal(batch, count, 3) * 0.2
-    means[:, : count // 10] *= 8
-    values = (
-        means,
-        normal(batch, count, 4),
-        size * torch.exp(0.5 * normal(batch, count, 3)),
-        torch.sigmoid(normal(batch, count)),
-        torch.sigmoid(normal(batch, count, 3)),
-    )
-    return Gaussians(*(v.to(device, dtype).requires_grad_() for v in values))
-
-
-def camera(batch, width, height, dtype=torch.float32, device="cpu") -> Camera:
-    focal = height / 2 / math.tan(math.radians(18.837) / 2)
-    K = torch.tensor([[focal, 0, width / 2 - 1], [0, focal, height / 2 + 2], [0, 0, 1]], dtype=dtype)
-    view = torch.diag(torch.tensor([1, -1, -1, 1], dtype=dtype))
-    view[2, 3] = 2.7
-    return Camera(view.expand(batch, 4, 4).clone().to(device), K.expand(batch, 3, 3).clone().to(device), width, height)
 
 
 def both(backend, width, height, count, device="cpu", size=0.02, batch=2):
@@ -100,22 +76,6 @@ def test_cpu_is_deterministic_whatever_the_threads():
     numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
     assert torch.equal(runs[0][0].rgb, runs[1][0].rgb)
     assert all(torch.equal(runs[0][1][f], runs[1][1][f]) for f in FIELDS)
-
-
-def test_cpu_is_twenty_times_faster_than_the_reference():
-    """4,096 Gaussians at 128², forward and backward; the reference is timed on a sixteenth of them, to be brief."""
-
-    def seconds(backend, count, repeat):
-        best = math.inf
-        for _ in range(repeat):
-            gaussians = scene(1, count, 0.01)
-            start = time.perf_counter()
-            render(gaussians, camera(1, 128, 128), backend=backend).rgb.sum().backward()
-            best = min(best, time.perf_counter() - start)
-        return best
-
-    seconds("cpu", 64, 1)  # compiles
-    assert seconds("reference", 256, 1) * 16 > 20 * seconds("cpu", 4096, 3)
 
 
 def test_a_backend_that_cannot_run_says_so():
