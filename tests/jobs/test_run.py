@@ -39,14 +39,6 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("I4D_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(torch.cuda, "is_available", lambda: False)
-        yield
-
-
-@pytest.fixture(scope="module")
 def frames(cache):
     return open_frames(synthetic.build(presets.smoke().world))
 
