@@ -18,11 +18,20 @@ from i4d_bench.portable import print_anything
 
 app = tyro.extras.SubcommandApp()
 
+WRITTEN = "names, your files (./my_gain.py) or modules (package.module), or all"
 Designs = Annotated[
     tuple[str, ...],
-    arg(help="names, or all; NAME@native: its published size, NAME@SETTING=VALUE,…; default: the preset's own four"),
+    arg(
+        help=f"{WRITTEN}; behind each @native: its published size, or @SETTING=VALUE,…; default: the preset's own four"
+    ),
 ]
-
+Counted = Annotated[tuple[str, ...], arg(help=f"{WRITTEN}; default: all")]
+Foreign = Annotated[
+    tuple[str, ...], arg(help="your files (./my_gain.py) or modules (package.module), beside those here")
+]
+Baseline = Annotated[
+    str | None, arg(help="the row that others are compared with; default: local_adaln, or the first that is no control")
+]
 Json = Annotated[bool, FlagCreatePairsOff, arg(help="for scripts: JSON on standard output, nothing else there")]
 
 
@@ -30,7 +39,10 @@ Json = Annotated[bool, FlagCreatePairsOff, arg(help="for scripts: JSON on standa
 def run(
     preset: Annotated[str, arg(help="cpu, gpu or smoke; auto: gpu where there is one")] = "auto",
     designs: Designs = (),
-    ablation: Annotated[str | None, arg(help="one of `i4d-bench list ablations`, in place of designs")] = None,
+    ablation: Annotated[
+        str | None,
+        arg(help="one of `i4d-bench list ablations`; designs stand beside its own, and the search tries them alone"),
+    ] = None,
     data: Annotated[Path | None, arg(help="a data set made by `ingest`, in place of a rendered world")] = None,
     world: Annotated[
         Literal["procedural", "ict"], arg(help="the heads that are rendered; ict needs a file, see `i4d-bench assets`")
@@ -52,41 +64,47 @@ def run(
         arg(help="designs trained at once; default: on a GPU what its free memory holds, up to four, else one"),
     ] = None,
     fresh: Annotated[bool, arg(help="train and score again what is finished, and all that is shared")] = False,
+    baseline: Baseline = None,
 ) -> None:
     """Trains and evaluates fusion designs, and writes records, tables and figures. Goes on where it was stopped."""
     from i4d_bench.config import ablations, presets
     from i4d_bench.config.override import override
     from i4d_bench.jobs import run as job
+    from variants import given, load
 
+    designs = load(designs)
     experiment = presets.preset(job.default_preset() if preset == "auto" else preset)
     if ablation:
-        if designs:
-            raise UserError("an ablation brings its own designs: give --ablation or --designs")
-        experiment = ablations.ablation(ablation, experiment)
+        experiment = ablations.ablation(ablation, experiment, designs)
+    elif designs:
+        experiment = dataclasses.replace(experiment, designs=designs)
     kind = "clips" if data else world
     experiment = dataclasses.replace(
         experiment,
         world=dataclasses.replace(experiment.world, kind=kind, path=str(data) if data else None),
         driver=driver or ("blendshapes" if data else "oracle"),
         flame=str(flame) if flame else None,
-        designs=designs or experiment.designs,
+        sources=given(designs),
         seed=seed,
     )
-    job.run(override(experiment, list(set)), reports, runs, jobs, fresh)
+    job.run(override(experiment, list(set)), reports, runs, jobs, fresh, baseline)
 
 
 @app.command
 def reproduce(
     published: Positional[Annotated[Path, arg(help="a report folder, reports/published/NAME for instance")]],
-    designs: Annotated[tuple[str, ...], arg(help="of the report's designs; default: all")] = (),
+    designs: Annotated[
+        tuple[str, ...], arg(help="of the report's rows, or where they lie now (./my_gain.py); default: all")
+    ] = (),
     reports: Annotated[Path, arg(help="where the new report folder goes")] = Path("reports"),
     runs: Annotated[Path, arg(help="where checkpoints are kept")] = Path("runs"),
     jobs: Annotated[int | None, arg(help="designs trained at once; default: as `run`")] = None,
 ) -> None:
     """Trains again what a report holds and compares row by row. Exit code 1: a row differs by more than its spread."""
     from i4d_bench.jobs.reproduce import reproduce as job
+    from variants import load
 
-    sys.exit(job(published, designs, reports, runs, jobs))
+    sys.exit(job(published, load(designs), reports, runs, jobs))
 
 
 @app.command
@@ -134,16 +152,19 @@ def animate(
         Path | None, arg(help="MediaPipe's face_landmarker.task; default: I4D_ASSETS, or the cache")
     ] = None,
     max_frames: Annotated[int | None, arg(help="of the driver, at most; default: all")] = None,
+    designs: Annotated[tuple[str, ...], arg(help="where the run's design lies now, if it is yours and was moved")] = (),
 ) -> None:
     """Animates one photo with a trained design."""
     from i4d_bench.play.animate import animate as job
+    from variants import load
 
+    load(designs)
     job(source, driving, run, out, model=model, max_frames=max_frames)
 
 
 @app.command
 def speed(
-    designs: Annotated[tuple[str, ...], arg(help="names; default: all")] = (),
+    designs: Counted = (),
     modes: Annotated[
         tuple[str, ...], arg(help="eager, compiled, triton, triton+graph; default: all that run here")
     ] = (),
@@ -180,32 +201,41 @@ def compare(
 
 
 @app.command
-def report(folder: Annotated[Positional[Path], arg(help="a folder under reports/")]) -> None:
+def report(folder: Annotated[Positional[Path], arg(help="a folder under reports/")], baseline: Baseline = None) -> None:
     """Rebuilds a report folder's tables, figures and page from its stored results alone."""
     from i4d_bench.report import build
 
-    build(folder)
+    build(folder, baseline)
 
 
 @app.command
-def costs(reports: Annotated[Path, arg(help="where costs.csv goes")] = Path("reports/published")) -> None:
-    """Counts parameters, FLOPs and activations of every design at the paper's scale, and stores them in costs.csv."""
-    from i4d_bench.report import designs
+def costs(
+    designs: Counted = (),
+    reports: Annotated[Path, arg(help="where costs.csv goes")] = Path("reports/published"),
+) -> None:
+    """Counts parameters, FLOPs and activations of designs at the paper's scale, and stores them in costs.csv."""
+    from i4d_bench.report import designs as page
     from i4d_bench.speed.costs import write_costs
+    from variants import load
 
-    write_costs(reports)
-    print(designs.table(designs.read_costs(reports)))
+    write_costs(reports, load(designs))
+    stored = page.read_costs(reports)
+    print(page.table(stored, page.baseline_of(stored)))
 
 
 @app.command
 def docs(
+    designs: Foreign = (),
     reports: Annotated[Path, arg(help="where costs.csv and speed reports are")] = Path("reports/published"),
     out: Annotated[Path, arg(help="the page, Markdown")] = Path("docs/designs.md"),
+    baseline: Baseline = None,
 ) -> None:
     """Writes the page of all designs from their docstrings and the stored costs and speeds."""
-    from i4d_bench.report import designs
+    from i4d_bench.report import designs as page
+    from variants import load
 
-    designs.build(reports, out)
+    load(designs)
+    page.build(reports, out, baseline)
 
 
 @app.command
@@ -246,11 +276,14 @@ def doctor(json: Json = False) -> None:
 @app.command(name="list")
 def list_(
     what: Annotated[Positional[Literal["designs", "ablations", "presets", "metrics"]], arg(help="which of them")],
+    designs: Foreign = (),
     json: Json = False,
 ) -> None:
     """Lists designs, ablations, presets or metrics."""
     from i4d_bench.listing import listing
+    from variants import load
 
+    load(designs)
     rows = listing(what)
     if json:
         print(dumps(rows, indent=1))

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 from i4d_bench.config.ablations import ablations
 from i4d_bench.config.presets import PRESETS
 from i4d_bench.metrics.cards import CARDS
-from variants import design, names
+from variants import about, design, names
 
 
 def listing(what: str) -> list[dict[str, Any]]:
     """name, kind and text of every design, ablation, preset or metric; an ablation's designs too."""
     if what == "designs":
-        return [
-            {"name": n, "kind": design(n).family, "text": _first_line(sys.modules[design(n).__module__])}
-            for n in names()
-        ]
+        return [{"name": n, "kind": design(n).family, "text": about(n)[0]} for n in names()]
     if what == "ablations":
         return [
             {"name": n, "kind": f"{len(a.designs)} rows", "text": a.question, "designs": a.designs}

@@ -47,7 +47,7 @@ def closure(*entries: str | Path) -> dict[str, Path]:
 @functools.cache
 def meaning(path: Path) -> str:
     """A file's code in one normal form."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = ast.parse(path.read_bytes())
     for node in ast.walk(tree):
         for field in ("body", "orelse", "finalbody"):
             block = getattr(node, field, None)
@@ -75,7 +75,7 @@ def _resolved(path: Path) -> Iterator[Path]:
     package = path.parent / "__init__.py"
     if package.is_file():
         yield package
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             names, base = [alias.name for alias in node.names], None
         elif isinstance(node, ast.ImportFrom):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+
 os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 
 import jaxtyping
@@ -18,9 +19,28 @@ if not torch.cuda.is_available():  # kernels then run in Triton's interpreter (f
     os.environ["TRITON_INTERPRET"] = "1"
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--designs",
+        action="append",
+        default=[],
+        metavar="DESIGN",
+        help="run the contract and the benchmarks over this one alone: a name, your file or module; may be given again",
+    )
+
+
 def pytest_configure(config):
     if not hasattr(config, "workerinput"):  # xdist's workers have their parent's
         open_cache()
+    from helpers.designs import CHOSEN
+
+    import variants  # checked from here on, as all of ours
+    from i4d_bench.types import UserError
+
+    try:
+        CHOSEN.extend(variants.load(config.getoption("designs")))
+    except UserError as e:
+        raise pytest.UsageError(str(e)) from e
 
 
 def pytest_unconfigure(config):
@@ -105,3 +125,20 @@ def tiny():
             )
 
     return Tiny()
+
+
+@pytest.fixture
+def outside(tmp_path, monkeypatch):
+    """A folder outside of the repository, in which a command is started; designs loaded from it are forgotten afterwards."""
+    import variants
+    from variants import base
+
+    variants.names()
+    for place in ("_REGISTRY", "_GIVEN"):
+        monkeypatch.setattr(base, place, dict(getattr(base, place)))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None)).startswith(str(tmp_path)):
+            del sys.modules[name]

@@ -1,18 +1,17 @@
 """The contract of a fusion design and the registry that finds it.
 
-A new design is one new file in this folder: subclass `Fusion`, decorate it with `@register("name")`. The harness, the
-contract test, the timing, the tables and the figures pick it up by name.
+A new design is one new file, in this folder or anywhere else (`load`): subclass `Fusion`, decorate it with
+`@register("name")`. The harness, the contract test, the timing, the tables and the figures pick it up by name.
 """
 
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
 import json
-import pkgutil
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -22,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from i4d_bench.types import Gaussians, Identity, MotionCode, UserError
+from variants import imports
 
 Family = Literal["local", "global", "parametric", "control"]
 Needs = Literal["motion", "flame", "none"]
@@ -80,14 +80,24 @@ def scaled(layer: L, by: float) -> L:
 
 Design = TypeVar("Design", bound=type[Fusion])
 _REGISTRY: dict[str, type[Fusion]] = {}
+_GIVEN: dict[str, str] = {}
+"""Where `load` found a design: a file's whole path or a module's name."""
 
 
 def register(name: str) -> Callable[[Design], Design]:
-    """Class decorator: makes the design known under `name`. A second design of that name raises ValueError."""
+    """Class decorator: makes the design known under `name`.
+
+    Raises ValueError for a second design of that name or a name that row keys do not hold, TypeError for a class that is no design.
+    """
 
     def add(cls: Design) -> Design:
-        if name in _REGISTRY and _REGISTRY[name].__qualname__ != cls.__qualname__:
-            raise ValueError(f"two fusion designs are called {name!r}: {_REGISTRY[name]} and {cls}")
+        if not re.fullmatch(r"[A-Za-z][\w-]*", name) or name == "all":
+            raise ValueError(f'a design cannot be called {name!r}: letters, digits, _ and -, and not "all"')
+        other = _REGISTRY.get(name)
+        if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(f"two fusion designs are called {name!r}: {_place(other)} and {_place(cls)}")
+        if lacks := _lacks(cls):
+            raise TypeError(f"the design {name!r} {lacks}")
         cls.name = name
         _REGISTRY[name] = cls
         return cls
@@ -95,11 +105,96 @@ def register(name: str) -> Callable[[Design], Design]:
     return add
 
 
+def _place(cls: type) -> str:
+    return f"{cls.__qualname__} in {inspect.getfile(cls)}"
+
+
+def _lacks(cls: type) -> str:
+    """What keeps a class from being a design; empty where nothing does."""
+    if not (isinstance(cls, type) and issubclass(cls, Fusion)):
+        return "is no subclass of variants.base.Fusion"
+    if missing := [k for k in ("family", "needs") if not hasattr(cls, k)] + sorted(cls.__abstractmethods__):
+        return f"lacks {', '.join(missing)}"
+    if bare := [name for name, default in _settings(cls).items() if default is inspect.Parameter.empty]:
+        return f"has no default for {', '.join(bare)}"
+    return ""
+
+
+def _settings(cls: type[Fusion]) -> dict[str, Any]:
+    """A design's settings, which are its constructor's arguments, with their defaults."""
+    every = inspect.signature(cls).parameters.values()
+    return {p.name: p.default for p in every if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+
+
 def _discover() -> dict[str, type[Fusion]]:
-    package = importlib.import_module("variants")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"variants.{module.name}")
+    imports.ours()
+    imports.installed()
     return _REGISTRY
+
+
+def load(entries: Iterable[str]) -> tuple[str, ...]:
+    """Makes known what lists of designs hold, and returns it by name.
+
+    A file (`./my_gain.py`) or a module (`package.module`) becomes the designs that are registered in it (in or below it), each
+    with the settings that stand behind it (`./my_gain.py@hidden=64`). What is a name already stays one. Raises UserError for a
+    file or a module that is missing, cannot be imported or registers nothing.
+    """
+    out: list[str] = []
+    for entry in entries:
+        source, at, settings = _split(entry)
+        out += [f"{name}{at}{settings}" for name in _registered_in(source)] if source else [entry]
+    return tuple(dict.fromkeys(out))
+
+
+def _split(entry: str) -> tuple[str, str, str]:
+    """An entry's file or module (empty where it is a name), its @ and what stands behind that."""
+    if entry.endswith(".py"):
+        return entry, "", ""
+    path, py, settings = entry.partition(".py@")  # a path may hold an @ itself
+    if py:
+        return f"{path}.py", "@", settings
+    name, at, settings = entry.partition("@")
+    return (name, at, settings) if re.search(r"[./\\]", name) else ("", at, settings)
+
+
+def _registered_in(source: str) -> list[str]:
+    """The designs of a file or a module, which is imported where it was not. Raises UserError."""
+    if source.endswith(".py") or re.search(r"[/\\]", source):
+        path = Path(source).expanduser().resolve()
+        source = str(path)
+        inside = lambda cls: Path(inspect.getfile(cls)).resolve() == path  # noqa: E731
+        found = [n for n, cls in _discover().items() if inside(cls)]  # ours and installed ones have files, too
+        if not found:
+            imports.file(path)
+    else:
+        found, inside = [], lambda cls: f"{cls.__module__}.".startswith(f"{source}.")
+        _discover()
+        imports.module(source)
+    found = found or [n for n, cls in _REGISTRY.items() if inside(cls)]
+    if not found:
+        raise UserError(f'{source} registers no design: it has no class under @register("NAME") of variants.base')
+    _GIVEN.update({n: source for n in found if not _REGISTRY[n].__module__.startswith("variants.")})
+    return found
+
+
+def know(entries: Iterable[str], sources: Iterable[str]) -> None:
+    """Loads the sources of a stored experiment until its designs are known, here or in another process. Raises UserError."""
+    wanted = {entry.partition("@")[0] for entry in entries}
+    for source in sources:
+        if wanted <= _discover().keys():
+            break
+        load([source])
+
+
+def source_of(entry: str) -> Path:
+    """The file in which a design's class stands (what stands behind @ does not matter). Raises UserError for an unknown name."""
+    return Path(inspect.getfile(design(entry))).resolve()
+
+
+def given(entries: Iterable[str]) -> tuple[str, ...]:
+    """The files and modules from which `load` makes these designs known to another process; ours and installed ones need none."""
+    named = [entry.partition("@")[0] for entry in entries]
+    return tuple(dict.fromkeys(_GIVEN[name] for name in named if name in _GIVEN))
 
 
 def names(family: Family | None = None) -> list[str]:
@@ -132,19 +227,22 @@ def design(name: str) -> type[Fusion]:
     registry, name = _discover(), name.partition("@")[0]
     if name not in registry:
         near = difflib.get_close_matches(name, registry, n=3, cutoff=0.4) or sorted(registry)
-        raise UserError(f"there is no fusion design {name!r}; did you mean {', '.join(near)}?")
+        yours = "a file of yours is written ./NAME.py, a module PACKAGE.MODULE"
+        raise UserError(f"there is no fusion design {name!r} ({yours}); did you mean {', '.join(near)}?")
     return registry[name]
 
 
-def source_of(entry: str) -> Path:
-    """The file that a design's class stands in. Raises UserError for an unknown name."""
-    return Path(inspect.getfile(design(entry)))
+def about(entry: str) -> tuple[str, str, str]:
+    """What a design says of itself: the first line of its file, its diagram, and what follows in the file's docstring."""
+    cls = design(entry)
+    title, _, text = (inspect.getdoc(inspect.getmodule(cls)) or "").strip().partition("\n")
+    diagram = inspect.cleandoc(vars(cls).get("__doc__") or "")
+    return title or diagram.partition("\n")[0], diagram, text.strip("\n")
 
 
 def defaults(entry: str) -> dict[str, Any]:
-    """Of the settings that a design's constructor has."""
-    parameters = inspect.signature(design(entry)).parameters
-    return {name: p.default for name, p in parameters.items() if p.default is not p.empty}
+    """A design's settings, which are its constructor's arguments, as they are by default. Raises UserError for an unknown name."""
+    return _settings(design(entry))
 
 
 def create(entry: str, **overrides) -> Fusion:
@@ -152,7 +250,7 @@ def create(entry: str, **overrides) -> Fusion:
     UserError for an unknown name or override."""
     name, own = parse(entry)
     cls, overrides = design(name), overrides | own
-    known = [p for p in inspect.signature(cls.__init__).parameters if p != "self"]
+    known = list(_settings(cls))
     for key in overrides:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=3, cutoff=0.4) or known

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import inspect
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from i4d_bench.config.experiment import Experiment
 from i4d_bench.config.override import override
 from i4d_bench.types import UserError
-from variants import design, names
+from variants import names
+from variants.base import defaults
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,7 @@ SEARCH = {"lr": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2), "init_scale": (0.0, 1.0)}
 def ablations() -> dict[str, Ablation]:
     """By name. `search` has every learned design, those of the user's own, too."""
     each = lambda design, setting, *values: [f"{design}@{setting}={v}" for v in values]  # noqa: E731
-    learned = [d for d in names() if "init_scale" in inspect.signature(design(d)).parameters]
-    grid = [f"lr={lr},init_scale={scale}" for lr in SEARCH["lr"] for scale in SEARCH["init_scale"]]
+    learned = [d for d in names() if "init_scale" in defaults(d)]
     with_source = ("local_adaln", "local_film", "global_cross_attention", "global_triplane_attention")
     all_of_them = {
         "driver": (
@@ -65,7 +65,7 @@ def ablations() -> dict[str, Ablation]:
         ),
         "search": (
             "Which learning rate and which scale of the last layer at the start does each design want?",
-            [f"{d}@{s}" for d in learned for s in grid],
+            _searched(learned),
             (),
             0.25,
             False,
@@ -74,15 +74,31 @@ def ablations() -> dict[str, Ablation]:
     return {name: Ablation(question, (*rows, "static"), *more) for name, (question, rows, *more) in all_of_them.items()}
 
 
-def ablation(name: str, experiment: Experiment) -> Experiment:
-    """The preset with the ablation's designs and settings. Raises UserError with the nearest names."""
+def _searched(entries: Iterable[str]) -> list[str]:
+    """Every arm of the search for designs with a scale of their last layer. Raises UserError for one without."""
+    for entry in entries:
+        if "init_scale" not in defaults(entry):
+            raise UserError(
+                f"{entry} cannot be searched: it has no setting init_scale, the scale of its last layer at the start"
+            )
+    grid = [f"lr={lr},init_scale={scale}" for lr in SEARCH["lr"] for scale in SEARCH["init_scale"]]
+    return [f"{entry}{',' if '@' in entry else '@'}{arm}" for entry in entries for arm in grid]
+
+
+def ablation(name: str, experiment: Experiment, more: tuple[str, ...] = ()) -> Experiment:
+    """The preset with the ablation's designs and settings. `more` designs stand beside its own; a search tries them alone.
+
+    Raises UserError with the nearest names.
+    """
     known = ablations()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or list(known)
         raise UserError(f"there is no ablation {name!r}; did you mean {', '.join(near)}?")
     chosen, train = known[name], experiment.train
     stages = tuple(replace(s, steps=max(1, round(chosen.share * s.steps))) for s in train.stages)
-    experiment = replace(experiment, designs=chosen.designs, ablation=name, train=replace(train, stages=stages))
+    rows = (*more, *chosen.designs) if name != "search" or not more else (*_searched(more), "static")
+    rows = tuple(dict.fromkeys(rows))
+    experiment = replace(experiment, designs=rows, ablation=name, train=replace(train, stages=stages))
     return override(experiment, list(chosen.set))
 
 

@@ -101,6 +101,9 @@ class Experiment:
     flame: str | None = None  # a FLAME file in place of the world's exported head
     seed: int = 0
     designs: tuple[str, ...] = ("local_adaln", "global_triplane_attention", "flame_blendshapes", "static")
+    sources: tuple[
+        str, ...
+    ] = ()  # files and modules of designs from elsewhere, which other processes must `variants.load`
     overrides: dict[str, dict[str, Any]] = field(
         default_factory=dict
     )  # per design; `lr`: its own in place of train.lr_fusion
@@ -127,7 +130,9 @@ class Experiment:
     def shared(self) -> dict[str, Any]:
         """What all designs of this experiment have in common and their numbers depend on."""
         content = self.to_dict()
-        del content["designs"], content["overrides"], content["ablation"], content["train"]["checkpoint_seconds"]
+        for key in ("designs", "sources", "overrides", "ablation"):
+            del content[key]
+        del content["train"]["checkpoint_seconds"]
         return content
 
 

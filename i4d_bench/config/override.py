@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from i4d_bench.config.experiment import Experiment
 from i4d_bench.types import UserError
+from variants import design
 
 
 def override(experiment: Experiment, assignments: list[str]) -> Experiment:
@@ -20,7 +21,12 @@ def override(experiment: Experiment, assignments: list[str]) -> Experiment:
         key, sep, text = assignment.partition("=")
         if not sep:
             raise UserError(f"an override reads FIELD=VALUE, not {assignment!r}")
-        experiment = _set(experiment, key.split("."), text, key)
+        keys = key.split(".")
+        if keys[0] == "overrides" and len(keys) > 1:
+            design(keys[1])
+            if len(keys) < 3:
+                raise UserError(f"{key!r} is a design: name one of its settings, {key}.SETTING={text}")
+        experiment = _set(experiment, keys, text, key)
     return experiment
 
 

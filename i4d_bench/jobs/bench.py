@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -35,6 +36,7 @@ from i4d_bench.train.checkpoint import Progress
 from i4d_bench.train.loop import Trainer
 from i4d_bench.types import UserError
 from variants import design as design_class
+from variants import given
 
 Network = TypeVar("Network")
 
@@ -185,7 +187,8 @@ def _train_reader(experiment: Experiment, seed: int, path: Path, device: torch.d
 
 
 def describe(run: Run, experiment: Experiment, frames: Frames) -> None:
-    """Writes run.json beside a checkpoint: what `animate` needs to use it."""
+    """Writes run.json beside a checkpoint: what `animate` needs to use it; of the sources the design's own alone."""
+    experiment = dataclasses.replace(experiment, sources=given([run.entry]))
     content = {"design": run.entry, "experiment": experiment.to_dict(), "data": str(frames.path)}
     with atomic_file(run.folder / "run.json") as path:
         path.write_text(json.dumps(content, indent=1), encoding="utf-8")

@@ -14,6 +14,7 @@ from i4d_bench.jobs.plan import Run, RunPlan
 from i4d_bench.progress import console
 from i4d_bench.train.loop import Diverged
 from i4d_bench.types import UserError
+from variants import know
 
 MOST_JOBS, JOB_BYTES = 4, 12 * 2**30
 """Trainings at once, and what one may take of a GPU's memory (the preset gpu: 8 GiB)."""
@@ -66,6 +67,7 @@ _bench: Bench | None = None
 
 def _open(plan: RunPlan) -> None:
     global _bench
+    know(plan.experiment.designs, plan.experiment.sources)
     _bench = Bench(plan)
 
 

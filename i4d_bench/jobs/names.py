@@ -11,15 +11,17 @@ from i4d_bench.config.ablations import ablation
 from i4d_bench.config.experiment import Experiment, digest
 from i4d_bench.data.frames import open_frames
 from i4d_bench.results.environment import hardware_name
-from variants import names
+from variants import know, names
 
 
 def designs(experiment: Experiment) -> list[str]:
     """The designs asked for ("all": every registered one). Raises UserError for an unknown name or setting."""
-    chosen = names() if experiment.designs == ("all",) else list(experiment.designs)
-    for name in {*chosen, *experiment.overrides}:
+    know(experiment.designs, experiment.sources)
+    every = names()
+    chosen = [d for entry in experiment.designs for d in (every if entry == "all" else [entry])]
+    for name in {*chosen, *(n for n in experiment.overrides if n in every)}:  # presets may know more than there is here
         experiment.fusion(name)
-    return chosen
+    return list(dict.fromkeys(chosen))
 
 
 def folder_name(experiment: Experiment) -> str:
@@ -30,7 +32,7 @@ def folder_name(experiment: Experiment) -> str:
     plain = dataclasses.replace(preset.world, kind=kind, path=path)
     if e.ablation:
         preset = ablation(e.ablation, preset)
-    own = {"world": plain, "driver": e.driver, "flame": e.flame, "designs": e.designs, "seed": e.seed}
+    own = {k: getattr(e, k) for k in ("driver", "flame", "designs", "sources", "seed")} | {"world": plain}
     parts = [f"ablation-{e.ablation}"] if e.ablation else []
     data = f"{Path(path).resolve().name}-{open_frames(Path(path)).meta['hash'][:6]}" if path else kind
     parts += [e.preset, hardware_name(), data, e.driver]

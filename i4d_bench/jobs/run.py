@@ -8,12 +8,14 @@ from pathlib import Path
 import torch
 
 from i4d_bench import outputs
+from i4d_bench.config.ablations import scored
 from i4d_bench.config.experiment import Experiment
 from i4d_bench.jobs.bench import prepare
 from i4d_bench.jobs.local import default_jobs, keep_memory, trained
 from i4d_bench.jobs.names import designs, folder_name
 from i4d_bench.jobs.plan import Run, RunPlan, plan
 from i4d_bench.progress import console
+from i4d_bench.report.baseline import pick
 from i4d_bench.results.environment import hardware_name
 from i4d_bench.results.store import Store
 from i4d_bench.train.loop import Diverged
@@ -24,9 +26,17 @@ def default_preset() -> str:
     return "gpu" if torch.cuda.is_available() else "cpu"
 
 
-def run(experiment: Experiment, reports: Path, runs: Path, jobs: int | None = None, fresh: bool = False) -> Path:
+def run(
+    experiment: Experiment,
+    reports: Path,
+    runs: Path,
+    jobs: int | None = None,
+    fresh: bool = False,
+    baseline: str | None = None,
+) -> Path:
     """Runs every design of the experiment that has no finished record yet, `jobs` of them at once (`default_jobs`). Returns the
-    report folder. fresh: what these runs left is removed first.
+    report folder. fresh: what these runs left is removed first. baseline: the row that others are compared with
+    (`report.baseline.pick`).
 
     Raises UserError when a design failed to train (after every other design's results are stored).
     """
@@ -36,8 +46,12 @@ def run(experiment: Experiment, reports: Path, runs: Path, jobs: int | None = No
     outputs.folder(reports)
     outputs.folder(runs)
     keep_memory()
-    designs(experiment)  # mistakes first
+    wanted = designs(experiment)  # mistakes first
     store = Store(reports / folder_name(experiment))
+    if baseline is not None:
+        if not scored(experiment):
+            raise UserError(f"a search has no pairs of designs, so nothing to compare with {baseline!r}")
+        pick(dict.fromkeys((*wanted, *(r.design for r in store.records)), ""), baseline)
     store.check_writable()
     what = plan(experiment, reports, runs)
     if fresh:
@@ -48,7 +62,7 @@ def run(experiment: Experiment, reports: Path, runs: Path, jobs: int | None = No
     if ready:
         console.print(f"already finished: {', '.join(ready)}")
     failed = _run(what, todo, store, jobs or default_jobs()) if todo else {}
-    report.build(store.folder)
+    report.build(store.folder, baseline)
     console.print((store.folder / "main.md").read_text(encoding="utf-8"))
     console.print(f"tables and figures: {store.folder}  ({time.monotonic() - started:.0f} s)")
     if failed:

@@ -25,10 +25,13 @@ def main(reports: Path, given: dict[str, Any], base_only: bool) -> int:
 
     outputs.folder(reports)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if given.get("designs") == ("all",):
-        del given["designs"]
-    for name in given.get("designs", ()):
-        variants.create(name)
+    if "designs" in given:
+        every, entries = plan(device).designs, variants.load(given["designs"])
+        for name in entries:
+            if name != "all":
+                variants.create(name)
+        chosen = tuple(dict.fromkeys(d for e in entries for d in (every if e == "all" else (e,))))
+        given |= {"designs": chosen, "sources": variants.given(chosen)}
     for mode in given.get("modes", ()):
         if mode not in rig.MODES:
             raise UserError(f"there is no mode {mode!r}; there are {', '.join(rig.MODES)}")

@@ -11,13 +11,18 @@ from i4d_bench.results.store import Store
 from i4d_bench.results.summary import summary
 from i4d_bench.types import UserError
 
+BASELINE = "baseline.txt"
+"""In a report folder: the row that its designs are compared with, where one was asked for."""
 
-def build(folder: Path) -> None:
-    """Raises UserError when the folder holds no results."""
+
+def build(folder: Path, baseline: str | None = None) -> None:
+    """baseline: the row that others are compared with (`baseline.pick`), kept for the next time. Raises UserError when the folder
+    holds no results or no such row."""
     from i4d_bench.report import figures, search, speed_tables, tables
     from i4d_bench.report.web import page
 
     if (folder / "speed.json").exists():
+        _refuse(baseline, folder)
         speed_tables.build(folder)
         return
     store = Store(folder)
@@ -28,10 +33,25 @@ def build(folder: Path) -> None:
     gc.freeze()  # statsmodels collects garbage at every call; what is loaded by now need not be looked at again
     try:
         if store.records[0].config.get("ablation") == "search":
+            _refuse(baseline, folder)
             built = search.build(store)
         else:
-            built = tables.build(store)
+            built = tables.build(store, baseline or _kept(store))
+            if baseline is not None:
+                tables.write_text(folder / BASELINE, f"{baseline}\n")
             figures.build(store)
         page.build(store, *built)
     finally:
         gc.unfreeze()
+
+
+def _kept(store: Store) -> str | None:
+    """The baseline that was asked for before, while it has a row."""
+    path = store.folder / BASELINE
+    name = path.read_text(encoding="utf-8").strip() if path.exists() else None
+    return name if name in {r.design for r in store.records} else None
+
+
+def _refuse(baseline: str | None, folder: Path) -> None:
+    if baseline is not None:
+        raise UserError(f"{folder} has no pairs of designs, so nothing to compare with {baseline!r}")

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import inspect
 import json
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 import variants
 from i4d_bench import outputs
 from i4d_bench.cache import atomic_file
+from i4d_bench.report import baseline as baselines
 from i4d_bench.report import search
 from i4d_bench.report.tables import latest
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
 from i4d_bench.speed import rig
+from i4d_bench.speed.costs import COLUMNS as COSTS
 from i4d_bench.speed.costs import N
-from i4d_bench.types import UserError
 
-BASELINE, NEAR = "local_adaln", 0.2
+NEAR = 0.2
 """Matched is what has about as many parameters, or at most about as many FLOPs per frame, within NEAR."""
 COLUMNS = ("parameters", "GFLOP per frame", "fusion and Φ, ms", "frames per second", "self LPIPS ↓", "self gap, dB ↑")
 HEAD = """# The designs
@@ -39,48 +40,77 @@ embedded world, held-out people driven by their own expressions.
 """
 
 
-def matched(costs: pd.DataFrame) -> dict[str, str]:
-    """By what each design is matched to BASELINE: parameters, FLOPs, or nothing."""
+def baseline_of(costs: pd.DataFrame, wanted: str | None = None) -> str | None:
+    """What the others' costs are compared with (`baseline.pick`, of those that were counted). Raises UserError."""
+    counted = costs[costs["params"].notna()]
+    return baselines.pick(dict(zip(counted["design"], counted["family"], strict=True)), wanted)
+
+
+def matched(costs: pd.DataFrame, baseline: str | None) -> dict[str, str]:
+    """By what each design is matched to the baseline: parameters, FLOPs, or nothing."""
     of = costs.set_index("design")
     out = {}
     for name, row in of.iterrows():
-        params, flops = (row[k] / of.loc[BASELINE, k] for k in ("params", "flops_frame"))
-        near = "parameters" if abs(params - 1) <= NEAR else "FLOPs" if flops <= 1 + NEAR else ""
-        out[name] = near if params else ""
+        if baseline is None or not row["params"] > 0:
+            out[name] = ""
+            continue
+        params, flops = (row[k] / of.loc[baseline, k] for k in ("params", "flops_frame"))
+        out[name] = "parameters" if abs(params - 1) <= NEAR else "FLOPs" if flops <= 1 + NEAR else ""
     return out
 
 
 def read_costs(reports: Path) -> pd.DataFrame:
+    """What `i4d-bench costs` counted; empty where it has not."""
     path = reports / "costs.csv"
-    if not path.exists():
-        raise UserError(f"{path} is missing: run `i4d-bench costs`")
-    return pd.read_csv(path)
+    return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=list(COSTS))
 
 
-def table(costs: pd.DataFrame) -> str:
+def listed(costs: pd.DataFrame, designs: Sequence[str]) -> pd.DataFrame:
+    """The costs of these designs and of all their sizes; a design that was not counted has a row without numbers."""
+    of = {d: costs[costs["design"].str.partition("@")[0] == d] for d in designs} if len(costs) else {}
+    nothing = {
+        d: pd.DataFrame([{"design": d, "family": variants.design(d).family}], columns=list(COSTS)) for d in designs
+    }
+    rows = [of[d] if d in of and len(of[d]) else nothing[d] for d in designs]
+    return pd.concat([r.astype(object) for r in rows], ignore_index=True)
+
+
+def table(costs: pd.DataFrame, baseline: str | None) -> str:
     """Both matchings side by side."""
-    by, base = matched(costs), costs.set_index("design").loc[BASELINE]
+    by, base = (
+        matched(costs, baseline),
+        costs.set_index("design").loc[baseline] if baseline else dict.fromkeys(COSTS, np.nan),
+    )
     shown = pd.DataFrame({
-        "design": costs["design"], "family": costs["family"], "parameters": costs["params"].map("{:,}".format),
-        "of local_adaln": (costs["params"] / base["params"]).map("{:.2f}×".format),
-        "GFLOP per identity": (costs["flops_identity"] / 1e9).map("{:.2f}".format),
-        "GFLOP per frame": (costs["flops_frame"] / 1e9).map("{:.2f}".format),
-        "of local_adaln's": (costs["flops_frame"] / base["flops_frame"]).map("{:.2f}×".format),
-        "activations (MiB)": (costs["memory"] / 2**20).map("{:,.0f}".format), "matched by": costs["design"].map(by.__getitem__),
+        "design": costs["design"], "family": costs["family"], "parameters": _cells(costs["params"], "{:,.0f}"),
+        f"of {baseline}": _cells(costs["params"] / base["params"], "{:.2f}×"),
+        "GFLOP per identity": _cells(costs["flops_identity"] / 1e9, "{:.2f}"),
+        "GFLOP per frame": _cells(costs["flops_frame"] / 1e9, "{:.2f}"),
+        f"of {baseline}'s": _cells(costs["flops_frame"] / base["flops_frame"], "{:.2f}×"),
+        "activations (MiB)": _cells(costs["memory"] / 2**20, "{:,.0f}"), "matched by": costs["design"].map(by.__getitem__),
     })  # fmt: skip
-    return shown.to_markdown(index=False, disable_numparse=True, colalign=("left", "left", *["right"] * 6, "left"))
+    if baseline is None:
+        shown = shown.drop(columns=[f"of {baseline}", f"of {baseline}'s", "matched by"])
+    left = ("design", "family", "matched by")
+    align = ["left" if c in left else "right" for c in shown]
+    return shown.to_markdown(index=False, disable_numparse=True, colalign=align)
 
 
-def build(reports: Path, to: Path) -> None:
-    """Writes `to`. Raises UserError where there are no costs."""
-    to = outputs.file(to)
-    costs, speed = read_costs(reports), _speed(reports)
+def _cells(numbers: pd.Series, form: str) -> list[str]:
+    """Formatted; empty where there is none."""
+    return ["" if pd.isna(v) else form.format(v) for v in numbers]
+
+
+def build(reports: Path, to: Path, baseline: str | None = None, designs: Sequence[str] = ()) -> None:
+    """Writes `to`, with every registered design unless some are named. Raises UserError where the baseline was not counted."""
+    to, designs = outputs.file(to), designs or variants.names()
+    costs, speed = listed(read_costs(reports), designs), _speed(reports)
     counted = f"{N:,} Gaussians, one identity, one frame, in plain torch, Φ included where a design calls it."
+    if costs["params"].isna().any():
+        counted += " What has no numbers was not counted yet: `i4d-bench costs`."
     trained, searched = _trained(reports), _searched(reports)
-    sections = [
-        _section(n, costs.set_index("design"), speed, trained.get(n), searched.get(n)) for n in variants.names()
-    ]
-    parts = [HEAD, "## Costs\n\n", counted, "\n\n", table(costs), "\n\n", *sections]
+    sections = [_section(n, costs.set_index("design"), speed, trained.get(n), searched.get(n)) for n in designs]
+    parts = [HEAD, "## Costs\n\n", counted, "\n\n", table(costs, baseline_of(costs, baseline)), "\n\n", *sections]
     with atomic_file(to) as path:
         path.write_text("".join(parts).rstrip() + "\n")
 
@@ -88,9 +118,8 @@ def build(reports: Path, to: Path) -> None:
 def _section(
     name: str, costs: pd.DataFrame, speed: dict[str, dict], trained: Record | None, arms: search.Arms | None
 ) -> str:
-    cls = variants.design(name)
-    title, _, text = (sys.modules[cls.__module__].__doc__ or "").partition("\n")
-    lines = [f"## {name}", "", f"*{cls.family}* · {title}", "", f"    {inspect.getdoc(cls)}", "", text.strip("\n"), ""]
+    title, diagram, text = variants.about(name)
+    lines = [f"## {name}", "", f"*{variants.design(name).family}* · {title}", "", f"    {diagram}", "", text, ""]
     lines += [f"| | {' | '.join(COLUMNS)} |", "|---" + "|---:" * len(COLUMNS) + "|"]
     for entry in (n for n in costs.index if n.partition("@")[0] == name):
         row = costs.loc[entry]
@@ -100,7 +129,10 @@ def _section(
         mine = trained if entry == name else None
         cells += [_score(mine, "lpips_alex", 3), _score(mine, "gap", 2)]
         label = "published sizes" if "@" in entry else "as compared"
-        lines.append(f"| {label} | {row['params']:,} | {row['flops_frame'] / 1e9:.2f} | {' | '.join(cells)} |")
+        counted = _cells(pd.Series([row["params"]]), "{:,.0f}") + _cells(
+            pd.Series([row["flops_frame"] / 1e9]), "{:.2f}"
+        )
+        lines.append(f"| {label} | {' | '.join(counted + cells)} |")
     lines += ["", onset(trained, arms)] if trained or arms else []
     return "\n".join([*lines, "", ""])
 

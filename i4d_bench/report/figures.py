@@ -27,6 +27,8 @@ STYLE: dict[Any, Any] = {
     "font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
     "legend.frameon": False, "pdf.fonttype": 42, "figure.constrained_layout.use": True,
 }  # fmt: skip
+OTHER_HUES, OTHER_SHAPES = ("#2b6cb0", "#a8841a", "#b3376e", "#4f6d1f"), "oDpsP^"
+"""Of families that are none of those below, in turn."""
 HUES = {"local": "#0a7f6f", "global": "#c2501a", "parametric": "#5b4bb5", "control": "#777777"}
 SHAPES = {"local": "oH8ph*d", "global": "sDPXsDPX", "parametric": "^v<>^v", "control": "X"}
 DASHES = ("-", "--", ":", "-.")
@@ -49,11 +51,13 @@ def _label(record: Record) -> str:
 def looks(families: dict[str, str]) -> dict[str, dict]:
     """Per design, given its family: the family's hue, and a shade, marker and dash of its own, the same in every figure."""
     out, known = {}, list(families.values())
+    others = list(dict.fromkeys(f for f in known if f not in HUES))
+    hues = HUES | {f: OTHER_HUES[k % len(OTHER_HUES)] for k, f in enumerate(others)}
     for n, (name, family) in enumerate(families.items()):
         k, of = known[:n].count(family), known.count(family)
-        hue = np.array(colors.to_rgb(HUES.get(family, "#2b6cb0")))
+        hue = np.array(colors.to_rgb(hues[family]))
         light = 0.55 * k / max(of - 1, 3)
-        shapes = SHAPES.get(family, "oDps")
+        shapes = SHAPES.get(family, OTHER_SHAPES)
         out[name] = {"color": tuple(hue + (1 - hue) * light), "marker": shapes[k % len(shapes)],
                      "ls": DASHES[k % len(DASHES)]}  # fmt: skip
     return out

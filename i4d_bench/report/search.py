@@ -24,8 +24,9 @@ def arms(store: Store) -> dict[str, Arms]:
     out: dict[str, Arms] = {}
     for entry, record in latest(store).items():
         name, settings = parse(entry)
-        if settings:
-            out.setdefault(name, {})[tuple(settings[k] for k in SEARCH)] = record
+        if settings.keys() >= SEARCH.keys():
+            own = ",".join(f"{k}={v}" for k, v in settings.items() if k not in SEARCH)
+            out.setdefault(f"{name}@{own}" if own else name, {})[tuple(settings[k] for k in SEARCH)] = record
     return out
 
 

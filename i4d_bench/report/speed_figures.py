@@ -10,30 +10,25 @@ from matplotlib.ticker import LogLocator
 
 from i4d_bench.report.figures import HUES, STYLE, beside_a_legend, legend, looks, save
 from i4d_bench.speed import rig
-from i4d_bench.speed.plan import IN_EVERY_MODE
-from variants import design, names
+from i4d_bench.speed.plan import IN_FULL, in_every_mode
 
 LINES = {"eager": (":", "o"), "compiled": ("-.", "s"), "triton": ("--", "^"), "triton+graph": ("-", "D")}
 PARTS = {"driver": "#7f8c8d", "fusion": HUES["local"], "raster": HUES["parametric"]}
 
 
-def build(folder: Path, rows: dict, base: tuple[int, int, int]) -> list[str]:
-    """rows: by report.speed.Key. base: batch, Gaussians and resolution that the axes start from. → the names of the figures for
-    which there are rows."""
+def build(folder: Path, rows: dict, base: tuple[int, int, int], families: dict[str, str]) -> list[str]:
+    """rows: by speed.keys.Key. base: batch, Gaussians and resolution that the axes start from. families: of the designs timed.
+    → the names of the figures for which there are rows."""
     good = {k: row for k, row in rows.items() if row["status"] == "ok"}
     with plt.rc_context(STYLE):
         made = {
-            draw.__name__: draw(good, base)
+            draw.__name__: draw(good, base, families)
             for draw in (stages, over_gaussians, over_gaussians_in_all_modes, over_tokens)
         }
         for name, figure in made.items():
             if figure is not None:
                 save(figure, folder, name)
     return [name for name, figure in made.items() if figure is not None]
-
-
-def _looks() -> dict[str, dict]:
-    return looks({name: design(name).family for name in names()})
 
 
 def _fastest(rows: dict, at: Callable) -> dict[str, str]:
@@ -65,10 +60,10 @@ def _fusion(rows: dict, base: tuple[int, int, int]) -> tuple[dict, Callable]:
     return of, lambda d, m: sorted((k.n, row["ms"]) for k, row in of.items() if (k.what, k.mode) == (d, m))
 
 
-def over_gaussians(rows: dict, base: tuple[int, int, int]):
+def over_gaussians(rows: dict, base: tuple[int, int, int], families: dict[str, str]):
     """Every design in the fastest of the modes that were timed at other sizes, too (published sizes were at none)."""
     fusion, line = _fusion(rows, base)
-    ticks, of = sorted({k.n for k in fusion}), _looks()
+    ticks, of = sorted({k.n for k in fusion}), looks(families)
     modes = _fastest(fusion, lambda k: k.n == base[1] and k.what in of and len(line(k.what, k.mode)) > 1)
     if len(ticks) < 2:
         return None
@@ -80,11 +75,11 @@ def over_gaussians(rows: dict, base: tuple[int, int, int]):
     return figure
 
 
-def over_gaussians_in_all_modes(rows: dict, base: tuple[int, int, int]):
-    """local_adaln, and the attention of Gaussians to tokens."""
+def over_gaussians_in_all_modes(rows: dict, base: tuple[int, int, int], families: dict[str, str]):
+    """The designs that were timed there in every mode."""
     fusion, line = _fusion(rows, base)
-    ticks, of = sorted({k.n for k in fusion}), _looks()
-    shown = {(d, m): line(d, m) for d in ("local_adaln", "global_cross_attention") for m in LINES if line(d, m)}
+    ticks, of = sorted({k.n for k in fusion}), looks(families)
+    shown = {(d, m): line(d, m) for d in in_every_mode(families) for m in LINES if line(d, m)}
     if len(ticks) < 2 or len({m for _, m in shown}) < 2:
         return None
     figure, axis = beside_a_legend(len(shown))
@@ -96,22 +91,22 @@ def over_gaussians_in_all_modes(rows: dict, base: tuple[int, int, int]):
     return figure
 
 
-def over_tokens(rows: dict, base: tuple[int, int, int]):
-    """The designs that attend to motion tokens, in their fastest modes; local_adaln, which does not, as a line across."""
+def over_tokens(rows: dict, base: tuple[int, int, int], families: dict[str, str]):
+    """The designs that attend to motion tokens, in their fastest modes; the paper's operator, which does not, as a line across."""
     b, n, _ = base
     fusion = {k: row for k, row in rows.items() if (k.stage, k.b, k.n) == ("fusion", b, n)}
     of = {k: row for k, row in fusion.items() if k.t is not None}
     if not of:
         return None
-    fastest, look = _fastest(of, lambda k: True), _looks()
-    series = [(d, m) for d, m in dict.fromkeys((k.what, k.mode) for k in of) if d in IN_EVERY_MODE or m == fastest[d]]
+    fastest, look, full = _fastest(of, lambda k: True), looks(families), in_every_mode(families)
+    series = [(d, m) for d, m in dict.fromkeys((k.what, k.mode) for k in of) if d in full or m == fastest[d]]
     figure, axis = beside_a_legend(len(series) + 1)
     for d, m in series:
         points = sorted((k.t, row["ms"]) for k, row in of.items() if (k.what, k.mode) == (d, m))
         style, marker = LINES[m]
         line = {**look[d], "ls": style, "marker": marker}
         axis.plot(*zip(*points, strict=True), ms=3.5, lw=1.2, label=f"{d} ({m})", **line)
-    for d, m in _fastest(fusion, lambda k: k.what == "local_adaln" and k.t is None).items():
+    for d, m in _fastest(fusion, lambda k: k.what == IN_FULL[0] and k.t is None).items():
         ms = next(row["ms"] for k, row in fusion.items() if (k.what, k.mode, k.t) == (d, m, None))
         axis.axhline(ms, color=HUES["local"], lw=0.8, ls=(0, (4, 2)), label=f"{d} ({m})")
     _powers(axis, sorted({k.t for k in of}), "motion tokens")
@@ -119,24 +114,24 @@ def over_tokens(rows: dict, base: tuple[int, int, int]):
     return figure
 
 
-def stages(rows: dict, base: tuple[int, int, int]):
-    """What a frame of local_adaln is made of, by mode: the stages timed apart, and the whole frame."""
-    b, n, r = base
+def stages(rows: dict, base: tuple[int, int, int], families: dict[str, str]):
+    """What a frame of one design is made of, by mode: the stages timed apart, and the whole frame."""
+    (b, n, r), design = base, next(iter(in_every_mode(families)), "static")
     find = lambda *key: next(  # noqa: E731
         (row for k, row in rows.items() if (k.stage, k.what, k.mode, k.b) == key and k.n in (None, n) and k.r in (None, r)
          and k.t is None), None)  # fmt: skip
-    modes = [m for m in LINES if find("frame", "local_adaln", m, b)]
+    modes = [m for m in LINES if find("frame", design, m, b)]
     if not modes:
         return None
     figure, axis = plt.subplots(figsize=(5.2, 0.7 + 0.4 * len(modes)))
     for y, m in enumerate(modes):
         x, raster = 0.0, m if m in rig.RASTERS else "eager"
-        for key in (("driver", "resnet18", m), ("fusion", "local_adaln", m), ("raster", "static", raster)):
+        for key in (("driver", "resnet18", m), ("fusion", design, m), ("raster", "static", raster)):
             if row := find(*key, b):
                 axis.barh(y, row["host_ms"], left=x, color=PARTS[key[0]], height=0.5, label=key[0] if y == 0 else None)
                 x += row["host_ms"]
-        if whole := find("frame", "local_adaln", m, b):
-            axis.plot(whole["host_ms"], y, "kD", ms=4, label="whole frame" if y == 0 else None)
+        if whole := find("frame", design, m, b):
+            axis.plot(whole["host_ms"], y, "kD", ms=4, label=f"whole frame,\n{design}" if y == 0 else None)
     axis.set_yticks(range(len(modes)), modes)
     axis.invert_yaxis()
     axis.set_xlabel("wall clock (ms); stages timed apart, a call ends before the next begins")

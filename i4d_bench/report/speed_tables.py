@@ -34,7 +34,7 @@ def build(folder: Path) -> None:
             "speed": content["rows"],
         }
         out.write_text(json.dumps(summary, indent=1) + "\n")
-    roof, text = content["roof"], []
+    roof, designs, text = content["roof"], described(content, rows), []
     shown = ("torch", "triton", "gsplat", "cuda")
     versions = ", ".join(f"{k} {env['versions'][k]}" for k in shown if env["versions"].get(k))
     text.append(f"# Speed on {env['hardware']}\n")
@@ -43,7 +43,11 @@ def build(folder: Path) -> None:
         f"copy {roof['copy_tb_s']:.3g} TB/s, matrix product {roof['matmul_tflop_s']:.3g} TFLOP/s, an empty call "
         f"{1000 * roof['empty_ms']:.1f} µs on the device and {1000 * roof['empty_host_ms']:.1f} µs for the host.\n"
     )
-    tables = {"kernels": kernels_table(rows, roof), "stages": stages_table(rows, at), "frames": frames_table(rows)}
+    tables = {
+        "kernels": kernels_table(rows, roof),
+        "stages": stages_table(rows, at),
+        "frames": frames_table(rows, designs),
+    }
     titles = {
         "kernels": "Kernels: device time, inputs in turn that no cache holds",
         "stages": "Stages, batch 1, median (p5 to p95); a call ends before the next begins",
@@ -58,9 +62,16 @@ def build(folder: Path) -> None:
     bad = [f"- `{k}`: {row['status']}{psnr(row)}" for k, row in content["rows"].items() if row["status"] != "ok"]
     if bad:
         text.append("## Rows that do not count\n\n" + "\n".join(bad) + "\n")
-    figures = speed_figures.build(folder, rows, at)
+    figures = speed_figures.build(folder, rows, at, {d: v["family"] for d, v in designs.items()})
     text += [f"![{name}]({name}.png)\n" for name in figures]
     write_text(folder / "speed.md", "\n".join(text))
+
+
+def described(content: dict[str, Any], rows: dict[Key, dict]) -> dict[str, dict[str, str]]:
+    """Family and needs of the timed designs, by name: as stored with the rows, else as they are registered here, else unknown."""
+    timed = sorted({k.what.partition("@")[0] for k in rows if k.stage in ("fusion", "frame")})
+    here = {d: {"family": design(d).family, "needs": design(d).needs} for d in timed if d in names()}
+    return {d: content.get("designs", here).get(d, {"family": "", "needs": ""}) for d in timed}
 
 
 def psnr(row: dict[str, Any]) -> str:
@@ -116,7 +127,7 @@ def stages_table(rows: dict[Key, dict], base: tuple[int, int, int]) -> pd.DataFr
     return pd.DataFrame(out).fillna("")
 
 
-def frames_table(rows: dict[Key, dict]) -> pd.DataFrame:
+def frames_table(rows: dict[Key, dict], designs: dict[str, dict[str, str]]) -> pd.DataFrame:
     """Designs on FLAME coefficients also with the tracker that finds them in a photo, one after the other."""
     out, tracker = [], rows.get(Key("tracker", "mediapipe", "eager", 1))
     if tracker and tracker["status"] != "ok":
@@ -127,7 +138,7 @@ def frames_table(rows: dict[Key, dict]) -> pd.DataFrame:
             eager = rows.get(replace(k, mode="eager"))
             gain = f"{eager['host_ms'] / row['host_ms']:.1f}×" if ok and eager and eager["status"] == "ok" else ""
             tracked = ""
-            if ok and tracker and k.what.partition("@")[0] in names() and design(k.what).needs == "flame":
+            if ok and tracker and designs[k.what.partition("@")[0]]["needs"] == "flame":
                 tracked = f"{1000 * k.b / (row['host_ms'] + k.b * tracker['host_ms']):.0f}"
             out.append({"design": k.what, "mode": k.mode, "batch": k.b, "Gaussians": k.n, "resolution": k.r,
                         "device (ms)": cell(row), "host (ms)": f"{row['host_ms']:.3f}" if ok else "",

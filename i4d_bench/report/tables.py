@@ -1,11 +1,10 @@
-"""Tables from a store alone: the main table, the further test sets, and the comparison with `local_adaln`.
+"""Tables from a store alone: the main table, the further test sets, and the comparison with a baseline.
 
 Each is written as .csv (all numbers), .md and .tex (rounded; best and not significantly worse in bold).
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,13 @@ import pandas as pd
 
 from i4d_bench.cache import atomic_file
 from i4d_bench.metrics.cards import CARDS
+from i4d_bench.report import baseline as baselines
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
 from i4d_bench.results.summary import interval
 from i4d_bench.stats import best_and_ties, compare_family
-from variants import design as design_class
 from variants import names
+from variants.base import defaults
 
 SET_NAMES = {"self": "self", "cross": "cross", "recon": "reconstruction", "novel": "novel view", "extreme": "extreme"}
 METRICS = (
@@ -50,7 +50,7 @@ DIGITS = {"psnr": 2, "gap": 2, "apd": 2, "akd": 2}
 MARGINS = {"psnr": 0.1, "gap": 0.1, "ssim": 0.005, "lpips_alex": 0.005, "lpips_vgg": 0.005, "aed_true": 0.005, "aed_mp52": 0.005,
            "csim_dlib": 0.005, "csim_mobileface": 0.01, "akd": 0.1, "akd_iod": 0.002, "apd": 0.1}  # fmt: skip
 """Differences inside ± this are *practically equal*."""
-BASELINE = "local_adaln"
+PAIRS = ("set", "metric", "design", "difference", "lo", "hi", "p", "n", "people", "failures", "verdict")
 ENOUGH = 6
 """People from which a sign-flip test can reach p < 0.05 (2 / 2⁶)."""
 
@@ -100,8 +100,7 @@ def _default(entry: str, setting: str) -> float | None:
     """Of a design's constructor; None where it has no such setting, or is not registered here."""
     if entry.partition("@")[0] not in names():
         return None
-    parameter = inspect.signature(design_class(entry)).parameters.get(setting)
-    return None if parameter is None else parameter.default
+    return defaults(entry).get(setting)
 
 
 def metric_column(store: Store, designs: list[str], set_: str, metric: str, samples: pd.DataFrame) -> Column:
@@ -209,16 +208,22 @@ def sets_table(store: Store) -> tuple[list[Column], dict[str, Record]]:
     return [metric_column(store, list(records), s, m, samples) for s, m in shown], records
 
 
-def pairs(store: Store) -> pd.DataFrame:
-    """Every design against BASELINE: difference, 95% interval, Holm-adjusted p over the designs, verdict."""
+def baseline_of(store: Store, wanted: str | None = None) -> str | None:
+    """What the store's designs are compared with (`baseline.pick`, of those that were scored). Raises UserError."""
+    measured = set(store.samples["design"])
+    return baselines.pick({d: r.family for d, r in latest(store).items() if d in measured}, wanted)
+
+
+def pairs(store: Store, baseline: str | None) -> pd.DataFrame:
+    """Every design against the baseline: difference, 95% interval, Holm-adjusted p over the designs, verdict."""
     rows, samples = [], store.samples
     for set_ in SET_NAMES:
         for metric in METRICS:
             paired = _paired(samples, set_, metric)
-            if paired is None or BASELINE not in paired[0] or len(paired[0]) < 2:
+            if paired is None or baseline not in paired[0] or len(paired[0]) < 2:
                 continue
             card = CARDS[metric]
-            for design, c in compare_family(paired[0], BASELINE, paired[1], card.worst, MARGINS.get(metric)).items():
+            for design, c in compare_family(paired[0], baseline, paired[1], card.worst, MARGINS.get(metric)).items():
                 better = (c.difference > 0) == card.higher_is_better
                 verdict = (
                     "practically equal"
@@ -229,7 +234,7 @@ def pairs(store: Store) -> pd.DataFrame:
                 )
                 rows.append({"set": set_, "metric": metric, "design": design, "difference": c.difference, "lo": c.lo, "hi": c.hi,
                              "p": c.p, "n": c.n, "people": c.clusters, "failures": c.failures, "verdict": verdict})  # fmt: skip
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=list(PAIRS))
 
 
 def write(folder: Path, name: str, columns: list[Column], records: dict[str, Record], under: list[str]) -> None:
@@ -278,16 +283,17 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text)
 
 
-def build(store: Store) -> tuple[dict[str, list[Column]], dict[str, Record], list[str]]:
+def build(store: Store, baseline: str | None = None) -> tuple[dict[str, list[Column]], dict[str, Record], list[str]]:
     """Writes every table; returns the main and the sets table by their titles, the designs' records, and the notes."""
+    baseline = baseline_of(store, baseline)
     columns, records = main_table(store)
     under = notes(records, len(set(store.samples["identity"])), store.left_out)
     write(store.folder, "main", columns, records, under)
     more, _ = sets_table(store)
     write(store.folder, "sets", more, records, [])
-    table = pairs(store)
+    table = pairs(store, baseline)
     write_text(store.folder / "pairs.csv", table.to_csv(index=False, float_format="%.6g"))
-    head = f"Differences from {BASELINE}; p after Holm over the designs.\n\n"
+    head = f"Differences from {baseline}; p after Holm over the designs.\n\n"
     write_text(
         store.folder / "pairs.md",
         head + (table.to_markdown(index=False, floatfmt=".4g") if len(table) else "none") + "\n",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pandas as pd
@@ -12,16 +12,17 @@ from i4d_bench.cache import atomic_file
 from i4d_bench.config import presets
 from i4d_bench.progress import track
 from i4d_bench.speed import rig
-from i4d_bench.speed.cost import cost
+from i4d_bench.speed.cost import Cost, cost
 from i4d_bench.speed.plan import Plan, everything
 
 N = Plan().gaussians
+COLUMNS = ("design", "family", *(f.name for f in fields(Cost)))
 
 
 def costs(entries: tuple[str, ...] = ()) -> pd.DataFrame:
     """Of every design at the paper's scale, one identity and one frame, by torch's own counter on the CPU."""
     rows, base = [], presets.gpu()
-    entries = entries or everything()
+    entries = tuple(dict.fromkeys(d for e in entries or ("all",) for d in (everything() if e == "all" else (e,))))
     for entry in track(entries, "costs", len(entries)):
         r = rig.rig(entry, N, 64, frames=1, base=base)
         spent = cost(r.fusion, r.identity, r.source, r.driver(r.images[0]))
@@ -29,7 +30,12 @@ def costs(entries: tuple[str, ...] = ()) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def write_costs(reports: Path) -> None:
+def write_costs(reports: Path, entries: tuple[str, ...] = ()) -> None:
+    """Counts every design into costs.csv, or these alone, beside what it holds of others."""
     outputs.folder(reports)
-    with atomic_file(reports / "costs.csv") as path:
-        costs().to_csv(path, index=False)
+    counted, path = costs(entries), reports / "costs.csv"
+    if entries and path.exists():
+        stored = pd.read_csv(path)
+        counted = pd.concat([stored[~stored["design"].isin(counted["design"])], counted])
+    with atomic_file(path) as partial:
+        counted.sort_values("design").to_csv(partial, index=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -9,8 +10,8 @@ import torch
 import variants
 from i4d_bench.speed import rig
 
-IN_EVERY_MODE = ("local_adaln", "global_cross_attention")
-"""On the axes; the other designs there run in eager and in the last mode, which is the fastest."""
+IN_FULL = ("local_adaln", "global_cross_attention")
+"""The paper's operator, and the attention of Gaussians to tokens beside it."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,15 @@ class Plan:
     tokens: tuple[int, ...] = (4, 16, 64, 256)
     modes: tuple[str, ...] = rig.MODES
     designs: tuple[str, ...] = field(default_factory=lambda: everything())
+    sources: tuple[str, ...] = ()  # of designs from elsewhere, which other processes must `variants.load`
     frames: int = 200
     storage: torch.dtype = torch.float16
+
+
+def in_every_mode(families: Mapping[str, str]) -> list[str]:
+    """Of designs with their families, those on the axes in every mode: IN_FULL, or where none of them is timed the first that is no
+    control. The others run there in eager and in the last mode, which is the fastest."""
+    return [d for d in IN_FULL if d in families] or [d for d, family in families.items() if family != "control"][:1]
 
 
 def everything() -> tuple[str, ...]:

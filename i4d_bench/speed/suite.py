@@ -11,7 +11,7 @@ import gc
 import json
 import multiprocessing
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from i4d_bench.cache import atomic_file
 from i4d_bench.progress import track
 from i4d_bench.results.environment import environment
 from i4d_bench.speed import protocol, rig
-from i4d_bench.speed.plan import IN_EVERY_MODE, Plan
+from i4d_bench.speed.keys import Key
+from i4d_bench.speed.plan import Plan, in_every_mode
 from i4d_bench.speed.rows import Kernel, Stage, Tracker
 from i4d_bench.types import UserError
 from kernels.cases import CASES
@@ -59,23 +60,22 @@ def rows(what: Plan) -> list[Kernel | Stage | Tracker]:
     out += [Stage("driver", "resnet18", m, b) for b in what.batches for m in what.modes]
     plain = [d for d in what.designs if "@" not in d]  # the axes; published sizes stand at the base point
     ends = tuple(dict.fromkeys((what.modes[0], what.modes[-1])))
-    modes_of = {d: what.modes if d in IN_EVERY_MODE else ends for d in plain}
+    full = in_every_mode({d: variants.design(d).family for d in plain})
+    modes_of = {d: what.modes if d in full else ends for d in plain}
     out += [Stage("fusion", d, m, *at) for d in plain for at in counts + batches for m in modes_of[d]]
     out += [Stage("frame", d, m, *at) for d in plain for at in batches for m in modes_of[d]]
     with_tokens = [d for d in plain if variants.design(d).tokens is not None]
     out += [Stage("fusion", d, m, *base, t) for d in with_tokens for t in what.tokens for m in modes_of[d]]
     sizes = counts + [(*base[:2], r) for r in what.resolutions]
     out += [Stage("raster", "static", m, *at) for at in sizes + batches for m in what.modes if m in rig.RASTERS]
-    whole = [
-        d for d in what.designs if d == "local_adaln"
-    ]  # where the splatting is all that changes, one design shows it
+    whole = full[:1]  # where the splatting is all that changes, one design shows it
     return out + [Stage("frame", d, m, *at) for d in whole for at in sizes for m in what.modes]
 
 
 def run(folder: Path, device: torch.device, what: Plan) -> Speed:
     """Measures the plan into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    speed = Speed(folder, device, (what.batch, what.gaussians, what.resolution))
+    speed = Speed(folder, device, (what.batch, what.gaussians, what.resolution), described(what.designs))
     missing = [row for row in rows(what) if row.key not in speed.rows]
     if device.type == "cuda":
         own = [row for row in missing if not isinstance(row, Tracker) and row.mode not in ("eager", "triton+graph")]
@@ -83,6 +83,14 @@ def run(folder: Path, device: torch.device, what: Plan) -> Speed:
     for row in track(missing, "speed", len(missing), note=lambda: f"{len(speed.rows)} rows"):
         speed.measure(row, what)
     return speed
+
+
+def described(entries: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Of each design what reports need to know without it, and its source, by which a changed one is measured again."""
+    classes = {name: variants.design(name) for name in (e.partition("@")[0] for e in entries)}
+    return {
+        n: {"family": c.family, "needs": c.needs, "source": source.digest(source_of(n))} for n, c in classes.items()
+    }
 
 
 def compile_ahead(missing: Sequence[Kernel | Stage], what: Plan) -> None:
@@ -97,6 +105,7 @@ def compile_ahead(missing: Sequence[Kernel | Stage], what: Plan) -> None:
 
 
 def _compile(what: Plan, row: Kernel | Stage) -> None:
+    variants.know(what.designs, what.sources)
     try:
         row.prepare(what, torch.device("cuda"))[0](0)
     except Exception:  # what cannot run says so as a row, when it is measured
@@ -113,24 +122,31 @@ def _free(device: torch.device) -> None:
 
 @dataclass
 class Speed:
-    """Rows by key (DESIGN §7), kept in `folder`/speed.json. base: batch, Gaussians and resolution that the axes start from."""
+    """Rows by key (DESIGN §7), kept in `folder`/speed.json.
+
+    base: batch, Gaussians and resolution that the axes start from. designs: those of the plan (`described`).
+    """
 
     folder: Path
     device: torch.device
     base: tuple[int, int, int]
+    designs: dict[str, dict[str, str]] = field(default_factory=dict)
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     roof: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
-        designs = [source_of(name) for name in variants.names()]
-        self.environment = environment() | {"source": source.digest("i4d_bench.speed.suite", *designs)}
+        self.environment = environment() | {"source": source.digest("i4d_bench.speed.suite")}
         path = self.folder / "speed.json"
         if path.exists():
             old = json.loads(path.read_text(encoding="utf-8"))
             if old["schema"] == SCHEMA and all(
                 old["environment"].get(k) == self.environment[k] for k in ("hardware", "gpu", "source", "versions")
             ):
-                self.rows, self.roof = old["rows"], old["roof"]
+                before = old.get("designs", {})
+                changed = {d for d, now in self.designs.items() if before.get(d) != now}
+                same_code = lambda key: Key.parse(key).what.partition("@")[0] not in changed  # noqa: E731
+                self.rows, self.roof = {k: r for k, r in old["rows"].items() if same_code(k)}, old["roof"]
+                self.designs = before | self.designs
         self.roof = self.roof or protocol.roof(self.device)
 
     def measure(self, row: Kernel | Stage | Tracker, what: Plan) -> None:
@@ -162,6 +178,7 @@ class Speed:
             "environment": self.environment,
             "roof": self.roof,
             "base": self.base,
+            "designs": self.designs,
             "rows": self.rows,
         }
         with atomic_file(self.folder / "speed.json") as path:

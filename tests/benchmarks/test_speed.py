@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers.designs import under_test
 from helpers.scenes import camera, scene
 
-import variants
 from i4d_bench.render import render
 from i4d_bench.speed import rig
 from i4d_bench.speed.plan import plan
@@ -28,7 +28,7 @@ CALLS = 12
 
 STAGES = [Stage("driver", "resnet18", m, 1) for m in PLAN.modes]
 STAGES += [Stage("raster", "static", m, 1, N, RESOLUTION) for m in PLAN.modes if m in rig.RASTERS]
-STAGES += [Stage(s, d, m, 1, N, RESOLUTION) for d in variants.names() for s in ("fusion", "frame") for m in PLAN.modes]
+STAGES += [Stage(s, d, m, 1, N, RESOLUTION) for d in under_test() for s in ("fusion", "frame") for m in PLAN.modes]
 KERNELS = [
     Kernel(case.name, m, 1, N, backward)
     for case in CASES

@@ -13,11 +13,12 @@ from i4d_bench import cli
 from i4d_bench.config import presets
 from i4d_bench.config.ablations import ablation, ablations
 from i4d_bench.config.experiment import digest
+from i4d_bench.config.override import override
 from i4d_bench.jobs.names import designs, folder_name
 from i4d_bench.report import search
 from i4d_bench.results.store import Store
 from i4d_bench.types import UserError
-from variants.base import parse
+from variants.base import defaults, parse
 
 ABLATIONS = ablations()
 
@@ -73,7 +74,7 @@ def test_a_run_that_is_the_same_has_the_same_name_in_an_ablation():
 def test_the_search_tries_every_learned_design_alike():
     tried = [parse(d) for d in ABLATIONS["search"].designs if d != "static"]
     settings = {name: [s for n, s in tried if n == name] for name, _ in tried}
-    assert set(settings) == set(variants.names()) - {"static", "flame_binding"}
+    assert set(settings) == {name for name in variants.names() if "init_scale" in defaults(name)} >= set(presets.TUNED)
     assert all(s == settings["local_adaln"] for s in settings.values()) and len(settings["local_adaln"]) == 10
 
 
@@ -84,6 +85,35 @@ def test_the_gpu_preset_has_what_the_stored_search_found_best():
     assert {n: (o["lr"], o["init_scale"]) for n, o in overrides.items()} == presets.TUNED and overrides["local_adaln"][
         "w_std"
     ]
+
+
+def test_designs_stand_beside_an_ablations_own_rows_and_are_searched_alone():
+    beside = ablation("space", presets.cpu(), ("local_mlp", "local_adaln"))
+    assert beside.designs == ("local_mlp", "local_adaln", "local_spatial", "local_nobasis", "static")
+    assert folder_name(beside) == folder_name(ablation("space", presets.cpu()))
+    alone = ablation("search", presets.cpu(), ("local_mlp@hidden=8",))
+    assert [parse(d)[1].get("hidden") for d in alone.designs] == [8] * 10 + [None]
+    assert set(designs(alone)) == set(alone.designs) and alone.designs[-1] == "static"
+    with pytest.raises(UserError, match="flame_binding cannot be searched: it has no setting init_scale"):
+        ablation("search", presets.cpu(), ("flame_binding",))
+
+
+def test_presets_may_know_designs_that_are_not_there(monkeypatch):
+    """Somebody's copy without one of ours runs; a design that the user names must be there."""
+    monkeypatch.setattr("variants.base._REGISTRY", {n: variants.design(n) for n in ("local_mlp", "static")})
+    for name in ("cpu", "gpu", "smoke"):
+        e = dataclasses.replace(presets.preset(name), designs=("all",))
+        assert designs(e) == ["local_mlp", "static"]
+    ablations()
+    with pytest.raises(UserError, match="no fusion design 'local_adaln'"):
+        designs(dataclasses.replace(presets.cpu(), designs=("local_adaln",)))
+
+
+def test_an_override_names_a_design_that_is_there():
+    with pytest.raises(UserError, match=r"no fusion design 'local_adalm'.* did you mean local_adaln"):
+        override(presets.cpu(), ["overrides.local_adalm.hidden=8"])
+    with pytest.raises(UserError, match="name one of its settings"):
+        override(presets.cpu(), ["overrides.local_adaln=8"])
 
 
 def test_unknown_ablations_are_named():

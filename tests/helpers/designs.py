@@ -5,9 +5,17 @@ from __future__ import annotations
 import torch
 
 import variants
+from helpers import ROOT
 from variants.base import Fusion
 
+CHOSEN: list[str] = []
+"""What `pytest --designs` names, in place of every registered design."""
 FIELDS = ("means", "quats", "scales", "opacities", "colors")
+
+
+def under_test() -> list[str]:
+    """The designs that the contract's tests and the benchmarks run over."""
+    return CHOSEN or variants.names()
 
 
 def make(name: str, seed: int = 0, **settings) -> Fusion:
@@ -31,3 +39,8 @@ def close(a, b, tolerance=1e-5):
 
 def differ(a, b) -> bool:
     return any(not torch.allclose(getattr(a, f), getattr(b, f), atol=1e-6) for f in FIELDS)
+
+
+def readme_example() -> str:
+    """The file that the README shows as a design of one's own, `local_gain`."""
+    return (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]

@@ -39,13 +39,6 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def cpu():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.cuda, "is_available", lambda: False)
-        yield
-
-
-@pytest.fixture(scope="module")
 def frames(cpu):
     return open_frames(synthetic.build(presets.smoke().world))
 

@@ -10,9 +10,12 @@ import pytest
 
 from i4d_bench.metrics.cards import CARDS, OF_RUNS
 from i4d_bench.report import build, search
+from i4d_bench.report.baseline import pick
+from i4d_bench.report.figures import looks
 from i4d_bench.report.tables import METRICS, conditions, notes
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
+from i4d_bench.types import UserError
 
 FAMILIES = ("local", "global", "parametric")
 DATA = {"kind": "procedural", "hash": "0123456789abcdef"}
@@ -147,3 +150,54 @@ def test_conditions_name_every_commit_and_rendering():
 
 def test_every_metric_that_is_listed_reaches_a_report():
     assert set(CARDS) == {*METRICS, *OF_RUNS} and not set(METRICS) & set(OF_RUNS)
+
+
+def test_the_baseline_is_the_papers_operator_or_the_first_that_is_no_control():
+    rows = {"static": "control", "theirs": "local", "local_adaln": "local"}
+    assert pick(rows) == "local_adaln" and pick(rows, "theirs") == "theirs"
+    del rows["local_adaln"]
+    assert pick(rows) == "theirs" and pick(rows, "static") == "static"
+    assert pick({"static": "control"}) is None and pick({}) is None
+    with pytest.raises(UserError, match="no row 'local_adaln' to compare with; there are static, theirs"):
+        pick(rows, "local_adaln")
+
+
+def test_pairs_are_compared_with_the_row_that_was_asked_for(tmp_path):
+    """And so they are when the report is rebuilt, until another is asked for."""
+    store = fill(tmp_path, 4, people=6, metrics=("psnr",))
+    told = lambda: ((tmp_path / "pairs.md").read_text().split(";")[0], set(pd.read_csv(tmp_path / "pairs.csv").design))  # noqa: E731
+    build(tmp_path)
+    assert told() == ("Differences from local_adaln", {"global_design_1", "parametric_design_2"})
+    build(tmp_path, "global_design_1")
+    build(tmp_path)
+    assert told() == ("Differences from global_design_1", {"local_adaln", "parametric_design_2"})
+    with pytest.raises(UserError, match="no row 'local_design_3'"):  # which failed, so that nothing was measured
+        build(tmp_path, "local_design_3")
+    build(tmp_path)
+    assert told()[0] == "Differences from global_design_1"
+    store.remove("global_design_1")
+    store.remove("local_adaln")
+    build(tmp_path)
+    assert told() == ("Differences from parametric_design_2", set())
+
+
+def test_a_search_compares_with_no_row(tmp_path):
+    curve = [{"step": 100, "gap": 1.0}]
+    for entry in ("theirs@hidden=8,lr=0.1,init_scale=0", "theirs@lr=0.1,init_scale=0"):
+        record = Record(
+            entry, entry, "local", "gpu", {"ablation": "search"}, {}, 0, "oracle", DATA, "converged", curve=curve
+        )
+        Store(tmp_path).add(record, [])
+    build(tmp_path)
+    assert set(pd.read_csv(tmp_path / "main.csv").design) == {"theirs", "theirs@hidden=8"}, (
+        "settings of its own make a row"
+    )
+    with pytest.raises(UserError, match="nothing to compare with 'theirs'"):
+        build(tmp_path, "theirs")
+
+
+def test_unknown_families_have_looks_of_their_own():
+    drawn = looks({"local_adaln": "local", "a": "hybrid", "b": "hybrid", "c": "neural", "d": ""})
+    assert len({(d["color"], d["marker"]) for d in drawn.values()}) == 5
+    hues = [drawn[name]["color"] for name in ("local_adaln", "a", "c", "d")]
+    assert len(set(hues)) == 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 
@@ -17,7 +18,7 @@ from i4d_bench.report import build
 from i4d_bench.report.speed_tables import frames_table
 from i4d_bench.speed import protocol, rig, suite
 from i4d_bench.speed.keys import Key
-from i4d_bench.speed.plan import Plan
+from i4d_bench.speed.plan import Plan, in_every_mode
 from i4d_bench.speed.rows import PSNR, Kernel, Stage, Tracker
 from i4d_bench.speed.tracker import tracked_pictures, tracker
 from i4d_bench.types import UserError
@@ -80,6 +81,47 @@ def test_rows_of_other_code_are_not_kept(folder):
     content["environment"]["source"] = "0123456789ab"
     (folder / "speed.json").write_text(json.dumps(content))
     assert not suite.Speed(folder, CPU, (1, 300, 32)).rows
+
+
+def test_a_design_that_was_changed_is_measured_again(tmp_path):
+    now = suite.described(("local_adaln", "static@native"))
+    rows = {
+        "fusion/local_adaln/eager/b1/n9": {},
+        "fusion/local_adaln@hidden=8/eager/b1/n9": {},
+        "raster/static/eager/b1/n9": {},
+    }
+    before = suite.Speed(tmp_path, CPU, (1, 9, 9), now, rows, {"copy_tb_s": 1.0})
+    before.save()
+    assert suite.Speed(tmp_path, CPU, (1, 9, 9), now).rows == rows
+    changed = now | {"local_adaln": now["local_adaln"] | {"source": "another"}}
+    assert list(suite.Speed(tmp_path, CPU, (1, 9, 9), changed).rows) == ["raster/static/eager/b1/n9"]
+
+
+def test_designs_that_are_not_registered_stay_in_the_report(folder, tmp_path):
+    """A report is rebuilt from its rows alone, also where the user's own file is not at hand."""
+    text = (folder / "speed.json").read_text().replace("local_adaln", "theirs")
+    content = json.loads(text)
+    content["designs"]["theirs"] |= {"family": "hybrid", "needs": "flame"}
+    content["rows"]["tracker/mediapipe/eager/b1"] = content["rows"]["frame/theirs/eager/b1/n300/r32"]
+    (tmp_path / "speed.json").write_text(json.dumps(content))
+    build(tmp_path)
+    frames = pd.read_csv(tmp_path / "frames.csv").set_index("design")
+    assert (
+        frames.loc["theirs", "with tracker"].notna().all()
+        and frames.loc["global_cross_attention", "with tracker"].isna().all()
+    )
+    assert (tmp_path / "over_gaussians.png").stat().st_size > 5000
+
+
+def test_one_design_is_on_every_axis(monkeypatch):
+    """The paper's operator; where it is not timed, the first that is no control."""
+    assert in_every_mode({"static": "control", "theirs": "local", "local_adaln": "local"}) == ["local_adaln"]
+    assert in_every_mode({"static": "control", "theirs": "local", "others": "local"}) == ["theirs"]
+    plan = replace(PLAN, designs=("static", "local_film", "local_mlp"), modes=rig.MODES)
+    keys = {row.key for row in suite.rows(plan)}
+    for m in rig.MODES:
+        assert f"fusion/local_film/{m}/b1/n500" in keys and f"frame/local_film/{m}/b1/n300/r16" in keys
+        assert (f"fusion/local_mlp/{m}/b1/n500" in keys) == (m in ("eager", "triton+graph"))
 
 
 def test_a_fast_row_that_disagrees_with_the_reference_is_wrong(tmp_path, monkeypatch):
@@ -161,7 +203,7 @@ def test_a_graph_keeps_what_it_reads():
 
 
 @pytest.mark.parametrize("preset", [presets.cpu, presets.gpu])
-@pytest.mark.parametrize("design", [d for d in variants.names() if d != "static"])
+@pytest.mark.parametrize("design", [d for d in variants.names() if variants.design(d).family != "control"])
 def test_the_avatar_that_is_timed_moves(design, preset):
     """At a start of zero, which training may want, pictures would show nothing of what a fast mode gets wrong."""
     r = rig.rig(design, 300, 32, frames=2, base=preset())
@@ -206,7 +248,11 @@ def test_frames_of_flame_designs_are_printed_with_the_tracker_too():
         "frame/static/eager/b1/n9/r32": 2.0,
     }
     rows = {Key.parse(k): timed(ms) for k, ms in times.items()}
-    assert list(frames_table(rows)["with tracker"]) == ["100", "100", ""]
+    assert list(frames_table(rows, {"flame_uv": {"needs": "flame"}, "static": {"needs": "none"}})["with tracker"]) == [
+        "100",
+        "100",
+        "",
+    ]
 
 
 @pytest.mark.assets

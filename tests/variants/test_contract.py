@@ -7,8 +7,7 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import ROOT
-from helpers.designs import FIELDS, awake, close, differ, make
+from helpers.designs import FIELDS, awake, close, differ, make, under_test
 
 import kernels
 import variants
@@ -16,7 +15,7 @@ from i4d_bench.speed.cost import cost
 from i4d_bench.types import UserError
 from variants.base import Fusion, register
 
-ALL = variants.names()
+ALL = under_test()
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -24,9 +23,12 @@ def test_declares_itself(name):
     cls = variants.design(name)
     assert cls.family in ("local", "global", "parametric", "control")
     assert cls.needs in ("motion", "flame", "none")
-    assert name in variants.names(cls.family)
-    assert cls.__module__ == f"variants.{name}", "one design, one file of its name"
-    assert "→" in (cls.__doc__ or "") and "\n" not in cls.__doc__, "the class's docstring is its diagram, in one line"
+    assert cls.name in variants.names(cls.family)
+    if cls.__module__.startswith("variants."):
+        assert cls.__module__ == f"variants.{name}", "one design, one file of its name"
+        assert "→" in (cls.__doc__ or "") and "\n" not in cls.__doc__, (
+            "the class's docstring is its diagram, in one line"
+        )
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -110,7 +112,7 @@ def test_what_it_costs_does_not_depend_on_the_kernels_in_use(name, tiny):
     plain = cost(fusion, identity, tiny.code(1), tiny.code(1, seed=2))
     with kernels.using("triton"):
         assert cost(fusion, identity, tiny.code(1), tiny.code(1, seed=2)) == plain
-    assert name == "static" or plain.flops_frame > 0
+    assert fusion.family == "control" or plain.flops_frame > 0
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -204,17 +206,3 @@ def test_changing_one_gaussian_changes_it_alone(name, tiny):
     b = fusion.animate(fusion.prepare(dataclasses.replace(identity, m=m), source), driving)
     changed = (a.means != b.means).any(-1)[0].nonzero().flatten().tolist()
     assert changed == [5]
-
-
-def test_the_readmes_example_is_a_design(tiny, monkeypatch):
-    """The README's file, as it stands there, fulfils the contract."""
-    text = (ROOT / "README.md").read_text()
-    code = text.split("```python")[1].split("```")[0]
-    monkeypatch.setattr("variants.base._REGISTRY", dict(variants.base._REGISTRY))
-    exec(compile(code, "variants/local_gain.py", "exec"), {"__name__": "variants.local_gain"})
-    assert "local_gain" in variants.names("local")
-    fusion, identity = awake("local_gain"), tiny.identity(2)
-    prepared = fusion.prepare(identity, tiny.code(2))
-    out = fusion.animate(prepared, tiny.code(6, seed=2))
-    assert out.means.shape[0] == 6 and differ(out, fusion.animate(prepared, tiny.code(6, seed=3)))
-    assert variants.create("local_gain", hidden=128).gain[0].out_features == 128

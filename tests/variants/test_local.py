@@ -13,7 +13,15 @@ from i4d_bench.types import Gaussians, Identity, MotionCode
 from kernels.reference import multiply
 from variants import Fusion
 
-LOCAL = variants.names("local")
+LOCAL = (
+    "local_adaln",
+    "local_bilinear",
+    "local_blendshapes",
+    "local_film",
+    "local_mlp",
+    "local_nobasis",
+    "local_spatial",
+)
 FIELDS = ("means", "quats", "scales", "opacities", "colors")
 
 

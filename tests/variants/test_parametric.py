@@ -15,7 +15,6 @@ from conftest import TinyHead
 from helpers.designs import FIELDS, awake, close, differ, make
 from helpers.flame import random_arrays
 
-import variants
 from i4d_bench.heads import flame
 from i4d_bench.heads.worlds import exported_head
 from i4d_bench.render import render
@@ -79,7 +78,7 @@ def files(tmp_path_factory):
 
 
 @pytest.mark.parametrize("which", ["flame", pytest.param("ict", marks=pytest.mark.assets)])
-@pytest.mark.parametrize("name", variants.names("parametric"))
+@pytest.mark.parametrize("name", (*DESIGNS, "flame_binding", "flame_blendshapes"))
 def test_heads_from_files_will_do(name, which, files, tiny):
     """The code that runs on the embedded head runs on a FLAME file and on ICT's fit: the source's code shows the source."""
     head, fusion = files[which](), make(name)
