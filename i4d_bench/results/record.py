@@ -47,7 +47,7 @@ class Record:
     metrics: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     timings: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    extras: dict[str, float] = field(default_factory=dict)
+    extras: dict[str, float | None] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=lambda: environment())
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     schema: int = SCHEMA
