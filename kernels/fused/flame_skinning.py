@@ -1,4 +1,5 @@
-"""FLAME's blendshapes, pose correctives, kinematic chain and skinning in one launch (twin: `reference.flame_skinning`, PAPER §5).
+"""FLAME's blendshapes, pose correctives, kinematic chain and skinning (twin: `reference.flame_skinning`, PAPER §5): one launch for
+one frame; of several frames the joints come first, in a launch of their own.
 
 Floor: the directions, read once. 100 expression components and 36 correctives of 5,023 vertices in fp32 are 8.2 MB (2.7 µs
 at 3 TB/s), with 300 shape components 26 MB (8.8 µs). A program owns BLOCK vertices and every program walks the chain of five
@@ -22,8 +23,8 @@ from kernels.reference import check_coefficients
 CORRECTIVES = 9 * (JOINTS - 1)
 BLOCK, WARPS = {False: 16, True: 32}, 4
 """Vertices of a program, by whether it has several frames."""
-CHUNK = 32
-"""Components read at a time."""
+CHUNK, AT_ONCE = 32, 64
+"""Components read at a time, of vertices and of the joints of several frames."""
 
 
 @triton.jit
@@ -65,7 +66,8 @@ def _components(
     ax, ay, az, moved, coefficients, directions, joint_directions, frame, ok, v, W: tl.constexpr,
     COUNT: tl.constexpr, CHUNK: tl.constexpr, MANY: tl.constexpr,
 ):  # fmt: skip
-    """The first COUNT components; `moved` [·,16], the joints, follows them. Unrolled as far as it keeps enough loads in flight."""
+    """The first COUNT components. Unrolled as far as it keeps enough loads in flight. One frame's `moved` [CHUNK,16], the joints,
+    follows them, too."""
     UNROLL: tl.constexpr = 1 if MANY else 4
     column = tl.arange(0, 16)
     for start in range(0, COUNT, CHUNK * UNROLL):
@@ -78,13 +80,37 @@ def _components(
             c = tl.load(coefficients + at, mask=inside, other=0.0)
             inside = (k < COUNT)[:, None]
             ax, ay, az = _add(ax, ay, az, c, directions, k, v, inside & (v < W)[None, :], W, MANY)
-            at = joint_directions + k[:, None] * 15 + column[None, :]
-            x = tl.load(at, mask=inside & (column < 15)[None, :], other=0.0)
-            if MANY:
-                moved = tl.dot(c, x, moved, input_precision="ieee")
-            else:
-                moved += c * x
+            if not MANY:
+                at = joint_directions + k[:, None] * 15 + column[None, :]
+                moved += c * tl.load(at, mask=inside & (column < 15)[None, :], other=0.0)
     return ax, ay, az, moved
+
+
+@triton.jit
+def _sum_of(moved, coefficients, joint_directions, COUNT: tl.constexpr, CHUNK: tl.constexpr):
+    """moved [CHUNK,16] and what COUNT coefficients move the joints by, still to be summed."""
+    column = tl.arange(0, 16)
+    for start in tl.static_range(0, COUNT, CHUNK):
+        k = start + tl.arange(0, CHUNK)
+        c = tl.load(coefficients + k, mask=k < COUNT, other=0.0)[:, None]
+        at, inside = joint_directions + k[:, None] * 15 + column[None, :], (k < COUNT)[:, None] & (column < 15)[None, :]
+        moved += c * tl.load(at, mask=inside, other=0.0)
+    return moved
+
+
+@triton.jit
+def _rest(
+    expression, shape, joints, joint_shapes, joint_expressions, rest, PER, joints_step,
+    S: tl.constexpr, E: tl.constexpr, CHUNK: tl.constexpr,
+):  # fmt: skip
+    """A frame's joints at rest, which follow shape and expression."""
+    frame, column = tl.program_id(0), tl.arange(0, 16)
+    moved = tl.zeros((CHUNK, 16), tl.float32)
+    if S > 0:
+        moved = _sum_of(moved, shape + frame * S, joint_shapes, S, CHUNK)
+    moved = _sum_of(moved, expression + frame * E, joint_expressions, E, CHUNK)
+    own = tl.load(joints + frame // PER * joints_step + column, mask=column < 15, other=0.0)
+    tl.store(rest + frame * 15 + column, own + tl.sum(moved, 0), mask=column < 15)
 
 
 @triton.jit
@@ -101,13 +127,14 @@ def _forward(
     F, PER, V, template_step, joints_step, W: tl.constexpr, N_SHAPE: tl.constexpr, N_CORRECTIVE: tl.constexpr,
     S: tl.constexpr, E: tl.constexpr, PARENTS: tl.constexpr, FRAMES: tl.constexpr, BLOCK: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """S, E: coefficients given. FRAMES: per program. Directions: N_SHAPE of shape, then expression's, correctives last."""
+    """S, E: coefficients given. FRAMES: per program. Directions: N_SHAPE of shape, then expression's, correctives last. The joints
+    at rest are read from `rest` where there are several frames, and written to it where there is one."""
     MANY: tl.constexpr = FRAMES > 1
     v = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     frame = tl.program_id(1) * FRAMES + tl.arange(0, FRAMES)
     seen, ok = v < V, frame < F
     ROWS: tl.constexpr = FRAMES if MANY else CHUNK
-    ax, moved = tl.zeros((ROWS, BLOCK), tl.float32), tl.zeros((ROWS, 16), tl.float32)
+    ax, moved = tl.zeros((ROWS, BLOCK), tl.float32), tl.zeros((CHUNK, 16), tl.float32)
     ay, az = ax, ax
     if S > 0:
         ax, ay, az, moved = _components(
@@ -138,19 +165,17 @@ def _forward(
     four, where = out[:, :, None] + tl.arange(0, 4)[None, None, :], both[:, :, None]
     tl.store(unposed + four, _four(ax, ay, az, tl.zeros_like(ax)), mask=where)
 
-    if not MANY:
-        moved = tl.sum(moved, 0)[None, :]
-    columns = tl.arange(0, 16)
+    moved, columns = tl.sum(moved, 0)[None, :], tl.arange(0, 16)
     px, py, pz = tl.zeros_like(ax), tl.zeros_like(ax), tl.zeros_like(ax)
     chain = ()
     for j in tl.static_range(5):
-        own = joints + person * joints_step + 3 * j
+        own = rest + frame * 15 + 3 * j if MANY else joints + person * joints_step + 3 * j
         jx, jy, jz = (
             tl.load(own, mask=ok, other=0.0),
             tl.load(own + 1, mask=ok, other=0.0),
             tl.load(own + 2, mask=ok, other=0.0),
         )
-        if S + E > 0:
+        if not MANY:
             jx += tl.sum(tl.where(columns[None, :] == 3 * j, moved, 0.0), 1)
             jy += tl.sum(tl.where(columns[None, :] == 3 * j + 1, moved, 0.0), 1)
             jz += tl.sum(tl.where(columns[None, :] == 3 * j + 2, moved, 0.0), 1)
@@ -168,10 +193,11 @@ def _forward(
                 tl.store(to + e, A[e], mask=ok)
             for e in tl.static_range(4):
                 tl.store(to + 12 + e, tl.zeros_like(jx) + (e == 3), mask=ok)
-            to = rest + (frame * 5 + j) * 3
-            tl.store(to, jx, mask=ok)
-            tl.store(to + 1, jy, mask=ok)
-            tl.store(to + 2, jz, mask=ok)
+            if not MANY:
+                to = rest + (frame * 5 + j) * 3
+                tl.store(to, jx, mask=ok)
+                tl.store(to + 1, jy, mask=ok)
+                tl.store(to + 2, jz, mask=ok)
     tl.store(posed + four, _four(px, py, pz, tl.zeros_like(px)), mask=where)
 
 
@@ -179,16 +205,21 @@ def _skin(expression, pose, shape, flame: Flame) -> tuple[Tensor, Tensor, Tensor
     """Posed and unposed vertices, transforms, and the joints at rest, which the way back wants."""
     template, joints, directions = flame.template, flame.joints, flame.directions
     F, V = len(pose), template.shape[1]
-    people, S = max(len(template), len(joints)), 0 if shape is None else shape.shape[1]
+    people, S, E = max(len(template), len(joints)), 0 if shape is None else shape.shape[1], expression.shape[1]
     posed, unposed = (torch.empty(F, V, 4, device=pose.device) for _ in range(2))
     transforms, rest = (torch.empty(F, JOINTS, *shape, device=pose.device) for shape in ((4, 4), (3,)))
     frames = 1 if F == 1 else 16 if F <= 16 or not S else 32
-    block = BLOCK[frames > 1]
+    block, per, joints_step = BLOCK[frames > 1], per_person(F, people), 3 * JOINTS if len(joints) > 1 else 0
+    if frames > 1:  # in a launch of their own: as a product beside the vertices', 32 frames take half as long again
+        _rest[(F,)](
+            expression, shape, joints, flame.joint_shapes, flame.joint_expressions, rest, per, joints_step, S, E, AT_ONCE,
+            num_warps=1,
+        )  # fmt: skip
     _forward[triton.cdiv(V, block), triton.cdiv(F, frames)](
         expression, pose, shape, template, directions, flame.weights, joints, flame.joint_shapes,
-        flame.joint_expressions, posed, unposed, transforms, rest, F, per_person(F, people), V,
-        3 * V if len(template) > 1 else 0, 3 * JOINTS if len(joints) > 1 else 0, directions.shape[2],
-        flame.n_shape, len(directions) - CORRECTIVES, S, expression.shape[1], flame.parents,
+        flame.joint_expressions, posed, unposed, transforms, rest, F, per, V,
+        3 * V if len(template) > 1 else 0, joints_step, directions.shape[2],
+        flame.n_shape, len(directions) - CORRECTIVES, S, E, flame.parents,
         frames, block, CHUNK, num_warps=WARPS, num_stages=3,
     )  # fmt: skip
     return posed, unposed, transforms, rest
