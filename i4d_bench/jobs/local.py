@@ -11,7 +11,7 @@ import torch
 
 from i4d_bench.jobs.bench import Bench
 from i4d_bench.jobs.plan import Run, RunPlan
-from i4d_bench.progress import console
+from i4d_bench.progress import console, lines_only, parts
 from i4d_bench.train.loop import Diverged
 from i4d_bench.types import UserError
 from variants import know
@@ -47,7 +47,7 @@ def trained(plan: RunPlan, todo: list[Run], jobs: int) -> Iterator[Run]:
     pool = ProcessPoolExecutor(min(jobs, len(todo)), context, _open, (plan,))
     try:
         running = {pool.submit(_train, run): run for run in todo}
-        for job in as_completed(running):
+        for job in parts(as_completed(running), len(todo), "designs trained", say=True):
             try:
                 job.result()
             except Diverged as e:  # said again, and recorded, when its turn comes
@@ -67,6 +67,7 @@ _bench: Bench | None = None
 
 def _open(plan: RunPlan) -> None:
     global _bench
+    lines_only()
     know(plan.experiment.designs, plan.experiment.sources)
     _bench = Bench(plan)
 

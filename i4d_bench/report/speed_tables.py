@@ -17,8 +17,8 @@ from i4d_bench.types import UserError
 from variants import design, names
 
 
-def build(folder: Path) -> None:
-    """Raises UserError when the folder holds no speed.json."""
+def build(folder: Path) -> dict[str, pd.DataFrame]:
+    """Returns the tables of kernels, stages and frames. Raises UserError when the folder holds no speed.json."""
     path = folder / "speed.json"
     if not path.exists():
         raise UserError(f"{folder} holds no speed.json")
@@ -65,6 +65,7 @@ def build(folder: Path) -> None:
     figures = speed_figures.build(folder, rows, at, {d: v["family"] for d, v in designs.items()})
     text += [f"![{name}]({name}.png)\n" for name in figures]
     write_text(folder / "speed.md", "\n".join(text))
+    return tables
 
 
 def described(content: dict[str, Any], rows: dict[Key, dict]) -> dict[str, dict[str, str]]:

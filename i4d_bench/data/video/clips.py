@@ -156,7 +156,7 @@ def _build(
     videos: list[Path], keys: list[str], parts: Path, out: Path, settings: _Settings, model: Path, progress: bool
 ) -> IngestReport:
     made = []
-    for path, key in zip(videos, keys, strict=True):
+    for path, key in bars.parts(zip(videos, keys, strict=True), len(videos), "videos"):
         part = parts / key
         if not (part / "part.json").is_file():
             _make_part(path, part, settings, model, progress)
