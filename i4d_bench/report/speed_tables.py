@@ -22,7 +22,7 @@ def build(folder: Path) -> dict[str, pd.DataFrame]:
     path = folder / "speed.json"
     if not path.exists():
         raise UserError(f"{folder} holds no speed.json")
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     rows, at = {Key.parse(k): row for k, row in content["rows"].items()}, tuple(content["base"])
     env = content["environment"]
     with atomic_file(folder / "summary.json") as out:
@@ -33,7 +33,7 @@ def build(folder: Path) -> dict[str, pd.DataFrame]:
             "designs": {},
             "speed": content["rows"],
         }
-        out.write_text(json.dumps(summary, indent=1) + "\n")
+        out.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     roof, designs, text = content["roof"], described(content, rows), []
     shown = ("torch", "triton", "gsplat", "cuda")
     versions = ", ".join(f"{k} {env['versions'][k]}" for k in shown if env["versions"].get(k))
