@@ -156,11 +156,12 @@ def _build(
     videos: list[Path], keys: list[str], parts: Path, out: Path, settings: _Settings, model: Path, progress: bool
 ) -> IngestReport:
     made = []
-    for path, key in bars.parts(zip(videos, keys, strict=True), len(videos), "videos"):
-        part = parts / key
-        if not (part / "part.json").is_file():
-            _make_part(path, part, settings, model, progress)
-        made.append(part)
+    with bars.Whole(len(videos), "videos") as whole:
+        for path, key in whole.parts(zip(videos, keys, strict=True)):
+            part = parts / key
+            if not (part / "part.json").is_file():
+                _make_part(path, part, settings, model, progress)
+            made.append(part)
     infos = [json.loads((part / "part.json").read_text(encoding="utf-8")) for part in made]
     with tempfile.TemporaryDirectory(dir=parts, prefix="joined-") as joined:
         store.write(out, _join(made, Path(joined)), _meta(videos, keys, infos, settings))
