@@ -27,13 +27,13 @@ def shared_environment(session: nox.Session) -> None:
     """Creates `.venv` with the project and everything optional in it, or finds it as pyproject.toml wants it."""
     wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + sys.version.encode()).hexdigest()
     stamp = ENV / "installed"
-    if stamp.exists() and stamp.read_text() == wanted:
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
         return
     session.log("making the environment .venv: about 6 GB to download, once")
     if not PYTHON.exists():
         venv.create(ENV, with_pip=True)
     session.run(str(PYTHON), "-m", "pip", "install", "--quiet", "--editable", f"{ROOT}[video,test]", external=True)
-    stamp.write_text(wanted)
+    stamp.write_text(wanted, encoding="utf-8")
 
 
 def python(session: nox.Session, *args: str, **env: str) -> None:

@@ -15,20 +15,29 @@ LOG_WIDTH = 132
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]], order: Sequence[str] = ()) -> list[str]:
     """Prints the columns that fit side by side; returns the heads of those that do not. The first column is always there.
 
-    head, rows: cells as text. order: which columns matter most, the most important first; default: from left to right. A column
-    without any text is neither printed nor returned.
+    head, rows: cells as text; a head of several words stands in two lines. order: which columns matter most, the most important
+    first; default: from left to right. A column without any text is neither printed nor returned.
     """
     filled = [k for k in range(len(head)) if k == 0 or any(row[k] for row in rows)]
-    width = {k: max(len(row[k]) for row in (head, *rows)) for k in filled}
+    above, below = zip(*(_two_lines(name) for name in head), strict=True)
+    heads = [above, below] if any(below) else [above]
+    width = {k: max(len(row[k]) for row in (*heads, *rows)) for k in filled}
     rank = {name: place for place, name in enumerate(order or head)}
     left, shown = (console.width if console.is_terminal else LOG_WIDTH) - width[0], [0]
     for k in sorted(filled[1:], key=lambda k: rank.get(head[k], len(rank))):
         if width[k] + GAP > left:
-            break
+            continue
         left -= width[k] + GAP
         shown.append(k)
     shown.sort()
-    for row in (head, ["─" * width[k] if k in shown else "" for k in range(len(head))], *rows):
+    for row in (*heads, ["─" * width[k] if k in shown else "" for k in range(len(head))], *rows):
         cells = [row[0].ljust(width[0]), *(row[k].rjust(width[k]) for k in shown[1:])]
         print((" " * GAP).join(cells).rstrip())
     return [head[k] for k in filled if k not in shown]
+
+
+def _two_lines(head: str) -> tuple[str, str]:
+    """Broken where the longer line is shortest."""
+    words = head.split(" ")
+    ways = [(" ".join(words[:k]), " ".join(words[k:])) for k in range(1, len(words) + 1)]
+    return min(ways, key=lambda way: max(map(len, way)))

@@ -16,19 +16,45 @@ LOG_SECONDS = 15.0
 
 
 class Whole:
-    """How far a job of `total` parts is, of which `done` were finished before it began."""
+    """A whole job of `total` parts, `done` of them finished before. Inside, every `track` says beside its phase how far it is.
 
-    def __init__(self, total: int, done: int, what: str):
-        self.total, self.done, self.what = total, done, what
+    with Whole(18, "designs", done=3) as whole:
+        for name in whole.parts(names): …
+    """
+
+    def __init__(self, total: int, what: str, done: int = 0):
+        self.total, self.what, self.done = total, what, done
+        self.finished = 0  # since the first part began
+        self.start = self.last = None
+
+    def __enter__(self) -> Whole:
+        global _whole
+        self._outer, _whole = _whole, self
+        return self
+
+    def __exit__(self, *_) -> None:
+        global _whole
+        _whole = self._outer
+
+    def parts(self, items: Iterable[T], say: bool = False) -> Iterator[T]:
+        """Yields the parts. say: each is what another process has finished, and a line says so."""
         self.start = self.last = time.monotonic()
-        self.finished = 0  # since the start
+        for item in items:
+            if say:
+                self._finish()
+                console.print(self.text())
+            yield item
+            if not say:
+                self._finish()
 
-    def finish(self) -> None:
+    def _finish(self) -> None:
         self.done, self.finished, self.last = self.done + 1, self.finished + 1, time.monotonic()
 
     def left(self, phase: float | None = None) -> float | None:
         """Seconds, by the mean of the finished parts; before there is one, by what the first's `phase` has left, or None."""
         now, rest = time.monotonic(), self.total - self.done
+        if self.start is None or self.last is None:  # what the parts share is being made
+            return None
         if not self.finished:
             return None if phase is None else rest * (now - self.start + phase) - (now - self.start)
         mean = (self.last - self.start) / self.finished
@@ -41,27 +67,6 @@ class Whole:
 
 _whole: Whole | None = None
 _bars = True
-
-
-def parts(items: Iterable[T], total: int, what: str, done: int = 0, say: bool = False) -> Iterator[T]:
-    """Yields the parts of a whole job. While one is worked on, each `track` says beside its phase how far the job is.
-
-    total: of which `done` were finished before. what: "designs". say: prints a line when a part is finished, for parts that other
-    processes work on.
-    """
-    global _whole
-    outer, _whole = _whole, Whole(total, done, what)
-    own = _whole
-    try:
-        for item in items:
-            if say:  # it is what others have finished
-                own.finish()
-                console.print(own.text())
-            yield item
-            if not say:
-                own.finish()
-    finally:
-        _whole = outer
 
 
 def lines_only() -> None:

@@ -93,3 +93,25 @@ def test_kernels_import_nothing_of_ours():
     for name in MODULES:
         if name.split(".")[0] == "kernels":
             assert all(m.split(".")[0] == "kernels" for m in imports(name)), name
+
+
+def is_binary(call: ast.Call) -> bool:
+    mode = [*(a for a in call.args), *(k.value for k in call.keywords if k.arg == "mode")]
+    return any(isinstance(m, ast.Constant) and isinstance(m.value, str) and "b" in m.value for m in mode)
+
+
+@pytest.mark.parametrize("name", [*MODULES, "noxfile"])
+def test_text_is_utf8_whatever_the_locale_says(name):
+    """Every file and every other program's output: a locale of Latin-1 or cp1252 would read and write our signs as others."""
+    tree = ast.parse((MODULES | {"noxfile": ROOT / "noxfile.py"})[name].read_text(encoding="utf-8"))
+    modules = {"av", "os", "tarfile", "Image", "lmdb", "tables"}  # their functions of these names take other things
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        function, given = call.func, {k.arg for k in call.keywords}
+        called = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+        owner = getattr(function.value, "id", None) if isinstance(function, ast.Attribute) else None
+        where = f"{name}, line {call.lineno}"
+        if isinstance(function, ast.Attribute) and called in ("read_text", "write_text") and owner not in modules:
+            assert "encoding" in given, where
+        if called == "open" and owner not in modules and not is_binary(call):
+            assert "encoding" in given, where
+        assert not given & {"text", "universal_newlines"}, where

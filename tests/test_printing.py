@@ -21,7 +21,8 @@ ROWS = [("local_adaln", "1811", "31.01", "", "5.63"), ("static", "1937", "29.05"
         (30, []),
         (29, ["FPS"]),
         (24, ["FPS"]),
-        (23, ["FPS", "PSNR"]),
+        (23, ["PSNR"]),
+        (22, ["FPS", "PSNR"]),
         (17, ["FPS", "PSNR"]),
         (16, ["FPS", "PSNR", "gap"]),
     ],
@@ -36,9 +37,19 @@ def test_the_most_important_columns_that_fit_are_printed(monkeypatch, capsys, wi
 
 
 def test_a_log_takes_what_a_wide_terminal_takes(capsys):
-    head = [f"column {k}" for k in range(20)]
+    head = [f"column_{k}" for k in range(20)]
     assert print_table(head, [["x"] * 20]) == head[13:]
     assert 120 < len(capsys.readouterr().out.splitlines()[0]) <= 132
+
+
+def test_heads_of_several_words_stand_in_two_lines(capsys):
+    assert print_table(["design", "self driving gap ↑", "FPS ↑"], [["static", "0.00", "1937"]]) == []
+    assert capsys.readouterr().out.splitlines() == [
+        "design  self driving   FPS",
+        "               gap ↑     ↑",
+        "──────  ────────────  ────",
+        "static          0.00  1937",
+    ]
 
 
 def test_no_rows_is_a_head(capsys):

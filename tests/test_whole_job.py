@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from i4d_bench import progress
-from i4d_bench.progress import Whole, duration, parts, track
+from i4d_bench.progress import Whole, duration, track
 
 
 @pytest.fixture
@@ -32,11 +32,15 @@ def log(monkeypatch):
 
 
 def test_each_phase_says_how_far_the_job_is(clock, log):
-    for _ in parts("abc", 18, "designs", done=15):
-        for _ in track(range(2), "training", 2):
+    with Whole(18, "designs", done=15) as whole:
+        for _ in track(range(1), "rendering", 1):
             clock(300)
-        clock(60)
+        for _ in whole.parts("abc"):
+            for _ in track(range(2), "training", 2):
+                clock(300)
+            clock(60)
     assert [line.partition("; ")[2] for line in log()] == [
+        "15 of 18 designs",  # what the designs share says nothing of them
         "15 of 18 designs, 25 min left",  # the phase takes 600 s, so three designs 1800 s, of which 300 s are over
         "15 of 18 designs, 20 min left",
         "16 of 18 designs, 17 min left",  # the first took 660 s: two more, of which 300 s are over
@@ -47,15 +51,17 @@ def test_each_phase_says_how_far_the_job_is(clock, log):
 
 
 def test_a_part_that_takes_long_has_the_others_left(clock):
-    whole = Whole(4, 0, "designs")
+    whole = Whole(4, "designs")
+    parts = whole.parts("abcd")
+    next(parts)
     clock(100)
-    whole.finish()
+    next(parts)
     clock(1000)
     assert whole.left() == 200 and whole.text() == "1 of 4 designs, 3 min left"
 
 
 def test_before_anything_is_known_no_time_is_named(clock):
-    assert Whole(4, 1, "designs").text() == "1 of 4 designs"
+    assert Whole(4, "designs", done=1).text() == "1 of 4 designs"
 
 
 def test_parts_of_other_processes_are_told_as_they_finish(clock, log):
@@ -64,7 +70,7 @@ def test_parts_of_other_processes_are_told_as_they_finish(clock, log):
             clock(120)
             yield name
 
-    assert list(parts(finished(), 4, "designs trained", say=True)) == list("abcd")
+    assert list(Whole(4, "designs trained").parts(finished(), say=True)) == list("abcd")
     assert log() == [
         "1 of 4 designs trained, 6 min left",
         "2 of 4 designs trained, 4 min left",
@@ -73,9 +79,10 @@ def test_parts_of_other_processes_are_told_as_they_finish(clock, log):
     ]
 
 
-def test_a_job_inside_a_job_gives_way_to_it_again(log):
-    for _ in parts([1], 1, "designs"):
-        list(parts([1], 1, "videos"))
+def test_a_job_inside_a_job_is_over_when_it_is_over(log):
+    with Whole(1, "designs"):
+        with Whole(2, "videos"):
+            pass
         list(track([1], "phase", 1))
     list(track([1], "phase", 1))
     assert "of 1 designs" in log()[0] and "of 1" not in log()[1]

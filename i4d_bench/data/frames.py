@@ -102,7 +102,7 @@ def write(path: str | Path, arrays: dict[str, np.ndarray], meta: dict[str, Any])
                 digest.update(a.data.cast("B"))
                 np.save(partial / f"{name}.npy", a)
             full = {"schema": SCHEMA, "hash": digest.hexdigest()[:16], "frames": counts["identity"], **meta}
-            (partial / "dataset.json").write_text(json.dumps(full, indent=1))
+            (partial / "dataset.json").write_text(json.dumps(full, indent=1), encoding="utf-8")
             if path.exists():
                 shutil.rmtree(path)
             partial.rename(path)
@@ -132,7 +132,7 @@ def open_frames(path: str | Path) -> Frames:
     if not index.is_file():
         raise UserError(f"{path} is not a data set (no dataset.json in it)")
     try:
-        meta = json.loads(index.read_text())
+        meta = json.loads(index.read_text(encoding="utf-8"))
         if meta.get("schema") != SCHEMA:
             raise UserError(f"{path} has data schema {meta.get('schema')}, this version reads {SCHEMA}: make it again")
         names = [n for n in (*ARRAYS, *OPTIONAL) if n in ARRAYS or (path / f"{n}.npy").exists()]

@@ -11,7 +11,7 @@ import torch
 
 from i4d_bench.jobs.bench import Bench
 from i4d_bench.jobs.plan import Run, RunPlan
-from i4d_bench.progress import console
+from i4d_bench.progress import Whole, console, lines_only
 from i4d_bench.train.loop import Diverged
 from i4d_bench.types import UserError
 from variants import know
@@ -47,16 +47,17 @@ def trained(plan: RunPlan, todo: list[Run], jobs: int) -> Iterator[Run]:
     pool = ProcessPoolExecutor(min(jobs, len(todo)), context, _open, (plan,))
     try:
         running = {pool.submit(_train, run): run for run in todo}
-        for job in as_completed(running):
-            try:
-                job.result()
-            except Diverged as e:  # said again, and recorded, when its turn comes
-                console.print(str(e))
-            except torch.OutOfMemoryError as e:
-                raise UserError(
-                    f"the GPU's memory does not hold {jobs} trainings at once: go on with a smaller --jobs"
-                ) from e
-            yield running[job]
+        with Whole(len(todo), "designs trained") as whole:
+            for job in whole.parts(as_completed(running), say=True):
+                try:
+                    job.result()
+                except Diverged as e:  # said again, and recorded, when its turn comes
+                    console.print(str(e))
+                except torch.OutOfMemoryError as e:
+                    raise UserError(
+                        f"the GPU's memory does not hold {jobs} trainings at once: go on with a smaller --jobs"
+                    ) from e
+                yield running[job]
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -67,6 +68,7 @@ _bench: Bench | None = None
 
 def _open(plan: RunPlan) -> None:
     global _bench
+    lines_only()
     know(plan.experiment.designs, plan.experiment.sources)
     _bench = Bench(plan)
 

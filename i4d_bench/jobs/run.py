@@ -14,7 +14,7 @@ from i4d_bench.jobs.bench import prepare
 from i4d_bench.jobs.local import default_jobs, keep_memory, trained
 from i4d_bench.jobs.names import designs, folder_name
 from i4d_bench.jobs.plan import Run, RunPlan, plan
-from i4d_bench.progress import console
+from i4d_bench.progress import Whole, console
 from i4d_bench.report.baseline import pick
 from i4d_bench.results.environment import hardware_name
 from i4d_bench.results.store import Store
@@ -41,6 +41,7 @@ def run(
     Raises UserError when a design failed to train (after every other design's results are stored).
     """
     from i4d_bench import report
+    from i4d_bench.report import terminal
 
     started = time.monotonic()
     outputs.folder(reports)
@@ -62,8 +63,7 @@ def run(
     if ready:
         console.print(f"already finished: {', '.join(ready)}")
     failed = _run(what, todo, store, jobs or default_jobs()) if todo else {}
-    report.build(store.folder, baseline)
-    console.print((store.folder / "main.md").read_text(encoding="utf-8"))
+    terminal.show(store.folder, *report.build_runs(store.folder, baseline))
     console.print(f"tables and figures: {store.folder}  ({time.monotonic() - started:.0f} s)")
     if failed:
         raise UserError("; ".join(f"{name} failed: {why}" for name, why in failed.items()))
@@ -73,14 +73,18 @@ def run(
 def _run(what: RunPlan, todo: list[Run], store: Store, jobs: int) -> dict[str, str]:
     """Trains, scores and stores. Returns why designs failed."""
     failed = {}
-    bench = prepare(what)
-    ready = trained(what, todo, jobs)
-    for one in list(ready) if what.scored else ready:  # scores come with timings, which want an idle machine
-        if store.finished(one.id, one.scoring):  # by another process in the meantime
-            continue
-        try:
-            bench.run_design(one, store)
-        except Diverged as e:
-            failed[one.entry] = str(e)
-            store.add(bench.record(one, "failed", str(e)), [])
+    with Whole(len(what.runs), "designs", done=len(what.runs) - len(todo)) as whole:
+        bench = prepare(what)
+        ready = trained(what, todo, jobs)
+        ready = (
+            list(ready) if what.scored and jobs > 1 else ready
+        )  # scores come with timings, which want an idle machine
+        for one in whole.parts(ready):
+            if store.finished(one.id, one.scoring):  # by another process in the meantime
+                continue
+            try:
+                bench.run_design(one, store)
+            except Diverged as e:
+                failed[one.entry] = str(e)
+                store.add(bench.record(one, "failed", str(e)), [])
     return failed

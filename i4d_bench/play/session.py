@@ -42,7 +42,7 @@ def load_run(folder: Path, device: torch.device) -> Run:
         raise UserError(
             f"{folder} holds no trained run (run.json and checkpoint.pt): `i4d-bench run` makes them under runs/"
         )
-    content = json.loads(described.read_text())
+    content = json.loads(described.read_text(encoding="utf-8"))
     experiment = from_dict(content["experiment"])
     backbone = Backbone(experiment.model)
     _make_known(content["design"], experiment.sources, folder)

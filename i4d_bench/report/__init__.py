@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from i4d_bench.cache import atomic_file
+from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
 from i4d_bench.results.summary import summary
 from i4d_bench.types import UserError
@@ -18,13 +19,20 @@ BASELINE = "baseline.txt"
 def build(folder: Path, baseline: str | None = None) -> None:
     """baseline: the row that others are compared with (`baseline.pick`), kept for the next time. Raises UserError when the folder
     holds no results or no such row."""
-    from i4d_bench.report import figures, search, speed_tables, tables
-    from i4d_bench.report.web import page
+    from i4d_bench.report import speed_tables
 
     if (folder / "speed.json").exists():
         _refuse(baseline, folder)
         speed_tables.build(folder)
-        return
+    else:
+        build_runs(folder, baseline)
+
+
+def build_runs(folder: Path, baseline: str | None = None) -> tuple[dict[str, list], dict[str, Record], list[str]]:
+    """The same for runs alone; returns the tables by their titles, the designs' records and the notes."""
+    from i4d_bench.report import figures, search, tables
+    from i4d_bench.report.web import page
+
     store = Store(folder)
     if not store.records:
         raise UserError(f"{folder} holds no results (no runs of this benchmark version in its runs/)")
@@ -43,6 +51,7 @@ def build(folder: Path, baseline: str | None = None) -> None:
         page.build(store, *built)
     finally:
         gc.unfreeze()
+    return built
 
 
 def _kept(store: Store) -> str | None:

@@ -112,7 +112,7 @@ def build(reports: Path, to: Path, baseline: str | None = None, designs: Sequenc
     sections = [_section(n, costs.set_index("design"), speed, trained.get(n), searched.get(n)) for n in designs]
     parts = [HEAD, "## Costs\n\n", counted, "\n\n", table(costs, baseline_of(costs, baseline)), "\n\n", *sections]
     with atomic_file(to) as path:
-        path.write_text("".join(parts).rstrip() + "\n")
+        path.write_text("".join(parts).rstrip() + "\n", encoding="utf-8")
 
 
 def _section(
@@ -169,7 +169,7 @@ def _searched(reports: Path) -> dict[str, search.Arms]:
 def _speed(reports: Path) -> dict[str, dict]:
     """Rows of the speed report at N Gaussians and 512²; empty where there is none."""
     found = sorted(reports.glob(f"speed-*-n{N}-r512/speed.json"))
-    return json.loads(found[0].read_text())["rows"] if found else {}
+    return json.loads(found[0].read_text(encoding="utf-8"))["rows"] if found else {}
 
 
 def _fastest(rows: dict[str, dict], stage: str, entry: str) -> tuple[str, dict] | None:

@@ -17,12 +17,12 @@ from i4d_bench.types import UserError
 from variants import design, names
 
 
-def build(folder: Path) -> None:
-    """Raises UserError when the folder holds no speed.json."""
+def build(folder: Path) -> dict[str, pd.DataFrame]:
+    """Returns the tables of kernels, stages and frames. Raises UserError when the folder holds no speed.json."""
     path = folder / "speed.json"
     if not path.exists():
         raise UserError(f"{folder} holds no speed.json")
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text(encoding="utf-8"))
     rows, at = {Key.parse(k): row for k, row in content["rows"].items()}, tuple(content["base"])
     env = content["environment"]
     with atomic_file(folder / "summary.json") as out:
@@ -33,7 +33,7 @@ def build(folder: Path) -> None:
             "designs": {},
             "speed": content["rows"],
         }
-        out.write_text(json.dumps(summary, indent=1) + "\n")
+        out.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     roof, designs, text = content["roof"], described(content, rows), []
     shown = ("torch", "triton", "gsplat", "cuda")
     versions = ", ".join(f"{k} {env['versions'][k]}" for k in shown if env["versions"].get(k))
@@ -65,6 +65,7 @@ def build(folder: Path) -> None:
     figures = speed_figures.build(folder, rows, at, {d: v["family"] for d, v in designs.items()})
     text += [f"![{name}]({name}.png)\n" for name in figures]
     write_text(folder / "speed.md", "\n".join(text))
+    return tables
 
 
 def described(content: dict[str, Any], rows: dict[Key, dict]) -> dict[str, dict[str, str]]:

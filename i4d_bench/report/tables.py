@@ -280,7 +280,7 @@ def _tex(text: str) -> str:
 
 def write_text(path: Path, text: str) -> None:
     with atomic_file(path) as partial:
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8")
 
 
 def build(store: Store, baseline: str | None = None) -> tuple[dict[str, list[Column]], dict[str, Record], list[str]]:

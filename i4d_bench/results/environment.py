@@ -40,7 +40,7 @@ def hardware_name() -> str:
 
 def _cpu_model() -> str:
     try:
-        text = Path("/proc/cpuinfo").read_text()
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
         name = re.search(r"model name\s*:\s*(.*)", text)
         model = name.group(1) if name else platform.machine()
     except OSError:
@@ -88,7 +88,9 @@ def _commit(root: Path) -> tuple[str | None, bool]:
 def _git(root: Path, *arguments: str) -> str | None:
     """What git prints; None where it fails or is not installed."""
     try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, encoding="utf-8", errors="replace", check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
@@ -113,6 +115,7 @@ def _gpu() -> dict[str, str] | None:
 def _driver() -> str:
     try:
         ask = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        return subprocess.run(ask, capture_output=True, text=True, check=True).stdout.split()[0]
+        done = subprocess.run(ask, capture_output=True, encoding="utf-8", errors="replace", check=True)
+        return done.stdout.split()[0]
     except (OSError, subprocess.CalledProcessError, IndexError):
         return "unknown"

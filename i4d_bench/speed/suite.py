@@ -182,4 +182,4 @@ class Speed:
             "rows": self.rows,
         }
         with atomic_file(self.folder / "speed.json") as path:
-            path.write_text(json.dumps(content, indent=1) + "\n")
+            path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

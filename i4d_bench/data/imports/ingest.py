@@ -187,7 +187,7 @@ def _people(
             part = parts / settings.key(take)
             if not (part / "part.json").is_file():
                 _make_part(settings.select(take), part, record, progress)
-            info = json.loads((part / "part.json").read_text())
+            info = json.loads((part / "part.json").read_text(encoding="utf-8"))
             if info["frames"] >= FEWEST:
                 made.append(_Part(part, take.name, info))
             else:
@@ -205,7 +205,7 @@ def _make_part(take: Take, part: Path, record: Recorder, progress: bool) -> None
 
     partial = Path(tempfile.mkdtemp(dir=part.parent, prefix=f"{part.name}-"))
     try:
-        (partial / "part.json").write_text(json.dumps(record(take, partial, show)))
+        (partial / "part.json").write_text(json.dumps(record(take, partial, show)), encoding="utf-8")
         os.replace(partial, part)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -156,12 +156,13 @@ def _build(
     videos: list[Path], keys: list[str], parts: Path, out: Path, settings: _Settings, model: Path, progress: bool
 ) -> IngestReport:
     made = []
-    for path, key in zip(videos, keys, strict=True):
-        part = parts / key
-        if not (part / "part.json").is_file():
-            _make_part(path, part, settings, model, progress)
-        made.append(part)
-    infos = [json.loads((part / "part.json").read_text()) for part in made]
+    with bars.Whole(len(videos), "videos") as whole:
+        for path, key in whole.parts(zip(videos, keys, strict=True)):
+            part = parts / key
+            if not (part / "part.json").is_file():
+                _make_part(path, part, settings, model, progress)
+            made.append(part)
+    infos = [json.loads((part / "part.json").read_text(encoding="utf-8")) for part in made]
     with tempfile.TemporaryDirectory(dir=parts, prefix="joined-") as joined:
         store.write(out, _join(made, Path(joined)), _meta(videos, keys, infos, settings))
     shutil.rmtree(parts)
@@ -198,7 +199,7 @@ def _make_part(path: Path, part: Path, settings: _Settings, model: Path, progres
             "skipped": track.skipped,
             "reprojection_px": float(np.median(heads.error)),
         }
-        (partial / "part.json").write_text(json.dumps(info))
+        (partial / "part.json").write_text(json.dumps(info), encoding="utf-8")
         os.replace(partial, part)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

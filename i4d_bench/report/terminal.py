@@ -1,0 +1,53 @@
+"""The main table as a run's last words: the columns that fit, and where the rest is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from i4d_bench.printing import print_table
+from i4d_bench.report.tables import Column
+from i4d_bench.results.record import Record
+
+ORDER = (
+    "self driving gap",
+    "self PSNR",
+    "cross driving gap",
+    "self LPIPS",
+    "cross AED",
+    "cross CSIM",
+    "FPS",
+    "onset",
+    "cross PSNR",
+)
+"""What heads begin with, the most important first; the others follow in their own order."""
+
+
+def show(folder: Path, tables: dict[str, list[Column]], records: dict[str, Record], notes: list[str]) -> None:
+    """Prints the first table, what is to be said of its designs, and the folder."""
+    title, columns = next(iter(tables.items()))
+    mark = {d: "†" if r.status in ("not converged", "failed") else "" for d, r in records.items()}
+    heads = ["design", *(c.head for c in columns)]
+    rows = [[d + mark[d], *(_cell(c, d) for c in columns)] for d in records]
+    print(f"\n{title}\n")
+    left_out = print_table(heads, rows, sorted(heads[1:], key=_importance))
+    print()
+    if any(c.bold for c in columns):
+        print("* best, or not significantly worse")
+    for line in notes:
+        if line.startswith("†"):
+            print(line)
+    more = f" with {len(left_out)} more columns" if left_out else ""
+    print(f"the whole table{more}: {folder / 'main.md'}")
+
+
+def _cell(column: Column, design: str) -> str:
+    value = column.values[design]
+    if not np.isfinite(value):
+        return ""
+    return f"{value:.{column.digits}f}" + ("*" if design in column.bold else " " * bool(column.bold))
+
+
+def _importance(head: str) -> int:
+    return next((k for k, start in enumerate(ORDER) if head.startswith(start)), len(ORDER))
