@@ -27,7 +27,7 @@ def convert(folder: Path, out: Path) -> Path:
     except ValueError as e:
         raise UserError(f"{folder} is not what the ict world needs: {e}") from e
     with atomic_file(Path(out)) as path:
-        np.savez_compressed(path, **arrays)
+        np.savez_compressed(path, allow_pickle=False, **arrays)
     return Path(out)
 
 

@@ -88,13 +88,13 @@ class MobileFaceEmbedder(nn.Module):
 
     def __init__(self):
         super().__init__()
-        files = {path: find(path) for path in (MOBILEFACE, MOBILEFACE_GRAPH)}
-        for path, file in files.items():
-            if file is None:
-                raise WeightsUnavailable(f"identity by mobileface: {missing(path)}")
+        weights_file, graph_file = find(MOBILEFACE), find(MOBILEFACE_GRAPH)
+        if weights_file is None or graph_file is None:
+            lacks = MOBILEFACE if weights_file is None else MOBILEFACE_GRAPH
+            raise WeightsUnavailable(f"identity by mobileface: {missing(lacks)}")
         try:
-            with np.load(files[MOBILEFACE]) as weights:
-                symbol = json.loads(files[MOBILEFACE_GRAPH].read_text(encoding="utf-8"))
+            with np.load(weights_file) as weights:
+                symbol = json.loads(graph_file.read_text(encoding="utf-8"))
                 self.network = MxnetGraph(symbol, dict(weights))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
             both = " and ".join(map(str, files.values()))

@@ -92,6 +92,6 @@ def convert_mobileface(folder: Path, weights: Path, graph: Path) -> None:
     except (ValueError, KeyError) as e:
         raise UserError(f"{params} and {symbol} do not fit together ({e})") from e
     with atomic_file(weights) as path:
-        np.savez(path, **arrays)
+        np.savez(path, allow_pickle=False, **arrays)
     with atomic_file(graph) as path:
         shutil.copyfile(symbol, path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,11 +50,11 @@ def matched(costs: pd.DataFrame, baseline: str | None) -> dict[str, str]:
     """By what each design is matched to the baseline: parameters, FLOPs, or nothing."""
     of = costs.set_index("design")
     out = {}
-    for name, row in of.iterrows():
+    for name, row in of.to_dict("index").items():
         if baseline is None or not row["params"] > 0:
             out[name] = ""
             continue
-        params, flops = (row[k] / of.loc[baseline, k] for k in ("params", "flops_frame"))
+        params, flops = (row[k] / float(of.at[baseline, k]) for k in ("params", "flops_frame"))
         out[name] = "parameters" if abs(params - 1) <= NEAR else "FLOPs" if flops <= 1 + NEAR else ""
     return out
 
@@ -72,7 +72,7 @@ def listed(costs: pd.DataFrame, designs: Sequence[str]) -> pd.DataFrame:
         d: pd.DataFrame([{"design": d, "family": variants.design(d).family}], columns=list(COSTS)) for d in designs
     }
     rows = [of[d] if d in of and len(of[d]) else nothing[d] for d in designs]
-    return pd.concat([r.astype(object) for r in rows], ignore_index=True)
+    return pd.DataFrame(pd.concat([r.astype(object) for r in rows], ignore_index=True))
 
 
 def table(costs: pd.DataFrame, baseline: str | None) -> str:
@@ -96,7 +96,7 @@ def table(costs: pd.DataFrame, baseline: str | None) -> str:
     return shown.to_markdown(index=False, disable_numparse=True, colalign=align)
 
 
-def _cells(numbers: pd.Series, form: str) -> list[str]:
+def _cells(numbers: Iterable[float], form: str) -> list[str]:
     """Formatted; empty where there is none."""
     return ["" if pd.isna(v) else form.format(v) for v in numbers]
 
@@ -106,7 +106,7 @@ def build(reports: Path, to: Path, baseline: str | None = None, designs: Sequenc
     to, designs = outputs.file(to), designs or variants.names()
     costs, speed = listed(read_costs(reports), designs), _speed(reports)
     counted = f"{N:,} Gaussians, one identity, one frame, in plain torch, Φ included where a design calls it."
-    if costs["params"].isna().any():
+    if pd.isna(costs["params"]).to_numpy().any():
         counted += " What has no numbers was not counted yet: `i4d-bench costs`."
     trained, searched = _trained(reports), _searched(reports)
     sections = [_section(n, costs.set_index("design"), speed, trained.get(n), searched.get(n)) for n in designs]

@@ -36,6 +36,6 @@ def write_costs(reports: Path, entries: tuple[str, ...] = ()) -> None:
     counted, path = costs(entries), reports / "costs.csv"
     if entries and path.exists():
         stored = pd.read_csv(path)
-        counted = pd.concat([stored[~stored["design"].isin(counted["design"])], counted])
+        counted = pd.DataFrame(pd.concat([stored[~stored["design"].isin(counted["design"])], counted]))
     with atomic_file(path) as partial:
         counted.sort_values("design").to_csv(partial, index=False)
