@@ -97,7 +97,7 @@ class MobileFaceEmbedder(nn.Module):
                 symbol = json.loads(graph_file.read_text(encoding="utf-8"))
                 self.network = MxnetGraph(symbol, dict(weights))
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
-            both = " and ".join(map(str, files.values()))
+            both = f"{weights_file} and {graph_file}"
             raise WeightsUnavailable(f"{both} are not MobileFace's network ({e}): convert it again") from e
 
     def embed(self, images, landmarks) -> Float[Tensor, "B 256"]:
