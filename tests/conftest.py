@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+
 os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 
 import jaxtyping
