@@ -59,7 +59,7 @@ class Comparison:
         return self.p < 1 - LEVEL
 
 
-def cluster_means(values: Values, clusters: Clusters) -> Values:
+def cluster_means(values: Values, clusters: Clusters) -> Float[np.ndarray, " C"]:
     """Mean per cluster, in the order of the sorted cluster names. Values must be finite."""
     names, index = np.unique(clusters, return_inverse=True)
     return np.bincount(index, values, len(names)) / np.bincount(index, minlength=len(names))

@@ -187,7 +187,7 @@ def load(path: str | Path) -> FlameModel:
     return model
 
 
-def _placed(path: Path, a: dict[str, Float[np.ndarray, "..."]]) -> Float[np.ndarray, "3"]:
+def _placed(path: Path, a: dict[str, np.ndarray]) -> Float[np.ndarray, "3"]:
     """Brings a file's head into canonical space, in place. Returns that space's origin in FLAME's own metres."""
     ours = "arkit_pose" in a
     positions = {k: a[k] / (METRES if ours else 1) for k in ("v_template", "shapedirs", "posedirs")}
@@ -214,7 +214,7 @@ def _placed(path: Path, a: dict[str, Float[np.ndarray, "..."]]) -> Float[np.ndar
     return origin
 
 
-def _arrays(path: Path) -> dict[str, Float[np.ndarray, "..."]]:
+def _arrays(path: Path) -> dict[str, np.ndarray]:
     """The file's arrays, checked against each other."""
     data = (_load_npz if path.suffix == ".npz" else load_pickle)(path, KEYS + OURS)
     missing = [k for k in KEYS if k not in data]

@@ -86,7 +86,7 @@ def zeros(frames: int, count: int, device: torch.device) -> tuple[Int[Tensor, "F
 
 
 def segment_sums(
-    rows: Float[Tensor, "F k N 3"],
+    rows: Float[Tensor, "F own N 3"],
     owners: Int[Tensor, "B k N"],
     weights: Float[Tensor, "B k N"] | None,
     sums: Int[Tensor, "F count 4"],

@@ -8,7 +8,7 @@ import torch
 from helpers.flame import OUTLINE
 
 from i4d_bench.heads import flame
-from i4d_bench.heads.base import HeadIdentity
+from i4d_bench.heads.base import HeadIdentity, HeadWorld
 from i4d_bench.heads.export import Coder, export_flame
 from i4d_bench.heads.expressions import INDEX, NAMES, sample
 from i4d_bench.heads.posing import pose, skin
@@ -16,7 +16,7 @@ from i4d_bench.heads.procedural import ProceduralWorld
 from i4d_bench.types import UserError
 
 
-class LinearWorld:
+class LinearWorld(HeadWorld):
     """Six identity fields and 52 expressions on 300 vertices, posed by FLAME's own equations about joints that do not follow the
     expression."""
 

@@ -64,6 +64,7 @@ def test_extremes_are_stronger_and_more_one_sided():
     assert draws("extreme").max(1).mean() > draws("test").max(1).mean()
 
 
+@pytest.mark.unchecked
 def test_an_unknown_kind_is_refused():
     with pytest.raises(ValueError, match="kind"):
         sample(np.random.default_rng(0), "happy")

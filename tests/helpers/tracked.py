@@ -15,7 +15,7 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from i4d_bench.camera import project
-from i4d_bench.data.video.landmarker import IBUG68, Face
+from i4d_bench.data.video.landmarker import IBUG68, Face, Landmarker
 from i4d_bench.heads.base import Surface
 from i4d_bench.heads.export import export_flame
 from i4d_bench.heads.flame import FlameModel
@@ -207,7 +207,7 @@ def _face(folder: str) -> np.ndarray:
     return points
 
 
-class Finder:
+class Finder(Landmarker):
     """Stands in for MediaPipe: finds a drawn head by the colours of its eyes."""
 
     folder = ""

@@ -69,7 +69,7 @@ def test_reader_learns_people_it_has_not_seen(reader, tmp_path):
     frames = cartoon_frames(tmp_path / "new", people=10, each=10, seed=9)
     rgb = torch.from_numpy(frames.rgb[:]).permute(0, 3, 1, 2) / 255
     seen, true = reader.read(rgb), truth(frames, np.arange(100))
-    spread = aed(true.coefficients.mean(0), true.coefficients).mean()
+    spread = aed(true.coefficients.mean(0).expand_as(true.coefficients), true.coefficients).mean()
     assert aed(seen.coefficients, true.coefficients).mean() < 0.5 * spread
     for name in (OPEN, SMILE, BLINK_LEFT):
         assert np.corrcoef(seen.coefficients[:, name], true.coefficients[:, name])[0, 1] > 0.8

@@ -70,9 +70,9 @@ def intrinsics(size: int) -> Float[np.ndarray, "3 3"]:
 
 
 def project(
-    points: Float[np.ndarray, "*F P 3"], viewmats: Float[np.ndarray, "*F 4 4"], K: Float[np.ndarray, "3 3"]
-) -> Float[np.ndarray, "*F P 2"]:
-    """Canonical points to pixels."""
+    points: Float[np.ndarray, "*#F P 3"], viewmats: Float[np.ndarray, "*#F 4 4"], K: Float[np.ndarray, "3 3"]
+) -> Float[np.ndarray, "*#F P 2"]:
+    """Canonical points to pixels, each by its own camera or all by one."""
     p = points @ viewmats[..., :3, :3].swapaxes(-1, -2) + viewmats[..., None, :3, 3]
     return p[..., :2] / p[..., 2:] * np.diagonal(K)[:2] + K[:2, 2]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from PIL import Image
 
 from i4d_bench.assets import LANDMARKER, find, missing
@@ -51,7 +51,7 @@ class Face:
     pose: Float[np.ndarray, "4 4"]
 
 
-def to68(landmarks: Float[np.ndarray, "*B 478 D"]) -> Float[np.ndarray, "*B 68 D"]:
+def to68(landmarks: Shaped[np.ndarray, "*B 478 D"]) -> Shaped[np.ndarray, "*B 68 D"]:
     """The 68 landmarks in iBUG order."""
     return landmarks[..., IBUG68, :]
 

@@ -202,7 +202,7 @@ def cut_out(
 ) -> None:
     """Cuts the heads out of crops: fills alpha and region, and makes rgb premultiplied, in place. shot: of a frame's number."""
     n = len(rgb)
-    maker = MaskMaker([shot(k) for k in np.unique(np.linspace(0, n - 1, REFERENCES).astype(int))])
+    maker = MaskMaker([shot(k) for k in np.unique(np.linspace(0, n - 1, REFERENCES).astype(int)).tolist()])
     people = _calm(progress((maker.cut(shot(k)) for k in range(n)), "masks", n), scene)
     for k, person in enumerate(people):
         # The raw crop of frame k is read for the last time here: cuts run at most one frame ahead.

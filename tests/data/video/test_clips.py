@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from i4d_bench.data import frames as store
 from i4d_bench.data.video import files, headfit
-from i4d_bench.data.video.landmarker import IBUG68, Face, find_model, to68
+from i4d_bench.data.video.landmarker import IBUG68, Face, Landmarker, find_model, to68
 from i4d_bench.heads.base import REGIONS
 from i4d_bench.types import UserError
 
@@ -65,7 +65,7 @@ def draw(heads, size=(HEIGHT, WIDTH)) -> np.ndarray:
     return rgb
 
 
-class Finder:
+class Finder(Landmarker):
     """Finds drawn heads by the colour of their skin."""
 
     def __init__(self, model=None, most=1):
