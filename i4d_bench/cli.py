@@ -203,9 +203,9 @@ def compare(
 @app.command
 def report(folder: Annotated[Positional[Path], arg(help="a folder under reports/")], baseline: Baseline = None) -> None:
     """Rebuilds a report folder's tables, figures and page from its stored results alone."""
-    from i4d_bench.report import build
+    from i4d_bench.report import build_report
 
-    build(folder, baseline)
+    build_report(folder, baseline)
 
 
 @app.command
@@ -235,7 +235,7 @@ def docs(
     from variants import load
 
     load(designs)
-    page.build(reports, out, baseline)
+    page.write_page(reports, out, baseline)
 
 
 @app.command

@@ -231,7 +231,7 @@ def case(name: str) -> Case:
 
 _PHI_FLOPS = 2 * (FEATURES * HIDDEN + HIDDEN * RAW)
 _SKIN_FLOPS = 2 * 12 * JOINTS + 2 * 9
-_FLAME = {"batches": (32,), "floor": 3e-7}
+_FLAME = {"batches": (32,), "rounding": 3e-7}
 CASES = [
     Case("decode", _decode, lambda x: kernels.decode(x["f"], _phi(x), x["prior"]), ("f", "u1", "c1", "u2", "c2", "prior"),
          _PHI_FLOPS),

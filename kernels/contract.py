@@ -14,7 +14,7 @@ from torch import Tensor
 
 import kernels
 
-FLOORS = {torch.float32: 2e-6, torch.float16: 2e-4, torch.bfloat16: 1e-3}
+ROUNDING = {torch.float32: 2e-6, torch.float16: 2e-4, torch.bfloat16: 1e-3}
 """Relative errors that do not count. In 16 bits what one rounding to nearest leaves in the mean (fp16: 2⁻¹¹/√3, times 0.7 because
 significands lie in 1..2); in fp32 what three tf32 products and a 22-bit logarithm leave where the twin is luckier."""
 WEIGHTINGS, ENOUGH = 8, 100
@@ -49,7 +49,7 @@ class Case:
     set, the first of them [F,N,…] of N Gaussians or vertices.
 
     leaves: inputs that gradients reach. flops: floating-point operations per Gaussian or vertex and frame, two per multiply-add,
-    at the sizes that `make` has by default. bytes: what (inputs, outputs) cost, at least. floor: of fp32, in FLOORS' place.
+    at the sizes that `make` has by default. bytes: what (inputs, outputs) cost, at least. rounding: of fp32, in ROUNDING's place.
     per_gaussian: whether n matters. batches: numbers of frames that the speed report times besides its own. others: calls that
     compute the same by other libraries' kernels, by name.
     """
@@ -60,7 +60,7 @@ class Case:
     leaves: tuple[str, ...]
     flops: int
     bytes: Callable[[dict[str, Any], tuple[Tensor, ...]], int] = bytes_moved
-    floor: float = FLOORS[torch.float32]
+    rounding: float = ROUNDING[torch.float32]
     per_gaussian: bool = True
     batches: tuple[int, ...] = ()
     others: dict[str, Callable[[dict[str, Any]], tuple[Tensor, ...]]] = field(default_factory=dict)
@@ -89,16 +89,16 @@ class Case:
         self, x: dict[str, Any], mode: kernels.Mode = "triton", backward: bool = False, call: Callable | None = None
     ) -> dict[str, float]:
         """By output (and gradient): the error of `mode` over what it may be, twice that of the twin in the same types and the
-        floor of the coarsest of them; errors are to the twin in fp64, as norms relative to the truth. Above 1 it is wrong. call: in
+        rounding of the coarsest of them; errors are to the twin in fp64, as norms relative to the truth. Above 1 it is wrong. call: in
         this case's place (compiled, say). What a kernel leaves unwritten is NaN here, and wrong.
 
         In 16 bits gradients with few numbers are of several random weightings of the outputs together: from k numbers of even
         size an error is known to a part 1/√(2k) of it, and the 14 of d c2 are ruled by three or four. From one weighting in
         fp16 a kernel as exact as its twin (0.4 of the limit in the mean) is found wrong one time in 30 to 60, where the twin's
-        error is small by luck; from eight never in 1,500. In fp32 the floor is above the usual errors.
+        error is small by luck; from eight never in 1,500. In fp32 it is above the usual errors.
         """
         stored = {t.dtype for t in tensors(x) if t.is_floating_point()}
-        floor = max(self.floor if dtype == torch.float32 else FLOORS[dtype] for dtype in stored)
+        rounding = max(self.rounding if dtype == torch.float32 else ROUNDING[dtype] for dtype in stored)
         fewest = min(x[k].numel() for k in self.leaves)
         several = min(WEIGHTINGS, -(-ENOUGH // fewest)) if stored != {torch.float32} else 1
         exact = self.run(cast(x, torch.float64), "eager", backward, several)
@@ -110,7 +110,7 @@ class Case:
             if fast[key].shape != true.shape:
                 raise ValueError(f"{self.name}: {key} is {list(fast[key].shape)}, not {list(true.shape)}")
             error = lambda y, true=true: float((y.double() - true).norm() / true.norm().clamp_min(1e-30))  # noqa: E731
-            ratio = error(fast[key]) / (2 * error(plain[key]) + floor)
+            ratio = error(fast[key]) / (2 * error(plain[key]) + rounding)
             out[key] = ratio if ratio == ratio else float("inf")
         return out
 

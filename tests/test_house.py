@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FLOORS = (
+STOREYS = (
     "cli",
     "listing",
     "jobs",
@@ -31,7 +31,7 @@ FLOORS = (
     "camera source stats progress types",
     "errors outputs portable siblings",
 )
-"""Rooms of i4d_bench, the top floor first; a line of several is one floor."""
+"""Rooms of i4d_bench, the top one first; a line of several is one storey."""
 
 
 def modules() -> dict[str, Path]:
@@ -60,10 +60,10 @@ def imports(name: str) -> set[str]:
     return {m for m in out if m in MODULES and m != name}
 
 
-def floor(name: str) -> int:
+def storey(name: str) -> int:
     """How far below the roof a module lies; the package's own file is in the cellar."""
     room = name.split(".")[1] if "." in name else "types"
-    return next(k for k, rooms in enumerate(FLOORS) if room in rooms.split())
+    return next(k for k, rooms in enumerate(STOREYS) if room in rooms.split())
 
 
 HARNESS = [name for name in MODULES if name.split(".")[0] == "i4d_bench"]
@@ -72,7 +72,7 @@ HARNESS = [name for name in MODULES if name.split(".")[0] == "i4d_bench"]
 @pytest.mark.parametrize("name", HARNESS)
 def test_arrows_point_down(name):
     ours = {m for m in imports(name) if m.split(".")[0] == "i4d_bench"}
-    assert not {m for m in ours if floor(m) < floor(name)}
+    assert not {m for m in ours if storey(m) < storey(name)}
 
 
 def test_no_circle_between_files():

@@ -32,7 +32,7 @@ def open_data(experiment: Experiment) -> tuple[Frames, str]:
     if world.kind != "clips" and none:
         raise UserError(f"a world needs people in every split: world.{none[0]}_identities is 0")
     if world.kind != "clips":
-        frames = open_frames(synthetic.build(world))
+        frames = open_frames(synthetic.rendered(world))
     else:
         assert world.path is not None
         frames = open_frames(Path(world.path))

@@ -38,7 +38,7 @@ def spec(world: World) -> dict[str, Any]:
     return {"version": version, **dataclasses.asdict(world)}
 
 
-def build(world: World) -> Path:
+def rendered(world: World) -> Path:
     """The data set of `world`, rendered on first use. Returns its folder."""
     folder = cache_dir() / "data" / f"{world.kind}-{world.resolution}-{digest(spec(world))}"
     return make_once(folder, lambda: _render(world, folder))

@@ -43,7 +43,7 @@ def main(reports: Path, given: dict[str, Any], base_only: bool) -> int:
         what = replace(what, counts=(), resolutions=(), batches=(), tokens=())
     folder = reports / f"speed-{hardware_name()}-n{what.gaussians}-r{what.resolution}"
     speed = run(folder, device, what)
-    frames = report.build(folder)["frames"].astype(str)
+    frames = report.write(folder)["frames"].astype(str)
     print_table(
         list(frames), frames.to_numpy().tolist(), ("mode", "batch", "frames per second", "host (ms)", "device (ms)")
     )

@@ -16,14 +16,14 @@ BASELINE = "baseline.txt"
 """In a report folder: the row that its designs are compared with, where one was asked for."""
 
 
-def build(folder: Path, baseline: str | None = None) -> None:
+def build_report(folder: Path, baseline: str | None = None) -> None:
     """baseline: the row that others are compared with (`baseline.pick`), kept for the next time. Raises UserError when the folder
     holds no results or no such row."""
     from i4d_bench.report import speed_tables
 
     if (folder / "speed.json").exists():
         _refuse(baseline, folder)
-        speed_tables.build(folder)
+        speed_tables.write(folder)
     else:
         build_runs(folder, baseline)
 
@@ -42,13 +42,13 @@ def build_runs(folder: Path, baseline: str | None = None) -> tuple[dict[str, lis
     try:
         if store.records[0].config.get("ablation") == "search":
             _refuse(baseline, folder)
-            built = search.build(store)
+            built = search.write_search(store)
         else:
-            built = tables.build(store, baseline or _kept(store))
+            built = tables.write_all(store, baseline or _kept(store))
             if baseline is not None:
                 tables.write_text(folder / BASELINE, f"{baseline}\n")
-            figures.build(store)
-        page.build(store, *built)
+            figures.draw(store)
+        page.write(store, *built)
     finally:
         gc.unfreeze()
     return built

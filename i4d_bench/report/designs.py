@@ -101,7 +101,7 @@ def _cells(numbers: Iterable[float], form: str) -> list[str]:
     return ["" if pd.isna(v) else form.format(v) for v in numbers]
 
 
-def build(reports: Path, to: Path, baseline: str | None = None, designs: Sequence[str] = ()) -> None:
+def write_page(reports: Path, to: Path, baseline: str | None = None, designs: Sequence[str] = ()) -> None:
     """Writes `to`, with every registered design unless some are named. Raises UserError where the baseline was not counted."""
     to, designs = outputs.file(to), designs or variants.names()
     costs, speed = listed(read_costs(reports), designs), _speed(reports)

@@ -191,6 +191,6 @@ def qualitative(store: Store, most: int = 6) -> None:
         save(figure, store.folder, "qualitative")
 
 
-def build(store: Store) -> None:
+def draw(store: Store) -> None:
     for draw in (speed_quality, curves, intervals, qualitative):
         draw(store)

@@ -72,7 +72,7 @@ def decided(arms: Arms) -> str:
     return text + f" First to follow, by step {onsets[first[0]]}: {which}."
 
 
-def build(store: Store) -> tuple[dict[str, list[Column]], dict[str, Record], list[str]]:
+def write_search(store: Store) -> tuple[dict[str, list[Column]], dict[str, Record], list[str]]:
     """Writes main.csv, .md, .tex and search.pdf, .png; returns the table by its title, each design's best run, and the notes."""
     found = arms(store)
     chosen = {name: best(runs) for name, runs in found.items()}

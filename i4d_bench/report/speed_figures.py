@@ -16,7 +16,7 @@ LINES = {"eager": (":", "o"), "compiled": ("-.", "s"), "triton": ("--", "^"), "t
 PARTS = {"driver": "#7f8c8d", "fusion": HUES["local"], "raster": HUES["parametric"]}
 
 
-def build(folder: Path, rows: dict, base: tuple[int, int, int], families: dict[str, str]) -> list[str]:
+def draw(folder: Path, rows: dict, base: tuple[int, int, int], families: dict[str, str]) -> list[str]:
     """rows: by speed.keys.Key. base: batch, Gaussians and resolution that the axes start from. families: of the designs timed.
     → the names of the figures for which there are rows."""
     good = {k: row for k, row in rows.items() if row["status"] == "ok"}

@@ -17,7 +17,7 @@ from i4d_bench.types import UserError
 from variants import design, names
 
 
-def build(folder: Path) -> dict[str, pd.DataFrame]:
+def write(folder: Path) -> dict[str, pd.DataFrame]:
     """Returns the tables of kernels, stages and frames. Raises UserError when the folder holds no speed.json."""
     path = folder / "speed.json"
     if not path.exists():
@@ -62,7 +62,7 @@ def build(folder: Path) -> dict[str, pd.DataFrame]:
     bad = [f"- `{k}`: {row['status']}{psnr(row)}" for k, row in content["rows"].items() if row["status"] != "ok"]
     if bad:
         text.append("## Rows that do not count\n\n" + "\n".join(bad) + "\n")
-    figures = speed_figures.build(folder, rows, at, {d: v["family"] for d, v in designs.items()})
+    figures = speed_figures.draw(folder, rows, at, {d: v["family"] for d, v in designs.items()})
     text += [f"![{name}]({name}.png)\n" for name in figures]
     write_text(folder / "speed.md", "\n".join(text))
     return tables
@@ -106,11 +106,12 @@ def kernels_table(rows: dict[Key, dict], roof: dict[str, float]) -> pd.DataFrame
         if fast := ok.get("triton"):
             line |= {f"over {m}": f"{r['ms'] / fast['ms']:.1f}×" for m, r in ok.items() if m != "triton"}
             if (near := of_roof(fast, roof)) is not None:
-                line |= {"floor (ms)": f"{near * fast['ms']:.4f}", "of the roof": f"{100 * near:.0f} %"}
+                line |= {"at the roof (ms)": f"{near * fast['ms']:.4f}", "of the roof": f"{100 * near:.0f} %"}
         out.append(line)
     table = pd.DataFrame(out).fillna("")
     order = [c for part in ("kernel", "frames", "Gaussians", "(ms)", "over", "roof") for c in table if part in c]
-    columns = dict.fromkeys([*(c for c in order if "floor" not in c), *(c for c in order if "floor" in c)])
+    last = "at the roof (ms)"
+    columns = dict.fromkeys([*(c for c in order if c != last), *(c for c in order if c == last)])
     return table.reindex(columns=list(columns))
 
 

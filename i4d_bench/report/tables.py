@@ -283,7 +283,9 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def build(store: Store, baseline: str | None = None) -> tuple[dict[str, list[Column]], dict[str, Record], list[str]]:
+def write_all(
+    store: Store, baseline: str | None = None
+) -> tuple[dict[str, list[Column]], dict[str, Record], list[str]]:
     """Writes every table; returns the main and the sets table by their titles, the designs' records, and the notes."""
     baseline = baseline_of(store, baseline)
     columns, records = main_table(store)

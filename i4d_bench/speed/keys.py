@@ -27,7 +27,7 @@ class Key:
 
 
 def of_roof(row: dict[str, Any], roof: dict[str, float]) -> float | None:
-    """How near a row of a kernel is to what the machine could do: 1 is the roof. None where the row has no floor."""
+    """How near a row of a kernel is to what the machine could do: 1 is the roof. None where the row has no bytes."""
     if "bytes" not in row:
         return None
     return max(row["bytes"] / roof["copy_tb_s"], row["flops"] / roof["matmul_tflop_s"]) / 1e9 / row["ms"]

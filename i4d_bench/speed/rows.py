@@ -19,12 +19,12 @@ from i4d_bench.speed.plan import Plan
 from i4d_bench.speed.tracker import tracked_pictures, tracker
 from i4d_bench.types import Gaussians, MotionCode
 from kernels.cases import case
-from kernels.contract import FLOORS
+from kernels.contract import ROUNDING
 
 PSNR = 45.0
 """dB to the fp32 eager picture that a fast row must reach."""
 COMPILED = 50.0
-"""How many floors (`kernels.contract.FLOORS`) a compiled kernel may be from its own source: it rounds at other places."""
+"""How many times `kernels.contract.ROUNDING` a compiled kernel may be from its own source: it rounds at other places."""
 Call = Callable[[int], object]
 
 
@@ -76,7 +76,7 @@ class Kernel:
         if fast is not op.call:
             pairs = zip(call(0), call(0, op.call), strict=True)
             far = [float((y - true).double().norm() / true.double().norm().clamp_min(1e-30)) for y, true in pairs]
-            error = max(far) / (COMPILED * FLOORS[storage])
+            error = max(far) / (COMPILED * ROUNDING[storage])
         return call, error, {} if backward else least
 
 

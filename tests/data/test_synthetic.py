@@ -9,9 +9,9 @@ from helpers import ROOT
 
 BUILD = """
 from i4d_bench.config.experiment import World
-from i4d_bench.data.synthetic import build
+from i4d_bench.data.synthetic import rendered
 if __name__ == "__main__":
-    print("at", build(World(resolution=16, train_identities=2, val_identities=1, test_identities=2, expressions=2, views=2)))
+    print("at", rendered(World(resolution=16, train_identities=2, val_identities=1, test_identities=2, expressions=2, views=2)))
 """
 
 

@@ -29,7 +29,7 @@ from i4d_bench.jobs.names import folder_name
 from i4d_bench.jobs.plan import plan
 from i4d_bench.loader import Batches, Loader
 from i4d_bench.model.avatar import Backbone
-from i4d_bench.report import build
+from i4d_bench.report import build_report
 from i4d_bench.results.store import Store
 from i4d_bench.train import loop
 from i4d_bench.train.loop import Trainer
@@ -40,7 +40,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def frames(cpu):
-    return open_frames(synthetic.build(presets.smoke().world))
+    return open_frames(synthetic.rendered(presets.smoke().world))
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_the_report_is_complete_and_rebuilds_from_the_store(reports):
     assert static["mean"] == pytest.approx(0, abs=1e-4), "a control that ignores the driver has no gap"
     before = (folder / "main.csv").read_bytes()
     (folder / "main.csv").unlink()
-    build(folder)
+    build_report(folder)
     assert (folder / "main.csv").read_bytes() == before
 
 
@@ -228,7 +228,7 @@ def test_tf32_stays_away_from_ssim(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "reconstruction", at("loss", loss))
     monkeypatch.setattr(Backbone, "lift", at("lift", lift))
     e, gpu = override(presets.smoke(), ["model.bf16=true"]), torch.device("cuda")
-    data = open_frames(synthetic.build(e.world))
+    data = open_frames(synthetic.rendered(e.world))
     trainer = Trainer(e, Loader(data, Driver("oracle", data, None), gpu), open_head(e, gpu), gpu)
     trainer.warm_up(tmp_path / "backbone.pt")
     assert seen == {"loss": "highest", "lift": "high"} and precision() == "highest"

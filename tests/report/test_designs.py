@@ -22,7 +22,7 @@ PAGE = (ROOT / "docs" / "designs.md").read_text(encoding="utf-8")
 def test_the_page_is_what_the_docstrings_and_the_stored_numbers_make(tmp_path):
     """Of the designs that are on it: one that was added has not been published yet."""
     shown = [name for name in variants.names() if f"\n## {name}\n" in PAGE]
-    designs.build(PUBLISHED, tmp_path / "designs.md", designs=shown)
+    designs.write_page(PUBLISHED, tmp_path / "designs.md", designs=shown)
     assert (tmp_path / "designs.md").read_text(encoding="utf-8") == PAGE, "run `i4d-bench docs`"
 
 
@@ -55,7 +55,7 @@ def _costs(folder, rows) -> pd.DataFrame:
 
 
 def test_a_design_has_its_row_without_costs_and_reports(tmp_path):
-    designs.build(tmp_path, tmp_path / "designs.md")
+    designs.write_page(tmp_path, tmp_path / "designs.md")
     page = (tmp_path / "designs.md").read_text(encoding="utf-8")
     for name in variants.names():
         assert f"| {name} " in page and f"\n## {name}\n" in page
@@ -64,7 +64,7 @@ def test_a_design_has_its_row_without_costs_and_reports(tmp_path):
 
 def test_a_design_that_was_not_counted_stands_beside_those_that_were(tmp_path):
     _costs(tmp_path, [("static", 0, 0), ("local_film", 50, 40), ("local_film@hidden=8", 5, 4)])
-    designs.build(tmp_path, tmp_path / "designs.md", designs=["local_film", "local_mlp", "static"])
+    designs.write_page(tmp_path, tmp_path / "designs.md", designs=["local_film", "local_mlp", "static"])
     page = (tmp_path / "designs.md").read_text(encoding="utf-8")
     rows = {line.split("|")[1].strip(): line for line in page.splitlines() if line.startswith("| ")}
     assert "of local_film" in rows["design"], "the first that is no control, where there is no local_adaln"
@@ -75,12 +75,12 @@ def test_a_design_that_was_not_counted_stands_beside_those_that_were(tmp_path):
 def test_costs_are_compared_with_the_row_that_is_named(tmp_path):
     costs = _costs(tmp_path, [("local_adaln", 100, 50), ("local_film", 50, 40)])
     assert designs.baseline_of(costs) == "local_adaln"
-    designs.build(tmp_path, tmp_path / "designs.md", baseline="local_film")
+    designs.write_page(tmp_path, tmp_path / "designs.md", baseline="local_film")
     assert "of local_film's" in (tmp_path / "designs.md").read_text(encoding="utf-8")
     with pytest.raises(
         UserError, match="there is no row 'local_mlp' to compare with; there are local_adaln, local_film"
     ):
-        designs.build(tmp_path, tmp_path / "designs.md", baseline="local_mlp")
+        designs.write_page(tmp_path, tmp_path / "designs.md", baseline="local_mlp")
 
 
 def test_counting_one_design_keeps_what_is_stored_of_others(tmp_path, monkeypatch):

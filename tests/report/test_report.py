@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from i4d_bench.metrics.cards import CARDS, OF_RUNS
-from i4d_bench.report import build, search
+from i4d_bench.report import build_report, search
 from i4d_bench.report.baseline import pick
 from i4d_bench.report.figures import looks
 from i4d_bench.report.tables import METRICS, conditions, notes
@@ -47,7 +47,7 @@ def fill(folder, designs: int, people: int = 12, metrics=("psnr", "gap", "aed_tr
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
     store = fill(tmp_path_factory.mktemp("many"), 18)
-    build(store.folder)
+    build_report(store.folder)
     return store
 
 
@@ -81,7 +81,7 @@ def test_comparisons_hold_only_pairs_that_exist(many):
 @pytest.mark.parametrize(("designs", "people"), [(1, 6), (2, 1)])
 def test_a_single_design_or_person_is_reported(tmp_path, designs, people):
     store = fill(tmp_path, designs, people)
-    build(store.folder)
+    build_report(store.folder)
     assert len(pd.read_csv(tmp_path / "main.csv")) == designs
     assert ("no difference can reach" in (tmp_path / "main.md").read_text()) == (people < 6)
 
@@ -104,7 +104,7 @@ def test_sets_without_samples_and_numbers_that_nobody_has(tmp_path, sets):
                    extras={"impostor_dlib": float("nan"), "floor_aed": 0.1}),
             rows, {"source": empty, "driver": empty, "design": empty},
         )  # fmt: skip
-    build(tmp_path)
+    build_report(tmp_path)
     main = (tmp_path / "main.md").read_text()
     empty_sets = [s for s in ("self", "cross") if sets and s not in sets]
     assert ("No samples in" in main) == bool(empty_sets) and all(s in main for s in empty_sets)
@@ -125,7 +125,7 @@ def test_a_search_takes_the_setting_with_the_largest_gap_at_the_end(tmp_path):
             store.add(Record(run_id=entry, design=entry, family=name.partition("_")[0], preset="gpu", config={"ablation": "search"},
                              overrides={}, seed=0, driver="oracle", data=DATA, status=status, why="" if curve else "nan",
                              curve=points, onset=onset), [])  # fmt: skip
-    build(tmp_path)
+    build_report(tmp_path)
     assert [search.best(arms) for arms in search.arms(store).values()] == [(0.003, 0.0)] * 2
     table = pd.read_csv(tmp_path / "main.csv").set_index("design")
     assert (
@@ -166,18 +166,18 @@ def test_pairs_are_compared_with_the_row_that_was_asked_for(tmp_path):
     """And so they are when the report is rebuilt, until another is asked for."""
     store = fill(tmp_path, 4, people=6, metrics=("psnr",))
     told = lambda: ((tmp_path / "pairs.md").read_text().split(";")[0], set(pd.read_csv(tmp_path / "pairs.csv").design))  # noqa: E731
-    build(tmp_path)
+    build_report(tmp_path)
     assert told() == ("Differences from local_adaln", {"global_design_1", "parametric_design_2"})
-    build(tmp_path, "global_design_1")
-    build(tmp_path)
+    build_report(tmp_path, "global_design_1")
+    build_report(tmp_path)
     assert told() == ("Differences from global_design_1", {"local_adaln", "parametric_design_2"})
     with pytest.raises(UserError, match="no row 'local_design_3'"):  # which failed, so that nothing was measured
-        build(tmp_path, "local_design_3")
-    build(tmp_path)
+        build_report(tmp_path, "local_design_3")
+    build_report(tmp_path)
     assert told()[0] == "Differences from global_design_1"
     store.remove("global_design_1")
     store.remove("local_adaln")
-    build(tmp_path)
+    build_report(tmp_path)
     assert told() == ("Differences from parametric_design_2", set())
 
 
@@ -188,12 +188,12 @@ def test_a_search_compares_with_no_row(tmp_path):
             entry, entry, "local", "gpu", {"ablation": "search"}, {}, 0, "oracle", DATA, "converged", curve=curve
         )
         Store(tmp_path).add(record, [])
-    build(tmp_path)
+    build_report(tmp_path)
     assert set(pd.read_csv(tmp_path / "main.csv").design) == {"theirs", "theirs@hidden=8"}, (
         "settings of its own make a row"
     )
     with pytest.raises(UserError, match="nothing to compare with 'theirs'"):
-        build(tmp_path, "theirs")
+        build_report(tmp_path, "theirs")
 
 
 def test_unknown_families_have_looks_of_their_own():

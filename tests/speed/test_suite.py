@@ -14,7 +14,7 @@ from i4d_bench.config import presets
 from i4d_bench.data.video.landmarker import Landmarker
 from i4d_bench.heads.worlds import exported_head
 from i4d_bench.jobs.speed import main
-from i4d_bench.report import build
+from i4d_bench.report import build_report
 from i4d_bench.report.speed_tables import frames_table
 from i4d_bench.speed import protocol, rig, suite
 from i4d_bench.speed.keys import Key
@@ -35,7 +35,7 @@ PLAN = Plan(
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("speed")
     suite.run(path, CPU, PLAN)
-    build(path)
+    build_report(path)
     return path
 
 
@@ -104,7 +104,7 @@ def test_designs_that_are_not_registered_stay_in_the_report(folder, tmp_path):
     content["designs"]["theirs"] |= {"family": "hybrid", "needs": "flame"}
     content["rows"]["tracker/mediapipe/eager/b1"] = content["rows"]["frame/theirs/eager/b1/n300/r32"]
     (tmp_path / "speed.json").write_text(json.dumps(content))
-    build(tmp_path)
+    build_report(tmp_path)
     frames = pd.read_csv(tmp_path / "frames.csv").set_index("design")
     assert (
         frames.loc["theirs", "with tracker"].notna().all()
@@ -149,7 +149,7 @@ def test_a_row_that_fails_says_why_and_the_rest_goes_on(tmp_path, monkeypatch):
     rows = suite.run(tmp_path, CPU, plan).rows
     assert rows["frame/local_adaln/eager/b1/n300/r32"] == {"status": "failed: out of memory"}
     assert rows["fusion/local_adaln/eager/b1/n300"]["status"] == "ok"
-    build(tmp_path)
+    build_report(tmp_path)
     assert "failed: out of memory" in (tmp_path / "speed.md").read_text()
 
 

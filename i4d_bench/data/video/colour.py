@@ -58,7 +58,7 @@ def pq(signal: Float[np.ndarray, "*N 3"]) -> Float[np.ndarray, "*N 3"]:
     return 10000 * (np.maximum(e - c1, 0) / (c2 - c3 * e)) ** (1 / m1)
 
 
-def pq_inverse(light: Float[np.ndarray, "*N"]) -> np.floating | Float[np.ndarray, "*N"]:
+def pq_inverse(light: Float[np.ndarray, "*N"]) -> Float[np.ndarray, "*N"]:
     """cd/m² → PQ, 0..1."""
     m1, m2, c1, c2, c3 = _PQ
     y = (light / 10000) ** m1

@@ -32,8 +32,8 @@ th:first-child,td:first-child{text-align:left;position:sticky;left:0;background:
 </html>""")
 
 
-def build(store: Store, tables: dict[str, list[Column]], records: dict[str, Record], notes: list[str]) -> Path:
-    """Writes index.html from what `tables.build` or `search.build` returned and the figures that lie in the folder."""
+def write(store: Store, tables: dict[str, list[Column]], records: dict[str, Record], notes: list[str]) -> Path:
+    """Writes index.html from what `tables.write_all` or `search.write_search` returned and the figures that lie in the folder."""
     shown = lambda cs: [c for c in cs if any(v == v for v in c.values.values())]  # noqa: E731  (NaN differs from itself)
     images = [
         (title, base64.b64encode(path.read_bytes()).decode())
