@@ -113,6 +113,8 @@ def shown_at(frames: Frames) -> tuple[Float[np.ndarray, " F"], float]:
         return np.arange(len(frames)) / rates[0], rates[0]
     times, start = [], 0.0
     for video in np.split(own, np.flatnonzero(np.diff(frames.identity)) + 1):
+        if (np.diff(video) <= 0).any():  # several cameras saw each moment: one view after the other
+            video = np.arange(len(video)) / rates[0]
         times.append(start + video)
         start = times[-1][-1] + 1 / rates[0]
     return np.concatenate(times), rates[0]

@@ -36,5 +36,7 @@ def test_data_sets_without_times(tmp_path):
     """Older ones hold frame numbers and rates; a rendered world is no video."""
     old, fps = shown_at(drawn_clips(tmp_path / "old", [0] * 3, fps=(50.0,)))
     assert old == pytest.approx([0, 0.02, 0.04]) and fps == 50
+    rig, _ = shown_at(drawn_clips(tmp_path / "rig", [0] * 4, times=[0, 0, 0.04, 0.04]))
+    assert rig == pytest.approx([0, 0.04, 0.08, 0.12]), "two cameras: one view after the other"
     world, fps = shown_at(drawn_clips(tmp_path / "world", [0, 0, 1], kind="procedural", fps=None))
     assert world == pytest.approx([0, 0.04, 0.08]) and fps == 25

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image
 
 from i4d_bench.data.imports.tracked import Shot, Take, rigid
 from i4d_bench.data.splits import SPLITS
+from i4d_bench.data.video.photos import opened
 from i4d_bench.heads.flame_pickle import plain, unpickle
 from i4d_bench.types import UserError
 
@@ -135,8 +135,5 @@ class _Pictures:
     def image(self, name: str) -> UInt8[np.ndarray, "H W 3"]:
         with self._database.begin() as transaction:
             content = transaction.get(name.encode())
-        try:
-            with Image.open(io.BytesIO(content or b"")) as image:
-                return np.asarray(image.convert("RGB"))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
-            raise UserError(f"{name} is not a readable image") from e
+        with opened(io.BytesIO(content or b""), name) as image:
+            return np.asarray(image.convert("RGB"))

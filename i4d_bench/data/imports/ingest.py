@@ -20,11 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib.format import open_memmap
 
 from i4d_bench import outputs
 from i4d_bench import progress as bars
-from i4d_bench.cache import file_digest
+from i4d_bench.cache import file_digest, writing
 from i4d_bench.data import frames as store
 from i4d_bench.data.imports import gagavatar, vhap
 from i4d_bench.data.imports.person import FEWEST, FPS, Recorder
@@ -128,22 +127,21 @@ def ingest(
     parts = out.with_name(f".{out.name}.parts")
     head = Head(load(flame))
     try:
-        parts.mkdir(parents=True, exist_ok=True)
-        with Landmarker(found) if found else nullcontext() as landmarker:
-            made, left_out = _people(folders, parts, settings, Recorder(head, landmarker, size), progress)
-        with tempfile.TemporaryDirectory(dir=parts, prefix="joined-") as joined:
-            arrays = _joined(made, Path(joined))
-            store.write(out, arrays, _meta(folders, made, left_out, settings))
-        shutil.rmtree(parts)
-    except OSError as e:
-        raise UserError(f"cannot write {e.filename or out}: {e.strerror or e}") from e
+        with writing(out):
+            parts.mkdir(parents=True, exist_ok=True)
+            with Landmarker(found) if found else nullcontext() as landmarker:
+                made, left_out = _people(folders, parts, settings, Recorder(head, landmarker, size), progress)
+            with tempfile.TemporaryDirectory(dir=parts, prefix="joined-") as joined:
+                arrays = _joined(made, Path(joined))
+                store.write(out, arrays, _meta(folders, made, left_out, settings))
+            shutil.rmtree(parts)
     finally:
         if parts.exists() and not any(parts.iterdir()):
             parts.rmdir()
     report = ImportReport(out, store.open_frames(out).meta)
     if progress:
         for line in report.lines():
-            bars.console.print(line, highlight=False)
+            bars.console.print(line)
     return report
 
 
@@ -223,8 +221,8 @@ def _joined(made: list[_Part], folder: Path) -> dict[str, np.ndarray]:
         pieces = [np.load(p.folder / f"{name}.npy", mmap_mode="r")[: p.info["frames"]] for p in made]
         if name == "identity":
             pieces = [np.full(len(p), k, np.int32) for k, p in enumerate(pieces)]
-        shape = (sum(map(len, pieces)), *np.max([p.shape[1:] for p in pieces], 0).astype(int))
-        arrays[name] = open_memmap(folder / f"{name}.npy", "w+", pieces[0].dtype, shape)
+        shape = (sum(map(len, pieces)), *np.max([p.shape[1:] for p in pieces], 0).astype(int).tolist())
+        arrays[name] = store.create(folder / f"{name}.npy", pieces[0].dtype, shape)
         np.concatenate(pieces, out=arrays[name])
     split = _split(made)
     return arrays if split is None else arrays | {"split": split}

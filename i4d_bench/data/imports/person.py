@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from numpy.lib.format import open_memmap
 
+from i4d_bench.data.frames import create
 from i4d_bench.data.imports.tracked import Head, Placed, Shot, Take, box, cropped
 from i4d_bench.data.video import headfit, matting, tracking
 from i4d_bench.data.video.landmarker import Landmarker, to68
@@ -77,7 +77,7 @@ class Recorder:
         if not masked and self.landmarker is None:
             raise UserError(f"{take.name} has no masks, and to cut heads out MediaPipe's model is needed (--model)")
         rgb, alpha, region = (
-            open_memmap(folder / f"{name}.npy", "w+", np.uint8, (len(shots), self.size, self.size, *tail))
+            create(folder / f"{name}.npy", np.uint8, (len(shots), self.size, self.size, *tail))
             for name, tail in (("rgb", (3,)), ("alpha", ()), ("region", ()))
         )
         placed = self.head.place(shots)

@@ -17,11 +17,10 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image
 
 from i4d_bench.data.imports.person import NO_MASK
 from i4d_bench.data.imports.tracked import Shot, Take, rigid
-from i4d_bench.data.video.files import read_image
+from i4d_bench.data.video.photos import by_number, opened, read_image
 from i4d_bench.types import UserError
 
 INDEX, PARTS = "transforms.json", ("transforms_train.json", "transforms_val.json", "transforms_test.json")
@@ -74,10 +73,14 @@ def _frames(folder: Path) -> list[dict[str, Any]]:
         raise UserError(f"{found[0]} lists no pictures")
     if not any("flame_param_path" in frame for frame in frames.values()):
         raise UserError(f"{found[0]} names no FLAME parameters, so meshes were exported: export again with parameters")
-    moments = {path: k for k, path in enumerate(sorted({str(f.get("flame_param_path")) for f in frames.values()}))}
+    moments = {
+        path: k
+        for k, path in enumerate(sorted({str(f.get("flame_param_path")) for f in frames.values()}, key=by_number))
+    }
     numbered = [{"timestep_index": moments[str(f.get("flame_param_path"))], **f} for f in frames.values()]
     return sorted(
-        numbered, key=lambda f: (_number(f, "timestep_index"), _number(f, "camera_index"), str(f["file_path"]))
+        numbered,
+        key=lambda f: (_number(f, "timestep_index"), _number(f, "camera_index"), by_number(str(f["file_path"]))),
     )
 
 
@@ -146,8 +149,5 @@ def _row(file, name: str, count: int | None = None) -> Float[np.ndarray, " K"]:
 
 
 def _mask(path: Path) -> UInt8[np.ndarray, "H W"]:
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("L"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
-        raise UserError(f"{path} is not a readable mask ({e})") from e
+    with opened(Path(path), f"the mask {path}") as image:
+        return np.asarray(image.convert("L"))

@@ -78,8 +78,8 @@ def hlg(signal: Float[np.ndarray, "*N 3"]) -> Float[np.ndarray, "*N 3"]:
 
 def eetf(light: Float[np.ndarray, "*N"]) -> Float[np.ndarray, "*N"]:
     """cd/m² on a display of PEAK → cd/m² on one of WHITE (BT.2390 §5.4.1, both black levels 0)."""
-    top = pq_inverse(np.array(PEAK))
-    e, most = (pq_inverse(np.asarray(v)) / top for v in (light.clip(0, PEAK), WHITE))
+    top, white = pq_inverse(np.array([PEAK, WHITE]))
+    e, most = pq_inverse(light.clip(0, PEAK)) / top, white / top
     knee = 1.5 * most - 0.5
     t = ((e - knee) / (1 - knee)).clip(0, 1)
     bent = (2 * t**3 - 3 * t**2 + 1) * knee + (t**3 - 2 * t**2 + t) * (1 - knee) + (3 * t**2 - 2 * t**3) * most

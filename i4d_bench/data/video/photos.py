@@ -7,7 +7,7 @@ import re
 import struct
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import UInt8
@@ -30,13 +30,13 @@ def images(folder: str | Path) -> list[Path]:
     found = [p for p in Path(folder).iterdir() if p.suffix.lower() in IMAGES and not p.name.startswith(".")]
     if not found:
         raise UserError(f"the folder {folder} holds no images ({', '.join(IMAGES)})")
-    return sorted(found, key=by_number)
+    return sorted(found, key=lambda path: by_number(path.name))
 
 
-def by_number(path: Path) -> tuple[list[str | int], str]:
+def by_number(name: str) -> tuple[list[str | int], str]:
     """Sorts names by the numbers in them; the name itself decides between 1.png and 01.png."""
-    parts = re.split(r"(\d+)", path.name.casefold())
-    return [int(part) if k % 2 else part for k, part in enumerate(parts)], path.name
+    parts = re.split(r"(\d+)", name.casefold())
+    return [int(part) if k % 2 else part for k, part in enumerate(parts)], name
 
 
 def read_image(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
@@ -49,25 +49,30 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
         raise UserError(f"there is no image {path}")
     if path.stat().st_size == 0:
         raise UserError(f"the image {path} is empty (0 bytes): copy or download it again")
+    image = opened(path, f"the image {path}")
+    if image.mode == "F":
+        raise UserError(f"the image {path} has floating-point pixels: save it with 8 bits")
+    with image:
+        return _rgb(image, _coding(path))
+
+
+def opened(source: Path | BinaryIO, name: str) -> Image.Image:
+    """A decoded picture. Raises UserError, which begins with `name`, for whatever is wrong with it."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow's: tags that nobody reads, or 108 megapixels, as phones write
-            with Image.open(path) as opened:
-                opened.load()
-                return _rgb(opened, _coding(path))
-    except UserError:
-        raise
+            image = Image.open(source)
+            image.load()
+            return image
     except Exception as e:  # Pillow's readers raise many kinds for a damaged file
         why = " ".join(str(e).split()) or type(e).__name__
-        if _is_heic(path):
+        if isinstance(source, Path) and _is_heic(source):
             why = "HEIC: save it as JPEG"
-        raise UserError(f"{path} is not a readable image ({why})") from e
+        raise UserError(f"{name} cannot be read ({why})") from e
 
 
 def _rgb(image: Image.Image, coding: tuple[int, int] | None) -> np.ndarray:
     turn = UPRIGHT.get(_orientation(image))
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers; save it with 8 bits")
     if image.mode.startswith("I"):  # 16 bits; Pillow's own conversion clips at 255
         image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
     rgba = _in_srgb(image) if coding is None else image.convert("RGBA")
@@ -84,7 +89,9 @@ def _rgb(image: Image.Image, coding: tuple[int, int] | None) -> np.ndarray:
 def _orientation(image: Image.Image) -> int:
     """1 to 8. Writers give it any of EXIF's types; photos whose EXIF is beyond reading are shown as they lie, as viewers do."""
     try:
-        value: Any = image.getexif().get(ORIENTATION, 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value: Any = image.getexif().get(ORIENTATION, 1)
         value = value[0] if isinstance(value, (tuple, bytes)) and len(value) else value
         return int(value)
     except (ValueError, TypeError, SyntaxError, OSError, struct.error, OverflowError, ZeroDivisionError):

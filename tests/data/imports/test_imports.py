@@ -358,3 +358,21 @@ def test_an_export_that_was_split_is_read_whole(made, tmp_path, without_mediapip
         (root / f"transforms_{name}.json").write_text(json.dumps({"frames": rows, **shared}))
     report = ingest([root], tmp_path / "out", format="vhap", flame=made[0] / "flame.pkl", progress=False)
     check_round_trip(made, store.open_frames(report.path), list(made[1]["anna"].values()), tracked.K_VHAP, 0.97)
+
+
+def test_unpadded_numbers_are_numbers(tmp_path, without_mediapipe):
+    """An export whose index does not count its moments: they follow the numbers in the names."""
+    tracked.flame_file(tmp_path)
+    tracked.vhap(tmp_path, "anna", 12)
+    folder = tmp_path / "anna"
+    index = json.loads((folder / "transforms.json").read_text())
+    for k, frame in enumerate(index["frames"]):
+        (folder / frame["flame_param_path"]).rename(folder / f"flame_param/{k}.npz")
+        frame["flame_param_path"] = f"flame_param/{k}.npz"
+        frame.pop("timestep_index", None)
+    (folder / "transforms.json").write_text(json.dumps(index))
+    report = ingest([folder], tmp_path / "out", format="vhap", flame=tmp_path / "flame.pkl", progress=False)
+    assert store.open_frames(report.path).expression.tolist() == list(range(12))
+    with np.load(folder / "flame_param/10.npz") as file:
+        jaw = file["jaw_pose"].reshape(-1)
+    np.testing.assert_allclose(store.open_frames(report.path).flame_pose[10, 6:9], jaw, atol=1e-5)

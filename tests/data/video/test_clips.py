@@ -180,7 +180,7 @@ def test_photos_that_cannot_be_read(tmp_path):
     (tmp_path / "text.jpg").write_text("hello")
     Image.fromarray(draw(moving()[0])).save(tmp_path / "good.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "good.png").read_bytes()[:400])
-    for name, words in {"zero.png": "empty", "text.jpg": "not a readable", "cut.png": "not a readable",
+    for name, words in {"zero.png": "empty", "text.jpg": "cannot be read", "cut.png": "cannot be read",
                         "none.png": "there is no image"}.items():  # fmt: skip
         with pytest.raises(UserError, match=words):
             files.read_image(tmp_path / name)
