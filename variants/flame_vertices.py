@@ -48,7 +48,8 @@ class Prepared:
     head: Callable[[Tensor, Tensor], Skinned]  # with the source's shape
     vertices: Tensor  # [V] those that carry a Gaussian
     offset: Tensor  # [B,V,3]
-    still: Gaussians  # N lifted, V added; its means are those of the N
+    means: Tensor  # [B,N,3] of those lifted
+    rest: tuple[Tensor, ...]  # quats, scales, opacities and colors of all: N lifted, V added
 
 
 @register("flame_vertices")
@@ -92,8 +93,8 @@ class FlameVertices(Fusion):
         prior = self._prior(template[head.faces.long()], len(vertices)).expand(len(local), -1, -1)
         offset, *added = kernels.decode(features, Phi(*identity.decode.phi), prior)
         base = (canonical.quats, canonical.scales, canonical.opacities, canonical.colors)
-        both = (torch.cat(pair, 1) for pair in zip(base, added, strict=True))
-        return Prepared(own, vertices, OFFSET * offset, Gaussians(canonical.means, *both))
+        both = tuple(torch.cat(pair, 1) for pair in zip(base, added, strict=True))
+        return Prepared(own, vertices, OFFSET * offset, canonical.means, both)
 
     def _prior(self, triangles: Float[Tensor, "T 3 3"], count: int) -> Float[Tensor, "V 14"]:
         """No offset, upright, 0.6 of the mean distance between vertices large, as the lifted ones are."""
@@ -110,9 +111,8 @@ class FlameVertices(Fusion):
         people = len(p.offset)
         driven = p.head(code.expression, code.pose).vertices[:, p.vertices]
         added = (driven.unflatten(0, (people, -1)) + p.offset[:, None]).flatten(0, 1)
-        still = p.still.map(lambda t: per_frame(t, len(driven) // people))
-        still.means = torch.cat([still.means, added], 1)
-        return still
+        means, *rest = (per_frame(t, len(driven) // people) for t in (p.means, *p.rest))
+        return Gaussians(torch.cat([means, added], 1), *rest)
 
 
 def _encode(places: Float[Tensor, "V 3"]) -> Float[Tensor, "V C"]:

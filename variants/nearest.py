@@ -65,7 +65,7 @@ def leaves_of(centres: Float[Tensor, "T 3"]) -> Int[Tensor, "L n"]:
     return order
 
 
-def _distance(points: Float[Tensor, "*B 3"], corners: Float[Tensor, "*B 3 3"]) -> Float[Tensor, "*B"]:
+def _distance(points: Float[Tensor, "*#B 3"], corners: Float[Tensor, "*#B 3 3"]) -> Float[Tensor, "*#B"]:
     """Squared, to the nearest point of a triangle: within it, or on its border."""
     edges, towards = corners.roll(-1, -2) - corners, points[..., None, :] - corners
     length = edges.square().sum(-1)

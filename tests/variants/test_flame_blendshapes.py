@@ -94,7 +94,8 @@ def test_gaussians_on_the_mesh_move_with_it_and_those_far_from_it_do_not(tiny, s
     means = torch.cat([mesh, torch.tensor([[[3.0, 0, 0]]])], 1)  # the last one: hair, far out
     n = means.shape[1]
     canonical = dataclasses.replace(identity.canonical.map(lambda t: t[:, :n]), means=means)
-    identity = dataclasses.replace(identity, canonical=canonical, m=identity.m[:, :n])
+    f, m, anchors = (t[:, :n] for t in (identity.f, identity.m, identity.anchors))
+    identity = dataclasses.replace(identity, canonical=canonical, f=f, m=m, anchors=anchors)
     driving = with_flame(source, expression=source.flame.expression + 1)
     got = animated(fusion, identity, source, driving).means
     moved = head(*(getattr(driving.flame, k) for k in ("shape", "expression", "pose")))

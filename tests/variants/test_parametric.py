@@ -222,7 +222,8 @@ def test_gaussians_on_the_mesh_read_the_map_where_the_mesh_is_drawn(tiny):
     chosen = head.faces[:: len(head.faces) // 60][:60]
     identity = tiny.identity(1)
     canonical = dataclasses.replace(identity.canonical.map(lambda t: t[:, :60]), means=mesh[:, chosen].mean(2))
-    identity = dataclasses.replace(identity, head=head, canonical=canonical, m=identity.m[:, :60], f=identity.f[:, :60])
+    f, m, anchors = (t[:, :60] for t in (identity.f, identity.m, identity.anchors))
+    identity = dataclasses.replace(identity, head=head, canonical=canonical, f=f, m=m, anchors=anchors)
     p = fusion.prepare(identity, source)
     want = coordinates(head.v_template[chosen].mean(1), head.v_template)
     assert ((p.uv[0, 0] - want).abs().amax(-1) < 1e-3).float().mean() > 0.9
