@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kernels import reference
 from kernels.layout import Attributes, Binding, Bound, Flame, Layers, Phi, Psi, Skinned
+from kernels.layout import Unsupported as Unsupported
 
 Mode = Literal["auto", "eager", "triton"]
 _mode: Mode = "auto"

@@ -89,8 +89,8 @@ class Case:
         self, x: dict[str, Any], mode: kernels.Mode = "triton", backward: bool = False, call: Callable | None = None
     ) -> dict[str, float]:
         """By output (and gradient): the error of `mode` over what it may be, twice that of the twin in the same types and the
-        rounding of the coarsest of them; errors are to the twin in fp64, as norms relative to the truth. Above 1 it is wrong. call: in
-        this case's place (compiled, say). What a kernel leaves unwritten is NaN here, and wrong.
+        rounding of the coarsest of them; errors are to the twin in fp64, as norms relative to the truth. Above 1 it is wrong.
+        call: in this case's place (compiled, say). What a kernel leaves unwritten is NaN here, and wrong.
 
         In 16 bits gradients with few numbers are of several random weightings of the outputs together: from k numbers of even
         size an error is known to a part 1/√(2k) of it, and the 14 of d c2 are ruled by three or four. From one weighting in

@@ -17,6 +17,10 @@ JOINTS = 5
 """Of a FLAME-format head: root, neck, jaw, left eye, right eye."""
 
 
+class Unsupported(RuntimeError):
+    """A kernel cannot run on this GPU: one sentence that says why and what to do."""
+
+
 class Phi(NamedTuple):
     """Weights of the Gaussian decoder Φ: 48 → H softplus → 14."""
 

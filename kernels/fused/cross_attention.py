@@ -16,18 +16,31 @@ from torch import Tensor
 
 from kernels import layout
 from kernels.fused.cross_attention_backward import back_through_layers
-from kernels.fused.launch import EPS, aligned, parts, per_identity, precision, shared, widths
+from kernels.fused.launch import EPS, aligned, launch, parts, per_identity, precision, shared, widths
 from kernels.fused.local_fusion_backward import back_through_phi
-from kernels.fused.softplus_net import LN2, LOG2E, RAW, activation, decoded, place, softplus, tile, vector, weight
+from kernels.fused.softplus_net import (
+    LN2,
+    LOG2E,
+    RAW,
+    activation,
+    decoded,
+    four,
+    pair,
+    place,
+    softplus,
+    tile,
+    two,
+    vector,
+)
 from kernels.layout import Attributes, Layers, Phi
 
-LAUNCH = {
-    torch.float32: {"num_warps": 4, "num_stages": 1},
-    torch.float16: {"num_warps": 4, "num_stages": 1, "maxnreg": 168},
+TILE = 64
+WAYS = {
+    torch.float32: [[{"TILE": TILE, "num_warps": 4, "num_stages": 1}]],
+    torch.float16: [[{"TILE": TILE, "num_warps": 4, "num_stages": 1, "maxnreg": 168}]],
 }
 RESIDENT = {torch.float32: 2, torch.float16: 3}
 """Programs per processor that these settings leave registers for; by storage, 16 bits are all the same."""
-TILE = 64
 ALONE, CHUNK = 64, 32
 """Tokens that pass at once, and at a time where there are more."""
 
@@ -146,19 +159,11 @@ def _forward(
 ):  # fmt: skip
     """EMIT: x after every half of a layer and δf are written. K…, S…: strides of keys and values, and of score."""
     DOT: tl.constexpr = tl.float16 if HALF else tl.float32
-    d1, d2, g1, g2, col = (
-        tl.arange(0, D1),
-        D1 + tl.arange(0, D2),
-        tl.arange(0, G1),
-        G1 + tl.arange(0, G2),
-        tl.arange(0, 16),
-    )
+    d1, d2 = tl.arange(0, D1), D1 + tl.arange(0, D2)
+    g1, g2, col = tl.arange(0, G1), G1 + tl.arange(0, G2), tl.arange(0, 16)
     h1, h2 = tl.arange(0, H1), H1 + tl.arange(0, H2)
-    o11, o12 = weight(out_w, d1, d1, D, D, 1.0, DOT), weight(out_w, d2, d1, D, D, 1.0, DOT)
-    o21, o22 = weight(out_w, d1, d2, D, D, 1.0, DOT), weight(out_w, d2, d2, D, D, 1.0, DOT)
-    p11, p12 = weight(u1, g1, d1, G, D, LOG2E, DOT), weight(u1, g2, d1, G, D, LOG2E, DOT)
-    p21, p22 = weight(u1, g1, d2, G, D, LOG2E, DOT), weight(u1, g2, d2, G, D, LOG2E, DOT)
-    q1, q2 = weight(u2, col, g1, RAW, G, LN2, DOT), weight(u2, col, g2, RAW, G, LN2, DOT)
+    last = four(out_w, d1, d2, d1, d2, D, D, 1.0, DOT)
+    p, q = four(u1, g1, g2, d1, d2, G, D, LOG2E, DOT), pair(u2, col, g1, g2, RAW, G, LN2, DOT)
     slope, height, offset, shift, linear = activation(col)
     shift += vector(c2, col, RAW, 1.0)
     first, step = place(col, tl.num_programs(0) * N)
@@ -190,9 +195,9 @@ def _forward(
             if EMIT:
                 _keep(states, 2 * l + 1, xa, xb, frame, rows, there, d1, d2, N, D)
 
-        xa, xb = xa.to(DOT), xb.to(DOT)
-        za = tl.dot(xb, o21, tl.dot(xa, o11, input_precision=P), input_precision=P) + vector(out_c, d1, D, 1.0)[None, :]
-        zb = tl.dot(xb, o22, tl.dot(xa, o12, input_precision=P), input_precision=P) + vector(out_c, d2, D, 1.0)[None, :]
+        za, zb = two(xa.to(DOT), xb.to(DOT), last, P)
+        za += vector(out_c, d1, D, 1.0)[None, :]
+        zb += vector(out_c, d2, D, 1.0)[None, :]
         if EMIT:
             _keep(delta, 0, za, zb, frame, rows, there, d1, d2, N, D)
         za = (za + tile(f, own, d1, there, D, True).to(tl.float32)).to(DOT)
@@ -200,9 +205,7 @@ def _forward(
         at = (frame // PER).to(tl.int64) * PRIOR_STEP + known * RAW
         start = tl.load(prior + at[:, None] + col[None, :], mask=(col < RAW)[None, :], other=0.0)
         ca, cb = vector(c1, g1, G, LOG2E), vector(c1, g2, G, LOG2E)
-        done = decoded(
-            za, zb, p11, p12, p21, p22, ca, cb, q1, q2, shift, start, slope, height, offset, linear, HALF, ASM, P
-        )
+        done = decoded(za, zb, p, ca, cb, q, shift, start, slope, height, offset, linear, HALF, ASM, P)
         to = first[None, :] + (frame.to(tl.int64) * N + rows)[:, None] * step[None, :]
         tl.store(out + to, done, mask=there[:, None] & (col < RAW)[None, :])
 
@@ -234,10 +237,11 @@ def run(x0, keys, score, values, f, layers: Layers, phi: Phi, prior, emit: bool)
     w1, w2 = operands(f.dtype, layers.w1, layers.w2)
     weights = (t.contiguous() for t in (*layers._replace(w1=w1, w2=w2), *phi))
     stored = torch.float32 if f.dtype == torch.float32 else torch.float16
-    _forward[frames, parts(n, frames, TILE, RESIDENT[stored], f.device)](
+    launch(
+        _forward, (frames, parts(n, frames, TILE, RESIDENT[stored])), WAYS[stored],
         x0.contiguous(), keys, score, values, f.contiguous(), *weights, prior, out, states, delta,
         n, frames // people, 0 if len(prior) == 1 else n * layout.RAW, *keys.stride()[:4], *score.stride(), L,
-        A=A, T=T, CHUNK=chunk(T), **sizes, EMIT=emit, TILE=TILE, **precision(f.dtype, f.device), **LAUNCH[stored],
+        A=A, T=T, CHUNK=chunk(T), **sizes, EMIT=emit, **precision(f.dtype),
     )  # fmt: skip
     quats, means, scales, colors, opacities = out.split([frames * n * k for k in (4, 3, 3, 3, 1)])
     rows = lambda t: t.view(frames, n, -1)  # noqa: E731

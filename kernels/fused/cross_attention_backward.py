@@ -20,24 +20,26 @@ import triton.language as tl
 
 from kernels.fused.gradients import (
     Sums,
+    add,
     first_layer,
     hidden_layer,
+    in_pieces,
     packed,
     padded,
     read_rows,
     store_sums,
     strided,
+    units,
     unpack,
     with_ones,
 )  # fmt: skip
-from kernels.fused.launch import EPS, aligned, per_identity, precision
+from kernels.fused.launch import EPS, aligned, launch, per_identity, precision
 from kernels.fused.softplus_net import LN2, LOG2E
 from kernels.layout import Layers
 
 TOGETHER = 128
 """Tokens of all heads, their number and the heads' rounded up to powers of two, that pass at once."""
-LAUNCH = {"num_warps": 4, "num_stages": 2}
-TILE = 64
+WAYS = [[{"TILE": tile, "num_warps": 4, "num_stages": 2}] for tile in (64, 32)]
 CHUNK = {torch.float32: 32, torch.float16: 64}
 """Of more tokens than those, by storage; 16 bits are all the same."""
 
@@ -92,21 +94,22 @@ def _projection(
 
 @triton.jit
 def _network(
-    state, w1, b1, w2, d_x, sums, N, D: tl.constexpr, D0: tl.constexpr, H: tl.constexpr, H0: tl.constexpr,
-    SUMS: tl.constexpr, TILE: tl.constexpr, HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr,
+    state, w1, b1, w2, d_x, before, sums, N, D: tl.constexpr, D0: tl.constexpr, H: tl.constexpr,
+    FIRST, UNITS: tl.constexpr, ADD: tl.constexpr, SUMS: tl.constexpr, TILE: tl.constexpr,
+    HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
-    """x + w2 softplus(w1 LN(x) + b1) + b2: d_x becomes the gradient before it."""
+    """x + w2 softplus(w1 LN(x) + b1) + b2. before [F,N,D]: the gradient before it, in d_x's memory if all units pass at once."""
     DOT: tl.constexpr = state.dtype.element_ty
     frame, part, parts = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.num_programs(1)
-    d0, h0 = tl.arange(0, D0), tl.arange(0, H0)
+    d0, h0 = tl.arange(0, D0), units(FIRST, UNITS)
     p = first_layer(strided(w1, h0, d0, H, D, D, 1), b1, h0, d0, H, D, DOT)
     q = (strided(w2, h0, d0, H, D, 1, H) * LN2).to(DOT)
-    a, b = tl.zeros([H0, D0], tl.float32), tl.zeros([H0, D0], tl.float32)
+    a, b = tl.zeros([UNITS, D0], tl.float32), tl.zeros([UNITS, D0], tl.float32)
 
     rows = part * TILE + tl.arange(0, TILE)
     x, d = read_rows(state, frame * N, rows, d0, N, D), read_rows(d_x, frame * N, rows, d0, N, D)
     for _ in range(part, tl.cdiv(N, TILE), parts):
-        to, there = d_x + (frame * N + rows)[:, None] * D + d0[None, :], (rows < N)[:, None] & (d0 < D)[None, :]
+        there, this = rows < N, frame * N + rows
         rows += parts * TILE
         next_x, next_d = read_rows(state, frame * N, rows, d0, N, D), read_rows(d_x, frame * N, rows, d0, N, D)
         n, scale = _normalised(x, d0, D)
@@ -116,7 +119,8 @@ def _network(
         d_y = tl.dot(q, tl.trans(d), input_precision=P).to(DOT) * r
         a = tl.dot(d_y, n, a, input_precision=P)
         d_n = tl.where((d0 < D)[None, :], tl.dot(tl.trans(d_y), p, input_precision=P), 0.0)
-        tl.store(to, d + _through(n, scale, d_n, D), mask=there)
+        d_n = _through(n, scale, d_n, D)
+        add(before, this, there, d0, d_n if ADD else d + d_n, D, ADD)
         x, d = next_x, next_d
     store_sums(sums + (frame * parts + part) * SUMS, h0, d0, d0, a, b, H, D, D)
 
@@ -263,17 +267,30 @@ def _through_attention(sums: Sums, i: int, x, keys, score, values, d_x):
     strides = dict(zip(("KF", "KA", "KT", "SF", "SA", "ST"), (*keys.stride()[:3], *score.stride()), strict=True))
     widths = {"PER": frames // people, **strides, "A": A, "T": T, "D": D, "D0": padded(D, 1)}
     heads = triton.next_power_of_2(A)
-    if heads * triton.next_power_of_2(T) <= TOGETHER:
-        sums.run(_attention, i, x, keys, values, score, d_x, **widths, A0=heads, T0=TOGETHER // heads)
+    together = {**widths, "A0": heads, "T0": TOGETHER // heads}
+    given = x, keys, values, score, d_x
+    if heads * triton.next_power_of_2(T) <= TOGETHER and sums.fits(_attention, i, *given, **together):
+        sums.run(_attention, i, *given, **together)
         return d_x
     before = torch.empty_like(d_x)
     ends, means = torch.empty(2, frames, A, n, device=x.device)
     chunk = min(CHUNK[sums.stored], max(16, triton.next_power_of_2(T)))
-    how = {**widths, "CHUNK": chunk, "TILE": TILE, "P": precision(x.dtype, x.device)["P"], **LAUNCH}
-    _by_rows[triton.cdiv(n, TILE), frames](x, keys, values, score, d_x, before, ends, means, n, **how)
-    _by_tokens[triton.cdiv(T, chunk), sums.grid[1], frames * A](
-        x, keys, values, score, d_x, ends, means, sums.buffers.split(sums.sizes, 2)[i], n, SUMS=sum(sums.sizes), **how
-    )
+    how = {**widths, "CHUNK": chunk, "P": precision(x.dtype)["P"]}
+    launch(_by_rows, lambda meta: (triton.cdiv(n, meta["TILE"]), frames), WAYS, *given, before, ends, means, n, **how)
+    launch(
+        _by_tokens, (triton.cdiv(T, chunk), sums.grid[1], frames * A), WAYS, *given, ends, means, sums.buffer(i), n, **how,
+        SUMS=sums.size,
+    )  # fmt: skip
+    return before
+
+
+def _through_network(sums: Sums, i: int, x, w1, b1, w2, d_x):
+    """The same for a layer's network."""
+    H, D = w1.shape
+    ways, widths = in_pieces(H, sums.stored), {"D": D, "D0": padded(D, 1), "H": H}
+    whole = len(ways[0]) == 1 and sums.fits(_network, i, x, w1, b1, w2, d_x, d_x, ways=ways, **widths)
+    before = d_x if whole else torch.empty_like(d_x)
+    sums.run(_network, i, x, w1, b1, w2, d_x, before, ways=ways, **widths)
     return before
 
 
@@ -289,7 +306,7 @@ def back_through_layers(x0, keys, score, values, layers: Layers, states, d_z, d_
     d_more = d_more if d_more is None else d_more.contiguous()
     sums.run(_projection, 0, states[-1], d_z, d_more, out, d_x, **wide, MORE=d_more is not None)
     for l in reversed(range(L)):  # noqa: E741
-        sums.run(_network, 1 + l, states[2 * l], w1[l], b1[l], w2[l], d_x, **wide, H=H, H0=padded(H, 1))
+        d_x = _through_network(sums, 1 + l, states[2 * l], w1[l], b1[l], w2[l], d_x)
         x = states[2 * l - 1] if l else x0.contiguous()
         d_x = _through_attention(sums, 1 + L + l, x, keys[:, l], score[:, l], values[:, l], d_x)
     of_out, *rest = (t[:, :size] for t, size in zip(sums.totals(), sizes, strict=True))

@@ -3,20 +3,33 @@ program sums over its own tiles; a last launch sums the programs, always in one 
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.fused.launch import parts, precision
+from kernels.fused.launch import Way, fits, launch, parts, precision
 from kernels.fused.softplus_net import LN2, LOG2E, softplus_slope, vector
 
-LAUNCH = {torch.float32: {"num_warps": 8, "num_stages": 1}, torch.float16: {"num_warps": 8, "num_stages": 3}}
-TILE = {torch.float32: 32, torch.float16: 64}
-RESIDENT = {torch.float32: 1, torch.float16: 1}
+LAUNCH = {
+    torch.float32: {"TILE": 32, "num_warps": 8, "num_stages": 1},
+    torch.float16: {"TILE": 64, "num_warps": 8, "num_stages": 3},
+}
 """By what features are stored in; 16 bits are all the same."""
+PIECES = (2, 4)
+"""In how many launches a hidden layer passes where its weights are too much for the card."""
 ONE = tl.constexpr(64.0)
 """log2(1 + 2^64), exact in every type here."""
+
+
+@triton.jit
+def units(FIRST, UNITS: tl.constexpr):
+    """The hidden units of a launch, of those that `in_pieces` makes."""
+    h = tl.arange(0, UNITS)
+    return h if FIRST is None else FIRST + h
 
 
 @triton.jit
@@ -52,6 +65,15 @@ def store_sums(sums, h, i, o, a, b, H: tl.constexpr, I: tl.constexpr, O: tl.cons
 
 
 @triton.jit
+def add(base, row, there, cols, x, WIDTH: tl.constexpr, MORE: tl.constexpr):
+    """Stores rows of a matrix [·, WIDTH]. MORE: adds to them."""
+    to, mask = base + row[:, None] * WIDTH + cols[None, :], there[:, None] & (cols < WIDTH)[None, :]
+    if MORE:
+        x += tl.load(to, mask=mask, other=0.0)
+    tl.store(to, x, mask=mask)
+
+
+@triton.jit
 def _total(sums, out, PARTS, SIZE: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
     """Per frame, the sum over the programs."""
     i, frame, row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), tl.program_id(1).to(tl.int64), tl.arange(0, ROWS)
@@ -82,23 +104,33 @@ class Sums:
 
     def __init__(self, like: Tensor, frames: int, n: int, *sizes: int):
         self.stored = torch.float32 if like.dtype == torch.float32 else torch.float16
-        self.like, self.n, self.grid = (
-            like,
-            n,
-            (frames, parts(n, frames, TILE[self.stored], RESIDENT[self.stored], like.device)),
-        )
+        self.like, self.n = like, n
+        self.grid = frames, parts(n, frames, LAUNCH[self.stored]["TILE"], 1)
         self.sizes = [-(-size // 16) * 16 for size in sizes]
-        self.buffers = torch.empty(*self.grid, sum(self.sizes), device=like.device)
+        self.buffers = torch.empty(*self.grid, self.size, device=like.device)
 
-    def run(self, kernel, k: int, *args, **widths) -> None:
-        kernel[self.grid](
-            *args, self.buffers.split(self.sizes, 2)[k], self.n, **widths, SUMS=sum(self.sizes), TILE=TILE[self.stored],
-            **precision(self.like.dtype, self.like.device), **LAUNCH[self.stored],
-        )  # fmt: skip
+    @property
+    def size(self) -> int:
+        return sum(self.sizes)
+
+    def buffer(self, k: int) -> Tensor:
+        return self.buffers.split(self.sizes, 2)[k]
+
+    def run(self, kernel, k: int, *args, ways: Sequence[Way] | None = None, **widths) -> None:
+        """ways: `in_pieces` of a hidden layer; else all is one launch."""
+        launch(kernel, self.grid, *self._given(k, args, ways), **widths, SUMS=self.size, **precision(self.like.dtype))
+
+    def fits(self, kernel, k: int, *args, ways: Sequence[Way] | None = None, **widths) -> bool:
+        """Whether the first of the ways does."""
+        (way, *_), *given = self._given(k, args, ways)
+        return fits(kernel, self.grid, way, *given, **widths, SUMS=self.size, **precision(self.like.dtype))
+
+    def _given(self, k: int, args, ways):
+        return ways or [[LAUNCH[self.stored]]], *args, self.buffer(k), self.n
 
     def totals(self) -> list[Tensor]:
         """Per frame, [frames, size] each."""
-        (frames, parts), size = self.grid, sum(self.sizes)
+        (frames, parts), size = self.grid, self.size
         out = torch.empty(frames, size, device=self.like.device)
         _total[(triton.cdiv(size, 16), frames)](self.buffers, out, parts, SIZE=size, ROWS=128, BLOCK=16)
         return list(out.split(self.sizes, 1))
@@ -122,3 +154,14 @@ def over_frames(total: Tensor) -> Tensor:
 
 def padded(width: int, room: int = 0) -> int:
     return max(16, triton.next_power_of_2(width + room))
+
+
+@functools.cache
+def in_pieces(hidden: int, stored: torch.dtype) -> list[Way]:
+    """Ways to go through a layer of hidden units and the one past the last: all at once, or UNITS from the FIRST on. All pieces but
+    the first ADD to the input's gradient."""
+    whole = padded(hidden, 1)
+    ways: list[Way] = [[{"UNITS": whole, "FIRST": None, "ADD": False, **LAUNCH[stored]}]]
+    for some in (whole // pieces for pieces in PIECES):
+        ways.append([{"UNITS": some, "FIRST": k, "ADD": k > 0, **LAUNCH[stored]} for k in range(0, hidden + 1, some)])
+    return ways

@@ -1,13 +1,96 @@
-"""How the kernels are launched: types, widths in pieces, programs per frame, and inputs as kernels read them."""
+"""How the kernels are launched: with settings that fit the card, types, widths in pieces, programs per frame, inputs as they read
+them.
+
+What a card is short of is a program's shared memory: 227 KB on an H100 (sm_90), 163 on an A100 (sm_80), 99 on RTX 30 and 40, L4
+and L40 (sm_86, sm_89) and RTX 50 (sm_120). So a kernel comes with the ways there are to run it, the fastest on an H100 first, and
+runs in the first that fits. `kernels.compile` shows that every kernel has one on every card.
+"""
 
 from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.runtime import driver
 
+from kernels.layout import Unsupported
+
+Settings = dict[str, int | bool | None]
+"""Constants of a launch: the kernel's, such as TILE, and Triton's, such as num_warps."""
+Way = Sequence[Settings]
+"""Launches of one kernel, one after another."""
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+"""Triton's interpreter runs the kernels: there is no card, and everything fits."""
+OLDEST = 80
+"""Triton has no tensor cores below, and ptxas no arithmetic on pairs of fp16 such as the softplus'."""
 EPS = tl.constexpr(1e-5)
+
+
+class Card(NamedTuple):
+    """What a launch must know of a GPU."""
+
+    arch: int
+    """Compute capability: 89 is 8.9."""
+    processors: int
+    shared: int
+    """Bytes of shared memory that a program may ask for."""
+
+
+def card() -> Card:
+    """The GPU in use. Raises Unsupported where it is older than Ampere."""
+    return _card(driver.active, driver.active.get_current_device())
+
+
+@functools.cache
+def _card(active, device: int) -> Card:
+    arch, has = active.get_current_target().arch, active.utils.get_device_properties(device)
+    if arch < OLDEST:
+        raise Unsupported(
+            f"the Triton kernels need a GPU of compute capability 8.0 (Ampere) or newer, and this one has {arch / 10}: "
+            "without a GPU (CUDA_VISIBLE_DEVICES=-1) everything runs on the CPU"
+        )
+    return Card(arch, has["multiprocessor_count"], has["max_shared_mem"])
+
+
+_asked: dict[tuple, int] = {}
+
+
+def shared_memory(here: Card, kernel, grid, settings: Settings, *args, **meta) -> int:
+    """Bytes of shared memory that Triton gives a program, which compiling the kernel tells: once."""
+    stored = next(t.dtype for t in args if t is not None)
+    key = (here, kernel.fn, stored, *meta.values(), *settings.values())
+    if key not in _asked:
+        _asked[key] = kernel.warmup(*args, grid=grid, **meta, **settings).metadata.shared
+    return _asked[key]
+
+
+def fits(kernel, grid, way: Way, *args, **meta) -> bool:
+    """Whether the card has the shared memory for all launches of a way."""
+    if INTERPRETED:
+        return True
+    here = card()
+    return all(shared_memory(here, kernel, grid, how, *args, **meta) <= here.shared for how in way)
+
+
+def launch(kernel, grid, ways: Sequence[Way], *args, **meta) -> None:
+    """Runs a kernel in the first of the ways that fits. Raises Unsupported where none does."""
+    for way in ways:
+        if fits(kernel, grid, way, *args, **meta):
+            for how in way:
+                kernel[grid](*args, **meta, **how)
+            return
+    here = card()
+    least = min(max(shared_memory(here, kernel, grid, how, *args, **meta) for how in way) for way in ways)
+    raise Unsupported(
+        f"{kernel.fn.__module__}.{kernel.fn.__name__} needs {least / 1024:.0f} KB of shared memory at these widths, and this GPU "
+        f"(sm_{here.arch}) has {here.shared / 1024:.0f}: narrower layers fit"
+    )
 
 
 def pieces(width: int) -> tuple[int, int]:
@@ -23,17 +106,16 @@ def widths(**sizes: int) -> dict[str, int]:
     return {k + i: n for k, size in sizes.items() for i, n in zip(("", "1", "2"), (size, *pieces(size)), strict=True)}
 
 
-def precision(stored: torch.dtype, device: torch.device) -> dict:
+def precision(stored: torch.dtype) -> dict:
     """How features stored so are computed with."""
-    half, cuda = stored != torch.float32, device.type == "cuda"
+    half = stored != torch.float32
     single = "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32"
-    return {"HALF": half, "ASM": cuda, "P": single if cuda and not half else "ieee"}
+    return {"HALF": half, "ASM": not INTERPRETED, "P": "ieee" if half or INTERPRETED else single}
 
 
-def parts(n: int, frames: int, tile: int, resident: int, device: torch.device) -> int:
+def parts(n: int, frames: int, tile: int, resident: int) -> int:
     """Programs per frame: as many as the processors hold at once, if there are tiles for them."""
-    cuda = device.type == "cuda"
-    every = resident * torch.cuda.get_device_properties(device).multi_processor_count if cuda else 3
+    every = 3 if INTERPRETED else resident * card().processors
     return max(1, min(triton.cdiv(n, tile), -(-every // frames)))
 
 

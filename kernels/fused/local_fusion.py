@@ -15,13 +15,31 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels import layout
-from kernels.fused.launch import parts, per_identity, precision, shared, widths
+from kernels.fused.launch import launch, parts, per_identity, precision, shared, widths
 from kernels.fused.local_fusion_backward import back_through_both, back_through_phi
-from kernels.fused.softplus_net import LN2, LOG2E, RAW, activation, decoded, folded, hidden, place, tile, vector, weight
+from kernels.fused.softplus_net import (
+    LN2,
+    LOG2E,
+    RAW,
+    activation,
+    decoded,
+    folded,
+    four,
+    hidden,
+    pair,
+    place,
+    tile,
+    two,
+    vector,
+)
 from kernels.layout import Attributes, Phi, Psi
 
-LAUNCH = {"num_warps": 4, "num_stages": 2, "maxnreg": 168}
 TILE = 64
+WAYS = [
+    [{"TILE": TILE, "KEEP": True, "num_warps": 4, "num_stages": 2, "maxnreg": 168}],
+    [{"TILE": TILE, "KEEP": False, "num_warps": 4, "num_stages": 1, "maxnreg": 168}],
+]
+"""KEEP: the weights stay on chip. Where there is no room they are read again, from the cache, for every tile."""
 RESIDENT = 3
 """Programs per processor that these settings leave registers for."""
 
@@ -31,20 +49,15 @@ def _forward(
     basis, gain, bias, f, w1, w2, b2, u1, c1, u2, c2, prior, out, delta, N, PER, PRIOR_STEP,
     M: tl.constexpr, M1: tl.constexpr, M2: tl.constexpr, H: tl.constexpr, H1: tl.constexpr, H2: tl.constexpr,
     D: tl.constexpr, D1: tl.constexpr, D2: tl.constexpr, G: tl.constexpr, G1: tl.constexpr, G2: tl.constexpr,
-    PSI: tl.constexpr, EMIT: tl.constexpr, TILE: tl.constexpr, HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr,
+    PSI: tl.constexpr, EMIT: tl.constexpr, TILE: tl.constexpr, KEEP: tl.constexpr,
+    HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
     """PSI: with Ψ before Φ. EMIT: δf is written. P: precision of the products."""
     DOT: tl.constexpr = tl.float16 if HALF else tl.float32
-    d1, d2, g1, g2, col = (
-        tl.arange(0, D1),
-        D1 + tl.arange(0, D2),
-        tl.arange(0, G1),
-        G1 + tl.arange(0, G2),
-        tl.arange(0, 16),
-    )
-    p11, p12 = weight(u1, g1, d1, G, D, LOG2E, DOT), weight(u1, g2, d1, G, D, LOG2E, DOT)
-    p21, p22 = weight(u1, g1, d2, G, D, LOG2E, DOT), weight(u1, g2, d2, G, D, LOG2E, DOT)
-    q1, q2 = weight(u2, col, g1, RAW, G, LN2, DOT), weight(u2, col, g2, RAW, G, LN2, DOT)
+    d1, d2 = tl.arange(0, D1), D1 + tl.arange(0, D2)
+    g1, g2, col = tl.arange(0, G1), G1 + tl.arange(0, G2), tl.arange(0, 16)
+    p = four(u1, g1, g2, d1, d2, G, D, LOG2E, DOT)
+    q = pair(u2, col, g1, g2, RAW, G, LN2, DOT)
     ca, cb = vector(c1, g1, G, LOG2E).to(DOT), vector(c1, g2, G, LOG2E).to(DOT)
     slope, height, offset, shift, linear = activation(col)
     shift += vector(c2, col, RAW, 1.0)
@@ -52,9 +65,8 @@ def _forward(
     first, step = place(col, tl.num_programs(0) * N)
     if PSI:
         m1, m2, h1, h2 = tl.arange(0, M1), M1 + tl.arange(0, M2), tl.arange(0, H1), H1 + tl.arange(0, H2)
-        w11, w12, w21, w22, ba, bb = folded(w1, gain, bias, frame, m1, m2, h1, h2, M, H, DOT)
-        v11, v12 = weight(w2, d1, h1, D, H, LN2, DOT), weight(w2, d2, h1, D, H, LN2, DOT)
-        v21, v22 = weight(w2, d1, h2, D, H, LN2, DOT), weight(w2, d2, h2, D, H, LN2, DOT)
+        w = folded(w1, gain, bias, frame, m1, m2, h1, h2, M, H, DOT)
+        v = four(w2, d1, d2, h1, h2, D, H, LN2, DOT)
         ea, eb = vector(b2, d1, D, 1.0), vector(b2, d2, D, 1.0)
 
     for job in range(part, tl.cdiv(N, TILE), parts):
@@ -67,9 +79,11 @@ def _forward(
         at = (frame // PER).to(tl.int64) * PRIOR_STEP + known * RAW
         start = tl.load(prior + at[:, None] + col[None, :], mask=(col < RAW)[None, :], other=0.0)
         if PSI:
-            sa, sb = hidden(basis, own, m1, m2, there, w11, w12, w21, w22, ba, bb, M, HALF, ASM, P)
-            da = tl.dot(sb, v21, tl.dot(sa, v11, input_precision=P), input_precision=P) + ea[None, :]
-            db = tl.dot(sb, v22, tl.dot(sa, v12, input_precision=P), input_precision=P) + eb[None, :]
+            first_layer = w if KEEP else folded(w1, gain, bias, frame, m1, m2, h1, h2, M, H, DOT)
+            sa, sb = hidden(basis, own, m1, m2, there, first_layer, M, HALF, ASM, P)
+            da, db = two(sa, sb, v if KEEP else four(w2, d1, d2, h1, h2, D, H, LN2, DOT), P)
+            da += ea[None, :]
+            db += eb[None, :]
             if EMIT:
                 to = delta + (frame.to(tl.int64) * N + rows)[:, None] * D
                 tl.store(to + d1[None, :], da, mask=there[:, None] & (d1 < D)[None, :])
@@ -77,26 +91,9 @@ def _forward(
             za += da
             zb += db
         done = decoded(
-            za.to(DOT),
-            zb.to(DOT),
-            p11,
-            p12,
-            p21,
-            p22,
-            ca,
-            cb,
-            q1,
-            q2,
-            shift,
-            start,
-            slope,
-            height,
-            offset,
-            linear,
-            HALF,
-            ASM,
-            P,
-        )
+            za.to(DOT), zb.to(DOT), p if KEEP else four(u1, g1, g2, d1, d2, G, D, LOG2E, DOT), ca, cb,
+            q if KEEP else pair(u2, col, g1, g2, RAW, G, LN2, DOT), shift, start, slope, height, offset, linear, HALF, ASM, P,
+        )  # fmt: skip
         to = first[None, :] + (frame.to(tl.int64) * N + rows)[:, None] * step[None, :]
         tl.store(out + to, done, mask=there[:, None] & (col < RAW)[None, :])
 
@@ -108,10 +105,10 @@ def run(basis, gain, bias, f, psi: Psi | None, phi: Phi, prior, emit: bool) -> t
     delta = torch.empty(frames, n, D, device=f.device, dtype=f.dtype) if emit else None
     H, M = (96, 48) if psi is None else psi.w1.shape
     inputs = (t if t is None else t.contiguous() for t in (basis, gain, bias, f, *(psi or (None,) * 3), *phi))
-    _forward[frames, parts(n, frames, TILE, RESIDENT, f.device)](
+    launch(
+        _forward, (frames, parts(n, frames, TILE, RESIDENT)), WAYS,
         *inputs, prior, out, delta, n, frames // people, 0 if len(prior) == 1 else n * layout.RAW,
-        **widths(M=M, H=H, D=D, G=len(phi.b1)), PSI=psi is not None, EMIT=emit, TILE=TILE,
-        **precision(f.dtype, f.device), **LAUNCH,
+        **widths(M=M, H=H, D=D, G=len(phi.b1)), PSI=psi is not None, EMIT=emit, **precision(f.dtype),
     )  # fmt: skip
     quats, means, scales, colors, opacities = out.split([frames * n * k for k in (4, 3, 3, 3, 1)])
     rows = lambda t: t.view(frames, n, -1)  # noqa: E731

@@ -20,14 +20,17 @@ from torch import Tensor
 from kernels import layout
 from kernels.fused.gradients import (
     Sums,
+    add,
     first_layer,
     hidden_layer,
+    in_pieces,
     over_frames,
     packed,
     padded,
     read_rows,
     store_sums,
     strided,
+    units,
     unpack,
 )  # fmt: skip
 from kernels.fused.launch import per_identity
@@ -61,13 +64,14 @@ def _read_psi(
 def _phi(
     f, delta, u1, c1, u2, means, quats, scales, opacities, colors, d_means, d_quats, d_scales, d_opacities, d_colors,
     d_z, d_prior, sums, N, PER,
-    D: tl.constexpr, D0: tl.constexpr, G: tl.constexpr, G0: tl.constexpr, DELTA: tl.constexpr, PRIOR: tl.constexpr,
-    SUMS: tl.constexpr, TILE: tl.constexpr, HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr,
+    D: tl.constexpr, D0: tl.constexpr, G: tl.constexpr, DELTA: tl.constexpr, PRIOR: tl.constexpr,
+    FIRST, UNITS: tl.constexpr, ADD: tl.constexpr, SUMS: tl.constexpr, TILE: tl.constexpr,
+    HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
     """DELTA: features are f + delta. The activations' slopes come from the attributes themselves."""
     DOT: tl.constexpr = f.dtype.element_ty
     frame, part, parts = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
-    d0, g0, col = tl.arange(0, D0), tl.arange(0, G0), tl.arange(0, 16)
+    d0, g0, col = tl.arange(0, D0), units(FIRST, UNITS), tl.arange(0, 16)
     p = first_layer(strided(u1, g0, d0, G, D, D, 1), c1, g0, d0, G, D, DOT)
     q = (strided(u2, g0, col, G, RAW, 1, G) * LN2).to(DOT)
     slope, height, offset, _, linear = activation(col)
@@ -76,7 +80,7 @@ def _phi(
     from_out = tl.where(col < 3, d_means + col, tl.where(col < 6, d_scales + col - 3, tl.where(
         col < 10, d_quats + col - 6, tl.where(col == 10, d_opacities + 0 * col, d_colors + col - 11))))  # fmt: skip
     step, scale = tl.where(col == 10, 1, tl.where((col >= 6) & (col < 10), 4, 3)), 1 / height
-    a, b = tl.zeros([G0, D0], tl.float32), tl.zeros([G0, 16], tl.float32)
+    a, b = tl.zeros([UNITS, D0], tl.float32), tl.zeros([UNITS, 16], tl.float32)
 
     rows = part * TILE + tl.arange(0, TILE)
     x, e, done, d_out = _read_phi(f, delta, known_out, from_out, frame, PER, rows, d0, col, step, N, D, DELTA)
@@ -88,7 +92,7 @@ def _phi(
         )
         s = (done - offset[None, :]) * scale[None, :]
         d_raw = tl.where(linear[None, :], 1.0, (height * slope)[None, :] * s * (1 - s)) * d_out
-        if PRIOR:
+        if PRIOR and not ADD:
             tl.store(d_prior + this[:, None] * RAW + col[None, :], d_raw, mask=there[:, None] & (col < RAW)[None, :])
         d_raw = d_raw.to(DOT)
         if DELTA:
@@ -98,7 +102,7 @@ def _phi(
         d_y = tl.dot(q, tl.trans(d_raw), input_precision=P).to(DOT) * r
         a = tl.dot(d_y, x, a, input_precision=P)
         d = tl.dot(tl.trans(d_y), p, input_precision=P)
-        tl.store(d_z + this[:, None] * D + d0[None, :], d, mask=there[:, None] & (d0 < D)[None, :])
+        add(d_z, this, there, d0, d, D, ADD)
         x, e, done, d_out = next_x, next_e, next_done, next_out
     store_sums(sums + (frame.to(tl.int64) * parts + part) * SUMS, g0, d0, col, a, b, G, D, RAW)
 
@@ -106,17 +110,18 @@ def _phi(
 @triton.jit
 def _psi(
     basis, gain, bias, w1, w2, d_delta, d_more, d_basis, sums, N, PER,
-    M: tl.constexpr, M0: tl.constexpr, H: tl.constexpr, H0: tl.constexpr, D: tl.constexpr, D0: tl.constexpr,
-    MORE: tl.constexpr, SUMS: tl.constexpr, TILE: tl.constexpr, HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr,
+    M: tl.constexpr, M0: tl.constexpr, H: tl.constexpr, D: tl.constexpr, D0: tl.constexpr, MORE: tl.constexpr,
+    FIRST, UNITS: tl.constexpr, ADD: tl.constexpr, SUMS: tl.constexpr, TILE: tl.constexpr,
+    HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
     """MORE: δ's gradient is d_delta + d_more. After `store_sums` come [M] of gain."""
     DOT: tl.constexpr = basis.dtype.element_ty
     frame, part, parts = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
-    m0, d0, h0 = tl.arange(0, M0), tl.arange(0, D0), tl.arange(0, H0)
+    m0, d0, h0 = tl.arange(0, M0), tl.arange(0, D0), units(FIRST, UNITS)
     g = vector(gain + frame * M, m0, M, 1.0)
     p = first_layer(strided(w1, h0, m0, H, M, M, 1) * g[None, :], bias + frame * H, h0, m0, H, M, DOT)
     q = (strided(w2, h0, d0, H, D, 1, H) * LN2).to(DOT)
-    a, b = tl.zeros([H0, M0], tl.float32), tl.zeros([H0, D0], tl.float32)
+    a, b = tl.zeros([UNITS, M0], tl.float32), tl.zeros([UNITS, D0], tl.float32)
 
     rows = part * TILE + tl.arange(0, TILE)
     x, d, e = _read_psi(basis, d_delta, d_more, frame, PER, rows, m0, d0, N, M, D, MORE)
@@ -131,11 +136,14 @@ def _psi(
         d_y = tl.dot(q, tl.trans(d), input_precision=P).to(DOT) * r
         a = tl.dot(d_y, x, a, input_precision=P)
         d_x = tl.dot(tl.trans(d_y), p, input_precision=P)
-        tl.store(d_basis + this[:, None] * M + m0[None, :], d_x, mask=there[:, None] & (m0 < M)[None, :])
+        add(d_basis, this, there, m0, d_x, M, ADD)
         x, d, e = next_x, next_d, next_e
     sums += (frame.to(tl.int64) * parts + part) * SUMS
     d_gain = tl.sum(strided(w1, h0, m0, H, M, M, 1) * a, 0) * LOG2E
-    tl.store(sums + H * ((M + 4) // 4 * 4) + (H + 1) * ((D + 3) // 4 * 4) + m0, d_gain, mask=m0 < M)
+    of_gain = sums + H * ((M + 4) // 4 * 4) + (H + 1) * ((D + 3) // 4 * 4) + m0
+    if ADD:
+        d_gain += tl.load(of_gain, mask=m0 < M, other=0.0)
+    tl.store(of_gain, d_gain, mask=m0 < M)
     store_sums(sums, h0, m0, d0, a * tl.where(m0 == M, 1.0, g)[None, :], b, H, M, D)
 
 
@@ -160,7 +168,7 @@ def _run_phi(
     d_prior = torch.empty(frames, n, layout.RAW, device=f.device) if want_prior else None
     sums.run(
         _phi, k, f.contiguous(), delta, phi.w1.contiguous(), phi.b1.contiguous(), phi.w2.contiguous(), *attributes, *d_out,
-        d_z, d_prior, PER=frames // people, D=D, D0=padded(D, 1), G=len(phi.b1), G0=padded(len(phi.b1), 1),
+        d_z, d_prior, PER=frames // people, D=D, D0=padded(D, 1), G=len(phi.b1), ways=in_pieces(len(phi.b1), sums.stored),
         DELTA=delta is not None, PRIOR=want_prior,
     )  # fmt: skip
     return d_z, d_prior
@@ -177,8 +185,8 @@ def _run_psi(sums: Sums, k: int, basis, gain, bias, w1, w2, d_delta, d_more) -> 
     d_basis = torch.empty(frames, n, M, device=basis.device, dtype=basis.dtype)
     inputs = (t if t is None else t.contiguous() for t in (basis, gain, bias, w1, w2, d_delta, d_more))
     sums.run(
-        _psi, k, *inputs, d_basis, PER=frames // people, M=M, M0=padded(M, 1), H=H, H0=padded(H, 1), D=D, D0=padded(D),
-        MORE=d_more is not None,
+        _psi, k, *inputs, d_basis, PER=frames // people, M=M, M0=padded(M, 1), H=H, D=D, D0=padded(D), MORE=d_more is not None,
+        ways=in_pieces(H, sums.stored),
     )  # fmt: skip
     return d_basis
 

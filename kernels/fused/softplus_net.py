@@ -133,6 +133,30 @@ def weight(w, o, i, OUT: tl.constexpr, IN: tl.constexpr, scale: tl.constexpr, DO
 
 
 @triton.jit
+def four(w, o1, o2, i1, i2, OUT: tl.constexpr, IN: tl.constexpr, scale: tl.constexpr, DOT: tl.constexpr):
+    """A matrix as `weight` reads it, in four pieces: those that the first piece of the input meets, then the second's."""
+    return (
+        weight(w, o1, i1, OUT, IN, scale, DOT), weight(w, o2, i1, OUT, IN, scale, DOT),
+        weight(w, o1, i2, OUT, IN, scale, DOT), weight(w, o2, i2, OUT, IN, scale, DOT),
+    )  # fmt: skip
+
+
+@triton.jit
+def pair(w, o, i1, i2, OUT: tl.constexpr, IN: tl.constexpr, scale: tl.constexpr, DOT: tl.constexpr):
+    """The same in two, of all rows."""
+    return weight(w, o, i1, OUT, IN, scale, DOT), weight(w, o, i2, OUT, IN, scale, DOT)
+
+
+@triton.jit
+def two(xa, xb, w, P: tl.constexpr):
+    """Both pieces of x times a matrix in four."""
+    return (
+        tl.dot(xb, w[2], tl.dot(xa, w[0], input_precision=P), input_precision=P),
+        tl.dot(xb, w[3], tl.dot(xa, w[1], input_precision=P), input_precision=P),
+    )
+
+
+@triton.jit
 def vector(v, i, SIZE: tl.constexpr, scale: tl.constexpr):
     return tl.load(v + i, mask=i < SIZE, other=0.0).to(tl.float32) * scale
 
@@ -152,25 +176,20 @@ def tile(x, rows, cols, there, WIDTH: tl.constexpr, FULL: tl.constexpr):
 def folded(w1, gain, bias, frame, m1, m2, h1, h2, M: tl.constexpr, H: tl.constexpr, DOT: tl.constexpr):
     """Ψ's first layer of a frame, log2 e larger, its gain in the weights: four pieces, and two of the bias."""
     ga, gb = vector(gain + frame * M, m1, M, LOG2E)[:, None], vector(gain + frame * M, m2, M, LOG2E)[:, None]
-    w11 = (weight(w1, h1, m1, H, M, 1.0, tl.float32) * ga).to(DOT)
-    w12 = (weight(w1, h2, m1, H, M, 1.0, tl.float32) * ga).to(DOT)
-    w21 = (weight(w1, h1, m2, H, M, 1.0, tl.float32) * gb).to(DOT)
-    w22 = (weight(w1, h2, m2, H, M, 1.0, tl.float32) * gb).to(DOT)
+    a, b, c, d = four(w1, h1, h2, m1, m2, H, M, 1.0, tl.float32)
     ba, bb = vector(bias + frame * H, h1, H, LOG2E).to(DOT), vector(bias + frame * H, h2, H, LOG2E).to(DOT)
-    return w11, w12, w21, w22, ba, bb
+    return (a * ga).to(DOT), (b * ga).to(DOT), (c * gb).to(DOT), (d * gb).to(DOT), ba, bb
 
 
 @triton.jit
 def hidden(
-    basis, own, m1, m2, there, w11, w12, w21, w22, ba, bb, M: tl.constexpr,
-    HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr,
+    basis, own, m1, m2, there, w, M: tl.constexpr, HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
     """Ψ's hidden layer of the Gaussians `own`, in two pieces, by what `folded` gives."""
     FULL: tl.constexpr = m1.shape[0] + m2.shape[0] == M
-    xa, xb = tile(basis, own, m1, there, M, FULL).to(w11.dtype), tile(basis, own, m2, there, M, FULL).to(w11.dtype)
-    sa = softplus(tl.dot(xb, w21, tl.dot(xa, w11, input_precision=P), input_precision=P), ba, HALF, ASM)
-    sb = softplus(tl.dot(xb, w22, tl.dot(xa, w12, input_precision=P), input_precision=P), bb, HALF, ASM)
-    return sa, sb
+    DOT: tl.constexpr = w[0].dtype
+    ya, yb = two(tile(basis, own, m1, there, M, FULL).to(DOT), tile(basis, own, m2, there, M, FULL).to(DOT), w, P)
+    return softplus(ya, w[4], HALF, ASM), softplus(yb, w[5], HALF, ASM)
 
 
 @triton.jit
@@ -194,12 +213,12 @@ def place(col, rows):
 
 @triton.jit
 def decoded(
-    za, zb, p11, p12, p21, p22, ca, cb, q1, q2, shift, prior, slope, height, offset, linear,
+    za, zb, p, ca, cb, q, shift, prior, slope, height, offset, linear,
     HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
     """Φ of features in two pieces, [TILE,16] by raw column: both layers, the prior, and the activations (see `activation`)."""
-    sa = softplus(tl.dot(zb, p21, tl.dot(za, p11, input_precision=P), input_precision=P), ca, HALF, ASM)
-    sb = softplus(tl.dot(zb, p22, tl.dot(za, p12, input_precision=P), input_precision=P), cb, HALF, ASM)
-    raw = tl.dot(sb, q2, tl.dot(sa, q1, input_precision=P), input_precision=P) + shift[None, :] + prior
+    ya, yb = two(za, zb, p, P)
+    sa, sb = softplus(ya, ca, HALF, ASM), softplus(yb, cb, HALF, ASM)
+    raw = tl.dot(sb, q[1], tl.dot(sa, q[0], input_precision=P), input_precision=P) + shift[None, :] + prior
     done = offset[None, :] + height[None, :] / (1 + tl.exp2(-raw * (slope * LOG2E)[None, :]))
     return tl.where(linear[None, :], raw, done)

@@ -12,10 +12,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.fused.launch import parts, per_identity, per_person, precision, widths
-from kernels.fused.local_fusion import LAUNCH, RESIDENT, TILE
+from kernels.fused.launch import launch, parts, per_identity, per_person, precision, widths
+from kernels.fused.local_fusion import RESIDENT, TILE, WAYS
 from kernels.fused.local_fusion_backward import back_through_psi
-from kernels.fused.softplus_net import LN2, folded, hidden, vector, weight
+from kernels.fused.softplus_net import LN2, folded, hidden, pair, vector
 from kernels.fused.vectors import multiply, put, rows
 from kernels.layout import Bound, Psi
 
@@ -24,15 +24,15 @@ from kernels.layout import Bound, Psi
 def _forward(
     basis, gain, bias, w1, w2, b2, means, quats, scales, out_means, out_quats, out_scales, change, N, PER,
     M: tl.constexpr, M1: tl.constexpr, M2: tl.constexpr, H: tl.constexpr, H1: tl.constexpr, H2: tl.constexpr,
-    EMIT: tl.constexpr, TILE: tl.constexpr, HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr,
+    EMIT: tl.constexpr, TILE: tl.constexpr, KEEP: tl.constexpr, HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
     """Columns: position 0..2, log scale 3..5, rotation 6..8 of 16. EMIT: they are written. P: precision of the products."""
     DOT: tl.constexpr = tl.float16 if HALF else tl.float32
     frame, part, parts = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
     col, m1, m2 = tl.arange(0, 16), tl.arange(0, M1), M1 + tl.arange(0, M2)
     h1, h2 = tl.arange(0, H1), H1 + tl.arange(0, H2)
-    w11, w12, w21, w22, ba, bb = folded(w1, gain, bias, frame, m1, m2, h1, h2, M, H, DOT)
-    va, vb, e = weight(w2, col, h1, 9, H, LN2, DOT), weight(w2, col, h2, 9, H, LN2, DOT), vector(b2, col, 9, 1.0)
+    layer = folded(w1, gain, bias, frame, m1, m2, h1, h2, M, H, DOT)
+    v, e = pair(w2, col, h1, h2, 9, H, LN2, DOT), vector(b2, col, 9, 1.0)
     still = tl.where(col < 3, means + col, scales + col - 3)[None, :]
     out = tl.where(col < 3, out_means + col, out_scales + col - 3)[None, :]
 
@@ -44,8 +44,9 @@ def _forward(
         three = there[:, None] & (col < 6)[None, :]
         start = tl.load(still + 3 * own[:, None], mask=three, other=0.0)
         qw, qx, qy, qz = rows(quats, own)
-        sa, sb = hidden(basis, own, m1, m2, there, w11, w12, w21, w22, ba, bb, M, HALF, ASM, P)
-        d = tl.dot(sb, vb, tl.dot(sa, va, input_precision=P), input_precision=P) + e[None, :]
+        here = layer if KEEP else folded(w1, gain, bias, frame, m1, m2, h1, h2, M, H, DOT)
+        sa, sb = hidden(basis, own, m1, m2, there, here, M, HALF, ASM, P)
+        d = tl.dot(sb, v[1], tl.dot(sa, v[0], input_precision=P), input_precision=P) + e[None, :]
         if EMIT:
             tl.store(change + 9 * to[:, None] + col[None, :], d, mask=there[:, None] & (col < 9)[None, :])
         tl.store(out + 3 * to[:, None], tl.where((col < 3)[None, :], start + d, start * tl.exp(d)), mask=three)
@@ -61,9 +62,9 @@ def run(basis, gain, bias, psi: Psi, still: Bound, emit: bool) -> tuple[Bound, T
     out = Bound(*(torch.empty(frames, n, width, device=basis.device) for width in (3, 4, 3)))
     change = torch.empty(frames, n, 9, device=basis.device) if emit else None
     inputs = (t.contiguous() for t in (basis, gain, bias, *psi, *still))
-    _forward[frames, parts(n, frames, TILE, RESIDENT, basis.device)](
-        *inputs, *out, change, n, per_person(frames, people), **widths(M=M, H=len(psi.w1)), EMIT=emit, TILE=TILE,
-        **precision(basis.dtype, basis.device), **LAUNCH,
+    launch(
+        _forward, (frames, parts(n, frames, TILE, RESIDENT)), WAYS, *inputs, *out, change, n, per_person(frames, people),
+        **widths(M=M, H=len(psi.w1)), EMIT=emit, **precision(basis.dtype),
     )  # fmt: skip
     return out, change
 

@@ -1,0 +1,85 @@
+"""Every kernel once: on the GPU at hand (`i4d-bench doctor`), and, by `kernels.compile`, for GPUs that are not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import torch
+
+from kernels.cases import CASES, case
+from kernels.contract import Case, tensors
+from kernels.layout import Unsupported
+
+KINDS = {
+    "fp32": (torch.float32, "highest"),
+    "tf32": (torch.float32, "high"),
+    "fp16": (torch.float16, "highest"),
+    "bf16": (torch.bfloat16, "highest"),
+}
+"""What features are stored in, and what torch.set_float32_matmul_precision allows."""
+TF32 = 8
+"""How much more than `Case.check` allows one tf32 product may be wrong: tensor cores cut what cuBLAS rounds first."""
+
+
+class Problem(NamedTuple):
+    case: Case
+    frames: int = 1
+    sizes: Mapping[str, int] = MappingProxyType({})
+
+    def inputs(self, n: int, kind: str, device: str) -> dict[str, Any] | None:
+        """None where nothing is stored in that type: the op is the same in fp32."""
+        x = self.case.inputs(n, 1, self.frames, KINDS[kind][0], device, **self.sizes)
+        return x if any(t.dtype == KINDS[kind][0] for t in tensors(x)) else None
+
+
+PROBLEMS = [
+    *(Problem(c) for c in CASES),
+    Problem(case("cross_attention"), sizes={"tokens": 256}),
+    Problem(case("flame_skinning"), frames=16),
+    Problem(case("flame_skinning_shape"), frames=17),
+    Problem(case("blend_gaussians"), frames=4),
+]
+"""Every op, and again where more tokens or frames have kernels of their own."""
+
+
+@contextmanager
+def precision(kind: str) -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(KINDS[kind][1])
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def tile_lists(device: str):
+    from kernels.raster.tiles import TileLists
+
+    means, radii = (
+        torch.full((1, 64, 2), 32.0, device=device),
+        torch.full((1, 64, 2), 9, dtype=torch.int32, device=device),
+    )
+    return TileLists(1, 64, 64, 1024, device)(means, radii, torch.linspace(1, 2, 64, device=device)[None])
+
+
+def check(n: int = 1000) -> dict[str, list[str]]:
+    """Runs every kernel on the GPU, forward and backward, and holds it to its twin in fp64. → by kind, what does not work."""
+    failed = {}
+    for kind in KINDS:
+        with precision(kind):
+            failed[kind] = [f"{p.case.name}: {why}" for p in PROBLEMS if (why := _fault(p, kind, n))]
+    return failed
+
+
+def _fault(problem: Problem, kind: str, n: int) -> str:
+    x = problem.inputs(n, kind, "cuda")
+    if x is None:
+        return ""
+    try:
+        worst = max(problem.case.check(x, "triton", backward=True).values())
+    except Unsupported as e:
+        return str(e)
+    return f"{worst:.1f} times the error that it may have" if worst > (TF32 if kind == "tf32" else 1) else ""
