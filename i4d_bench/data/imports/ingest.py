@@ -99,6 +99,18 @@ class _Part:
     name: str
     info: dict[str, Any]
 
+    @property
+    def usable(self) -> bool:
+        return self.info["frames"] >= FEWEST
+
+    @property
+    def why(self) -> str:
+        """What became of the pictures."""
+        reasons = Counter(reason for _, reason in self.info["skipped"]).most_common()
+        return ", ".join(
+            [f"{self.info['frames']} pictures kept", *(f"{count} × {reason}" for reason, count in reasons)]
+        )
+
 
 def ingest(
     folders: list[Path],
@@ -124,20 +136,15 @@ def ingest(
     flame = _checked(folders, flame, size, stride, max_frames)
     found = _optional_model(model)
     settings = _Settings(format, {"file": flame.name, "digest": file_digest(flame)}, found, size, stride, max_frames)
-    parts = out.with_name(f".{out.name}.parts")
-    head = Head(load(flame))
-    try:
-        with writing(out):
-            parts.mkdir(parents=True, exist_ok=True)
-            with Landmarker(found) if found else nullcontext() as landmarker:
-                made, left_out = _people(folders, parts, settings, Recorder(head, landmarker, size), progress)
-            with tempfile.TemporaryDirectory(dir=parts, prefix="joined-") as joined:
-                arrays = _joined(made, Path(joined))
-                store.write(out, arrays, _meta(folders, made, left_out, settings))
-            shutil.rmtree(parts)
-    finally:
-        if parts.exists() and not any(parts.iterdir()):
-            parts.rmdir()
+    if not _finished(out, folders, settings):
+        parts = out.with_name(f".{out.name}.parts")
+        try:
+            with writing(out):
+                parts.mkdir(parents=True, exist_ok=True)
+                _build(folders, out, parts, settings, Head(load(flame)), progress)
+        finally:
+            if parts.exists() and not any(parts.iterdir()):
+                parts.rmdir()
     report = ImportReport(out, store.open_frames(out).meta)
     if progress:
         for line in report.lines():
@@ -174,25 +181,40 @@ def _optional_model(path: Path | None) -> Path | None:
         return None
 
 
-def _people(
-    folders: list[Path], parts: Path, settings: _Settings, record: Recorder, progress: bool
-) -> tuple[list[_Part], list[dict[str, str]]]:
-    """Everybody's part, and who gives too few pictures."""
-    made, left_out = [], []
+def _finished(out: Path, folders: list[Path], settings: _Settings) -> bool:
+    """Whether `out` already is what is asked for."""
+    if not (out / "dataset.json").is_file():
+        return False
+    meta = store.open_frames(out).meta
+    if meta.get("source") != settings.format or "keys" not in meta:
+        return False
+    read = FORMATS[settings.format][1]
+    return meta["keys"] == [settings.key(take) for folder in folders for take in read(folder)]
+
+
+def _build(folders: list[Path], out: Path, parts: Path, settings: _Settings, head: Head, progress: bool) -> None:
+    with Landmarker(settings.model) if settings.model else nullcontext() as landmarker:
+        everybody = _people(folders, parts, settings, Recorder(head, landmarker, settings.size), progress)
+    with tempfile.TemporaryDirectory(dir=parts, prefix="joined-") as joined:
+        usable = [p for p in everybody if p.usable]
+        store.write(out, _joined(usable, Path(joined)), _meta(folders, everybody, settings))
+    shutil.rmtree(parts)
+
+
+def _people(folders: list[Path], parts: Path, settings: _Settings, record: Recorder, progress: bool) -> list[_Part]:
+    """Everybody's part. Raises UserError where a folder has nobody who can be used."""
+    out: list[_Part] = []
     for folder in folders:
-        before = len(made)
+        own = []
         for take in FORMATS[settings.format][1](folder):
             part = parts / settings.key(take)
             if not (part / "part.json").is_file():
                 _make_part(settings.select(take), part, record, progress)
-            info = json.loads((part / "part.json").read_text(encoding="utf-8"))
-            if info["frames"] >= FEWEST:
-                made.append(_Part(part, take.name, info))
-            else:
-                left_out.append({"file": take.name, "reason": _why(info)})
-        if len(made) == before:
-            raise UserError(f"{folder} shows nobody who can be used: {left_out[-1]['file']}, {left_out[-1]['reason']}")
-    return made, left_out
+            own.append(_Part(part, take.name, json.loads((part / "part.json").read_text(encoding="utf-8"))))
+        if not any(p.usable for p in own):
+            raise UserError(f"{folder} shows nobody who can be used: {own[0].name}, {own[0].why}")
+        out += own
+    return out
 
 
 def _make_part(take: Take, part: Path, record: Recorder, progress: bool) -> None:
@@ -207,11 +229,6 @@ def _make_part(take: Take, part: Path, record: Recorder, progress: bool) -> None
         os.replace(partial, part)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _why(info: dict[str, Any]) -> str:
-    reasons = Counter(reason for _, reason in info["skipped"]).most_common()
-    return ", ".join([f"{info['frames']} pictures kept", *(f"{count} × {reason}" for reason, count in reasons)])
 
 
 def _joined(made: list[_Part], folder: Path) -> dict[str, np.ndarray]:
@@ -243,10 +260,9 @@ def _split(made: list[_Part]) -> np.ndarray | None:
     ])  # fmt: skip
 
 
-def _meta(
-    folders: list[Path], made: list[_Part], left_out: list[dict[str, str]], settings: _Settings
-) -> dict[str, Any]:
+def _meta(folders: list[Path], everybody: list[_Part], settings: _Settings) -> dict[str, Any]:
     """Names only: nothing of this machine's folders."""
+    made = [p for p in everybody if p.usable]
     tracker = FORMATS[settings.format][0]
     notes = [f"{p.name}: {note}" for p in made for note in p.info["notes"]]
     if settings.model is None:
@@ -258,6 +274,7 @@ def _meta(
         "kind": "clips",
         "source": settings.format,
         "sources": [f.resolve().name for f in folders],
+        "keys": [p.folder.name for p in everybody],
         "videos": rows,
         "fps": [FPS] * len(made),
         "size": settings.size,
@@ -268,6 +285,6 @@ def _meta(
         "flame": {"tracker": tracker, **settings.flame},
         "versions": {name: version(name) for name in ("mediapipe", "numpy") if name == "numpy" or settings.model},
         "skipped": [{"video": p.name, "frame": frame, "reason": why} for p in made for frame, why in p.info["skipped"]],
-        "left_out": left_out,
+        "left_out": [{"file": p.name, "reason": p.why} for p in everybody if not p.usable],
         "notes": notes,
     }

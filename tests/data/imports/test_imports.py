@@ -335,6 +335,7 @@ def test_people_who_are_finished_are_not_processed_again(made, tmp_path, without
         module.Recorder, "__call__", lambda self, take, *a: looked.append(take.name) or look(self, take, *a)
     )
     imported(made, ["anna", "cleo"], tmp_path / "out")
+    imported(made, ["anna", "cleo"], tmp_path / "out")
     assert looked == ["cleo"] and sorted(p.name for p in tmp_path.iterdir() if "out" in p.name) == ["out"]
 
 
