@@ -23,19 +23,19 @@ def write_ply(path: Path, gaussians: Gaussians) -> None:
     """Writes one avatar (batch of 1). Opacities are kept 1e-6 away from 0 and 1, whose logits are infinite."""
     if len(gaussians.means) != 1:
         raise ValueError(f"a .ply holds one avatar, got a batch of {len(gaussians.means)}")
-    g = gaussians.detach().to("cpu")[0]
+    g = gaussians.detach().to("cpu")
     opacity = g.opacities.double().clamp(1e-6, 1 - 1e-6)
     columns = torch.cat(
         [
             g.means.double(),
-            torch.zeros(len(g.means), 3, dtype=torch.float64),
+            torch.zeros(*g.means.shape, dtype=torch.float64),
             (g.colors.double() - 0.5) / SH_C0,
-            torch.logit(opacity)[:, None],
+            torch.logit(opacity)[..., None],
             torch.log(g.scales.double().clamp_min(1e-12)),
             torch.nn.functional.normalize(g.quats.double(), dim=-1),
         ],
-        1,
-    )
+        -1,
+    )[0]
     table = np.zeros(len(columns), dtype=[(name, "<f4") for name in FIELDS])
     for name, column in zip(FIELDS, columns.T.numpy(), strict=True):
         table[name] = column
