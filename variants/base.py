@@ -78,7 +78,7 @@ def scaled(layer: L, by: float) -> L:
     return layer
 
 
-Design = TypeVar("Design", bound=type[Fusion])
+Design = TypeVar("Design", bound=type)
 _REGISTRY: dict[str, type[Fusion]] = {}
 _GIVEN: dict[str, str] = {}
 """Where `load` found a design: a file's whole path or a module's name."""
@@ -96,6 +96,8 @@ def register(name: str) -> Callable[[Design], Design]:
         other = _REGISTRY.get(name)
         if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ValueError(f"two fusion designs are called {name!r}: {_place(other)} and {_place(cls)}")
+        if not issubclass(cls, Fusion):
+            raise TypeError(f"the design {name!r} is no subclass of variants.base.Fusion")
         if lacks := _lacks(cls):
             raise TypeError(f"the design {name!r} {lacks}")
         cls.name = name
@@ -109,10 +111,8 @@ def _place(cls: type) -> str:
     return f"{cls.__qualname__} in {inspect.getfile(cls)}"
 
 
-def _lacks(cls: type) -> str:
+def _lacks(cls: type[Fusion]) -> str:
     """What keeps a class from being a design; empty where nothing does."""
-    if not (isinstance(cls, type) and issubclass(cls, Fusion)):
-        return "is no subclass of variants.base.Fusion"
     if missing := [k for k in ("family", "needs") if not hasattr(cls, k)] + sorted(cls.__abstractmethods__):
         return f"lacks {', '.join(missing)}"
     if bare := [name for name, default in _settings(cls).items() if default is inspect.Parameter.empty]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,20 +42,18 @@ embedded world, held-out people driven by their own expressions.
 
 def baseline_of(costs: pd.DataFrame, wanted: str | None = None) -> str | None:
     """What the others' costs are compared with (`baseline.pick`, of those that were counted). Raises UserError."""
-    counted = costs[costs["params"].notna()]
-    return baselines.pick(dict(zip(counted["design"], counted["family"], strict=True)), wanted)
+    return baselines.pick({r["design"]: r["family"] for r in costs.to_dict("records") if r["params"] >= 0}, wanted)
 
 
 def matched(costs: pd.DataFrame, baseline: str | None) -> dict[str, str]:
     """By what each design is matched to the baseline: parameters, FLOPs, or nothing."""
-    of = costs.set_index("design")
+    of = {r["design"]: r for r in costs.to_dict("records")}
     out = {}
-    for name, row in of.to_dict("index").items():
-        if baseline is None or not row["params"] > 0:
-            out[name] = ""
-            continue
-        params, flops = (row[k] / float(of.at[baseline, k]) for k in ("params", "flops_frame"))
-        out[name] = "parameters" if abs(params - 1) <= NEAR else "FLOPs" if flops <= 1 + NEAR else ""
+    for name, row in of.items():
+        out[name] = ""
+        if baseline is not None and row["params"] > 0:
+            params, flops = (_share(row[k], of[baseline][k]) for k in ("params", "flops_frame"))
+            out[name] = "parameters" if abs(params - 1) <= NEAR else "FLOPs" if flops <= 1 + NEAR else ""
     return out
 
 
@@ -67,38 +65,48 @@ def read_costs(reports: Path) -> pd.DataFrame:
 
 def listed(costs: pd.DataFrame, designs: Sequence[str]) -> pd.DataFrame:
     """The costs of these designs and of all their sizes; a design that was not counted has a row without numbers."""
-    of = {d: costs[costs["design"].str.partition("@")[0] == d] for d in designs} if len(costs) else {}
-    nothing = {
-        d: pd.DataFrame([{"design": d, "family": variants.design(d).family}], columns=list(COSTS)) for d in designs
-    }
-    rows = [of[d] if d in of and len(of[d]) else nothing[d] for d in designs]
-    return pd.DataFrame(pd.concat([r.astype(object) for r in rows], ignore_index=True))
+    rows, counted = [], costs.to_dict("records")
+    for name in designs:
+        own = [r for r in counted if r["design"].partition("@")[0] == name]
+        rows += own or [{"design": name, "family": variants.design(name).family}]
+    return pd.DataFrame(rows, columns=list(COSTS))
 
 
 def table(costs: pd.DataFrame, baseline: str | None) -> str:
     """Both matchings side by side."""
-    by, base = (
-        matched(costs, baseline),
-        costs.set_index("design").loc[baseline] if baseline else dict.fromkeys(COSTS, np.nan),
-    )
-    shown = pd.DataFrame({
-        "design": costs["design"], "family": costs["family"], "parameters": _cells(costs["params"], "{:,.0f}"),
-        f"of {baseline}": _cells(costs["params"] / base["params"], "{:.2f}×"),
-        "GFLOP per identity": _cells(costs["flops_identity"] / 1e9, "{:.2f}"),
-        "GFLOP per frame": _cells(costs["flops_frame"] / 1e9, "{:.2f}"),
-        f"of {baseline}'s": _cells(costs["flops_frame"] / base["flops_frame"], "{:.2f}×"),
-        "activations (MiB)": _cells(costs["memory"] / 2**20, "{:,.0f}"), "matched by": costs["design"].map(by.__getitem__),
-    })  # fmt: skip
-    if baseline is None:
-        shown = shown.drop(columns=[f"of {baseline}", f"of {baseline}'s", "matched by"])
-    left = ("design", "family", "matched by")
-    align = ["left" if c in left else "right" for c in shown]
+    by, rows = matched(costs, baseline), costs.to_dict("records")
+    of = {r["design"]: r for r in rows}
+
+    def column(form: str, key: str, unit: float = 1.0) -> list[str]:
+        return [_cell(form, _share(r[key], unit)) for r in rows]
+
+    def share(key: str) -> list[str]:
+        return column("{:.2f}×", key, of[baseline][key]) if baseline else []
+
+    columns = {
+        "design": [r["design"] for r in rows],
+        "family": [r["family"] for r in rows],
+        "parameters": column("{:,.0f}", "params"),
+        f"of {baseline}": share("params"),
+        "GFLOP per identity": column("{:.2f}", "flops_identity", 1e9),
+        "GFLOP per frame": column("{:.2f}", "flops_frame", 1e9),
+        f"of {baseline}'s": share("flops_frame"),
+        "activations (MiB)": column("{:,.0f}", "memory", 2**20),
+        "matched by": [by[r["design"]] for r in rows] if baseline else [],
+    }
+    shown = pd.DataFrame({head: cells for head, cells in columns.items() if cells})
+    align = ["left" if head in ("design", "family", "matched by") else "right" for head in shown]
     return shown.to_markdown(index=False, disable_numparse=True, colalign=align)
 
 
-def _cells(numbers: Iterable[float], form: str) -> list[str]:
-    """Formatted; empty where there is none."""
-    return ["" if pd.isna(v) else form.format(v) for v in numbers]
+def _share(number: float, of: float) -> float:
+    """NaN of nothing, as the control's parameters are."""
+    return number / of if of else np.nan
+
+
+def _cell(form: str, number: float) -> str:
+    """Empty where nothing was counted."""
+    return "" if np.isnan(number) else form.format(number)
 
 
 def write_page(reports: Path, to: Path, baseline: str | None = None, designs: Sequence[str] = ()) -> None:
@@ -106,32 +114,33 @@ def write_page(reports: Path, to: Path, baseline: str | None = None, designs: Se
     to, designs = outputs.file(to), designs or variants.names()
     costs, speed = listed(read_costs(reports), designs), _speed(reports)
     counted = f"{N:,} Gaussians, one identity, one frame, in plain torch, Φ included where a design calls it."
-    if pd.isna(costs["params"]).to_numpy().any():
+    if not all(p >= 0 for p in costs["params"]):
         counted += " What has no numbers was not counted yet: `i4d-bench costs`."
     trained, searched = _trained(reports), _searched(reports)
-    sections = [_section(n, costs.set_index("design"), speed, trained.get(n), searched.get(n)) for n in designs]
+    rows = costs.to_dict("records")
+    own = {n: [r for r in rows if r["design"].partition("@")[0] == n] for n in designs}
+    sections = [_section(n, own[n], speed, trained.get(n), searched.get(n)) for n in designs]
     parts = [HEAD, "## Costs\n\n", counted, "\n\n", table(costs, baseline_of(costs, baseline)), "\n\n", *sections]
     with atomic_file(to) as path:
         path.write_text("".join(parts).rstrip() + "\n", encoding="utf-8")
 
 
 def _section(
-    name: str, costs: pd.DataFrame, speed: dict[str, dict], trained: Record | None, arms: search.Arms | None
+    name: str, costs: list[dict], speed: dict[str, dict], trained: Record | None, arms: search.Arms | None
 ) -> str:
     title, diagram, text = variants.about(name)
     lines = [f"## {name}", "", f"*{variants.design(name).family}* · {title}", "", f"    {diagram}", "", text, ""]
     lines += [f"| | {' | '.join(COLUMNS)} |", "|---" + "|---:" * len(COLUMNS) + "|"]
-    for entry in (n for n in costs.index if n.partition("@")[0] == name):
-        row = costs.loc[entry]
+    for row in costs:
+        entry = row["design"]
         timed = [_fastest(speed, stage, entry) for stage in ("fusion", "frame")]
         shown = (lambda row: f"{row['ms']:.3f}", lambda row: f"{row['fps']:,.0f}")
         cells = [f"{show(t[1])} ({t[0]})" if t else "" for show, t in zip(shown, timed, strict=True)]
         mine = trained if entry == name else None
         cells += [_score(mine, "lpips_alex", 3), _score(mine, "gap", 2)]
-        label = "published sizes" if "@" in entry else "as compared"
-        counted = _cells(pd.Series([row["params"]]), "{:,.0f}") + _cells(
-            pd.Series([row["flops_frame"] / 1e9]), "{:.2f}"
-        )
+        settings = entry.partition("@")[2]
+        label = "published sizes" if settings == "native" else settings or "as compared"
+        counted = [_cell("{:,.0f}", row["params"]), _cell("{:.2f}", row["flops_frame"] / 1e9)]
         lines.append(f"| {label} | {' | '.join(counted + cells)} |")
     lines += ["", onset(trained, arms)] if trained or arms else []
     return "\n".join([*lines, "", ""])

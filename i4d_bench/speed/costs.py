@@ -33,9 +33,9 @@ def costs(entries: tuple[str, ...] = ()) -> pd.DataFrame:
 def write_costs(reports: Path, entries: tuple[str, ...] = ()) -> None:
     """Counts every design into costs.csv, or these alone, beside what it holds of others."""
     outputs.folder(reports)
-    counted, path = costs(entries), reports / "costs.csv"
+    counted, path = costs(entries).to_dict("records"), reports / "costs.csv"
     if entries and path.exists():
-        stored = pd.read_csv(path)
-        counted = pd.DataFrame(pd.concat([stored[~stored["design"].isin(counted["design"])], counted]))
+        new = {r["design"] for r in counted}
+        counted += [r for r in pd.read_csv(path).to_dict("records") if r["design"] not in new]
     with atomic_file(path) as partial:
-        counted.sort_values("design").to_csv(partial, index=False)
+        pd.DataFrame(sorted(counted, key=lambda r: r["design"]), columns=list(COLUMNS)).to_csv(partial, index=False)

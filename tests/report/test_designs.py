@@ -83,6 +83,13 @@ def test_costs_are_compared_with_the_row_that_is_named(tmp_path):
         designs.write_page(tmp_path, tmp_path / "designs.md", baseline="local_mlp")
 
 
+def test_nothing_is_a_multiple_of_no_parameters(tmp_path):
+    _costs(tmp_path, [("static", 0, 0), ("local_film", 50, 40)])
+    designs.write_page(tmp_path, tmp_path / "designs.md", baseline="static", designs=["static", "local_film"])
+    costs, _, _ = (tmp_path / "designs.md").read_text(encoding="utf-8").partition("\n## static")
+    assert "of static's" in costs and "×" not in costs and "nan" not in costs
+
+
 def test_counting_one_design_keeps_what_is_stored_of_others(tmp_path, monkeypatch):
     _costs(tmp_path, [("static", 0, 0), ("theirs", 50, 40)])
     (tmp_path / "other").mkdir()

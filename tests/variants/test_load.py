@@ -96,6 +96,7 @@ def test_a_file_that_holds_no_design_is_one_sentence(outside, text, said):
     ("entry", "said"),
     [
         ("./nowhere.py", "there is no file /"),
+        ("./notes.txt", "notes.txt cannot be imported: invalid syntax"),
         ("./folder.py", "is a folder"),
         ("package.nowhere", "there is no module package.nowhere"),
         ("json.decoder", "json.decoder registers no design"),
@@ -103,6 +104,7 @@ def test_a_file_that_holds_no_design_is_one_sentence(outside, text, said):
 )
 def test_a_place_without_designs_is_one_sentence(outside, entry, said):
     (outside / "folder.py").mkdir()
+    (outside / "notes.txt").write_text("no Python")
     with pytest.raises(UserError, match=said):
         variants.load([entry])
 
