@@ -4,6 +4,7 @@ nox -s ablations            train and evaluate the designs, write tables and fig
 nox -s tests                the test suite, and what it covers
 nox -s benchmarks           the speed suite (pytest --benchmark-only)
 nox -s figures              rebuild every table and figure from the stored results
+nox -s compile              compile every kernel for every GPU (a quarter of an hour on two cores), or those named: -- sm_89 fp16
 nox -s lint                 ruff check, ruff format, pyright: the gates of every change
 """
 
@@ -78,3 +79,9 @@ def lint(session: nox.Session) -> None:
     python(session, "-m", "ruff", "check", ".")
     python(session, "-m", "ruff", "format", "--check", ".")
     python(session, "-m", "pyright", "--pythonpath", str(PYTHON))
+
+
+@nox.session(venv_backend="none")
+def compile(session: nox.Session) -> None:
+    """Every kernel for GPUs that are not there: that it compiles, and fits their shared memory (nox -s compile -- sm_89 fp16)."""
+    python(session, "-m", "kernels.compile", *session.posargs)

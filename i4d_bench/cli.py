@@ -301,6 +301,12 @@ def main() -> None:
             sys.stdout.flush()
     except UserError as e:
         sys.exit(_fail(f"i4d-bench: {e}", 2))
+    except RuntimeError as e:
+        from kernels import Unsupported  # not above: it takes torch, which is there where this can happen
+
+        if not isinstance(e, Unsupported):
+            raise
+        sys.exit(_fail(f"i4d-bench: {e}", 2))
     except BrokenPipeError:  # `i4d-bench … | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)

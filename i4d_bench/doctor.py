@@ -152,6 +152,20 @@ def _gpu() -> str:
     return torch.cuda.get_device_name()
 
 
+def _kernels() -> str:
+    """Runs each of them: the first time they are compiled, which takes minutes."""
+    if not torch.cuda.is_available():
+        raise RuntimeError("need a CUDA GPU; their twins in torch are used")
+    from kernels.check import check
+    from kernels.fused.launch import card
+
+    failed = check()
+    here, works = card(), [kind for kind, faults in failed.items() if not faults]
+    if faults := [f"in {kind} {fault}" for kind in failed for fault in failed[kind]]:
+        raise UserError(f"{'; '.join(faults)} (all work in {', '.join(works) or 'no type'})")
+    return f"all run and are right in {', '.join(works)} on sm_{here.arch}, {here.shared // 1024} KB of shared memory a program"
+
+
 def _gsplat() -> str:
     if not torch.cuda.is_available():
         raise RuntimeError("needs a CUDA GPU; the CPU renderer is used")
@@ -201,6 +215,7 @@ CHECKS: tuple[tuple[str, Callable[[], str], bool], ...] = (
     ("torch", _torch, True),
     ("CPU renderer", _cpu_renderer, True),
     ("GPU", _gpu, False),
+    ("Triton kernels", _kernels, False),
     ("gsplat", _gsplat, False),
     ("LPIPS weights", _lpips, False),
     ("face recognition (dlib)", _dlib, False),

@@ -22,6 +22,8 @@ KINDS = {
 """What features are stored in, and what torch.set_float32_matmul_precision allows."""
 TF32 = 8
 """How much more than `Case.check` allows one tf32 product may be wrong: tensor cores cut what cuBLAS rounds first."""
+IN_TF32 = ("decode", "local_fusion", "spatial_fusion", "cross_attention")
+"""Ops whose fp32 products are one tf32 product where torch allows it; the others' are exact, or three, always."""
 
 
 class Problem(NamedTuple):
@@ -29,10 +31,11 @@ class Problem(NamedTuple):
     frames: int = 1
     sizes: Mapping[str, int] = MappingProxyType({})
 
-    def inputs(self, n: int, kind: str, device: str) -> dict[str, Any] | None:
-        """None where nothing is stored in that type: the op is the same in fp32."""
+    def inputs(self, n: int, kind: str, device: str) -> dict[str, Any]:
+        """Nothing where the op is the same as in fp32."""
         x = self.case.inputs(n, 1, self.frames, KINDS[kind][0], device, **self.sizes)
-        return x if any(t.dtype == KINDS[kind][0] for t in tensors(x)) else None
+        stored = any(t.dtype == KINDS[kind][0] for t in tensors(x))
+        return x if stored and (kind != "tf32" or self.case.name in IN_TF32) else {}
 
 
 PROBLEMS = [
@@ -55,28 +58,33 @@ def precision(kind: str) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def tile_lists(device: str):
+def tile_lists(device: str) -> int:
+    """Lists a splat on four tiles, and says how many pairs there are."""
     from kernels.raster.tiles import TileLists
 
     means, radii = (
-        torch.full((1, 64, 2), 32.0, device=device),
-        torch.full((1, 64, 2), 9, dtype=torch.int32, device=device),
+        torch.full((1, 1, 2), 16.0, device=device),
+        torch.full((1, 1, 2), 9, dtype=torch.int32, device=device),
     )
-    return TileLists(1, 64, 64, 1024, device)(means, radii, torch.linspace(1, 2, 64, device=device)[None])
+    _, _, pairs = TileLists(1, 32, 32, 16, device)(means, radii, torch.ones(1, 1, device=device))
+    return int(pairs)
 
 
 def check(n: int = 1000) -> dict[str, list[str]]:
-    """Runs every kernel on the GPU, forward and backward, and holds it to its twin in fp64. → by kind, what does not work."""
+    """Runs every kernel on the GPU, forward and backward, and holds it to its twin in fp64. → by kind, what does not work. Raises
+    Unsupported where nothing can. Compiles them all the first time: minutes."""
     failed = {}
     for kind in KINDS:
         with precision(kind):
             failed[kind] = [f"{p.case.name}: {why}" for p in PROBLEMS if (why := _fault(p, kind, n))]
+    if tile_lists("cuda") != 4:
+        failed["fp32"].append("tile_lists: not the pairs that there are")
     return failed
 
 
 def _fault(problem: Problem, kind: str, n: int) -> str:
     x = problem.inputs(n, kind, "cuda")
-    if x is None:
+    if not x:
         return ""
     try:
         worst = max(problem.case.check(x, "triton", backward=True).values())

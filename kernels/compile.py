@@ -1,7 +1,7 @@
-"""Compiles every kernel for GPUs that are not there, and says whether it fits them: `python -m kernels.compile sm_86 sm_89`.
+"""Compiles every kernel for GPUs that are not there, and says whether it fits them: `python -m kernels.compile sm_86 sm_89 fp32`.
 
 Triton compiles without a card. Here the ops themselves run, on CPU tensors, with a card on paper in place of Triton's driver, and
-their launches stop where the kernel is compiled: so that is compiled which they would launch there, chosen as they choose it.
+their launches end where the kernel is compiled: so what is compiled is what they would launch there, chosen as they choose it.
 """
 
 from __future__ import annotations
@@ -9,35 +9,30 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from itertools import groupby
 from multiprocessing import get_context
 from types import SimpleNamespace
 from typing import NamedTuple
 from unittest.mock import patch
 
 import kernels
-from kernels.check import KINDS, PROBLEMS, precision, tile_lists
+from kernels.check import KINDS, PROBLEMS, Problem, precision, tile_lists
 
 SHARED = {"sm_80": 163, "sm_86": 99, "sm_89": 99, "sm_90": 227, "sm_120": 99}
 """KB of shared memory that a program may ask for (CUDA C++ Programming Guide, technical specifications per compute capability)."""
 N = 4096
 
 
-class Launched(NamedTuple):
-    """A kernel as it was compiled: its op, its name, and the bytes of shared memory that a program of it has."""
-
-    op: str
-    kernel: str
-    shared: int
-
-
 class OnPaper:
-    """A card in place of Triton's driver: what Triton and `kernels.fused.launch` ask of it to compile."""
+    """A card in place of Triton's driver: what Triton and `kernels.fused.launch` ask of it before a kernel is launched."""
 
     def __init__(self, arch: str):
         from triton.backends.compiler import GPUTarget
 
-        self.target = GPUTarget("cuda", int(arch.removeprefix("sm_")), 32)
+        self.capability = int(arch.removeprefix("sm_"))
+        self.target = GPUTarget("cuda", self.capability, 32)
         properties = {"max_shared_mem": SHARED[arch] * 1024, "multiprocessor_count": 4}
         self.utils = SimpleNamespace(get_device_properties=lambda device: properties)
 
@@ -45,81 +40,100 @@ class OnPaper:
         return self.target
 
     def get_current_device(self) -> int:
-        return self.target.arch
+        return self.capability
 
     def get_current_stream(self, device: int) -> int:
         return 0
 
 
-def launches(arch: str, kind: str, ops: list[str] | None = None) -> list[Launched]:
-    """What the ops (or some of them) launch on a card, forward, backward and in inference. Raises `kernels.Unsupported` where an
-    op has nothing that fits."""
+class Launch(NamedTuple):
+    kernel: str
+    shared: int
+    """Bytes of shared memory that a program has."""
+
+
+def launches(arch: str, kind: str, problem: Problem | None) -> list[Launch]:
+    """What an op launches on that card, in inference, forward and backward (or where there is no problem, the rasteriser). Raises
+    `kernels.Unsupported` where nothing fits."""
     from triton.runtime import JITFunction, driver
 
-    from kernels.fused.launch import card
-
-    found: list[Launched] = []
-    run, op = JITFunction.run, ""
+    made: list[Launch] = []
+    run = JITFunction.run
 
     def compiled(kernel, *args, grid, warmup, **meta):
-        made = run(kernel, *args, grid=grid, warmup=True, **meta)
+        done = run(kernel, *args, grid=grid, warmup=True, **meta)
+        assert done is not None, "Triton compiles without a card"
         if not warmup:
-            found.append(
-                Launched(op, f"{kernel.fn.__module__.rpartition('.')[2]}.{kernel.fn.__name__}", made.metadata.shared)
-            )
-        return made
+            made.append(Launch(f"{kernel.fn.__module__}.{kernel.fn.__name__}", done.metadata.shared))
+        return done
 
-    driver.set_active(OnPaper(arch))
-    limit = card().shared
+    driver.set_active(OnPaper(arch))  # pyright: ignore[reportArgumentType]  (a driver as far as compiling asks one)
     with (
         patch.object(JITFunction, "run", compiled),
         patch.object(kernels, "triton_wanted", return_value=True),
         precision(kind),
     ):
-        for problem in PROBLEMS:
-            op = problem.case.name
-            x = problem.inputs(N, kind, "cpu") if ops is None or op in ops else None
-            if x is not None:
-                problem.case.run(x, "triton")
-                problem.case.run(x, "triton", backward=True)
-        if ops is None:
-            op = "tile_lists"
+        if problem is None:
             tile_lists("cpu")
-    for one in found:
-        if one.shared > limit:
-            raise kernels.Unsupported(f"{one.op}: {one.kernel} takes {one.shared} bytes of shared memory of {limit}")
-    return found
+        elif x := problem.inputs(N, kind, "cpu"):
+            problem.case.run(x, "triton")
+            problem.case.run(x, "triton", backward=True)
+    for one in made:
+        if one.shared > SHARED[arch] * 1024:
+            raise kernels.Unsupported(f"{one.kernel} has {one.shared / 1024:.0f} KB of shared memory")
+    return made
 
 
-def _timed(arch: str, kind: str) -> tuple[str, str, list[Launched] | str, float]:
-    start = time.perf_counter()
+class Task(NamedTuple):
+    arch: str
+    kind: str
+    number: int
+    """Of the problem; that past the last is the rasteriser."""
+
+
+class Done(NamedTuple):
+    task: Task
+    made: list[Launch]
+    fault: str
+    seconds: float
+
+
+def tasks(archs: Iterable[str], kinds: Iterable[str]) -> Iterator[Task]:
+    for arch in archs:
+        for kind in kinds:
+            yield from (Task(arch, kind, k) for k in range(len(PROBLEMS) + (kind == next(iter(KINDS)))))
+
+
+def do(task: Task) -> Done:
+    start, made, fault = time.process_time(), [], ""
+    problem = PROBLEMS[task.number] if task.number < len(PROBLEMS) else None
     try:
-        found: list[Launched] | str = launches(arch, kind)
+        made = launches(task.arch, task.kind, problem)
     except kernels.Unsupported as e:
-        found = str(e)
-    return arch, kind, found, time.perf_counter() - start
+        fault = f"{problem.case.name if problem else 'tile_lists'}: {e}"
+    return Done(task, made, fault, time.process_time() - start)
 
 
-def main(arguments: list[str]) -> int:
-    """Prints a line per card and kind as it is done. Returns 1 where something does not fit, 2 for a card that is not known."""
-    wrong = 0
-    tasks = [(arch, kind) for arch in arguments or SHARED for kind in KINDS]
-    if unknown := {arch for arch, _ in tasks} - SHARED.keys():
-        print(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(SHARED)}", file=sys.stderr)
+def main(words: list[str]) -> int:
+    """Prints a line per card and kind, by default of all, as they are done. Returns 1 where something does not fit, 2 for a word
+    that is neither."""
+    archs, kinds = ([w for w in words if w in known] or list(known) for known in (SHARED, KINDS))
+    if unknown := [w for w in words if w not in (*SHARED, *KINDS)]:
+        print(f"{unknown[0]} is neither a card ({', '.join(SHARED)}) nor a kind ({', '.join(KINDS)})", file=sys.stderr)
         return 2
+    failed = False
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
-        for arch, kind, found, seconds in pool.map(_timed, *zip(*tasks, strict=True)):
-            if isinstance(found, str):
-                wrong += 1
-                print(f"  FAILED   {arch} {kind}: {found}", flush=True)
-            else:
-                most = max(found, key=lambda one: one.shared)
-                print(
-                    f"  ok       {arch} {kind}: {len(found)} kernels, at most {most.shared / 1024:.0f} of {SHARED[arch]} KB "
-                    f"({most.kernel}), {seconds:.0f} s",
-                    flush=True,
-                )
-    return int(wrong > 0)
+        for (arch, kind), group in groupby(pool.map(do, tasks(archs, kinds)), lambda done: done.task[:2]):
+            done = list(group)
+            made, faults = [m for d in done for m in d.made], [d.fault for d in done if d.fault]
+            most = max(made, key=lambda m: m.shared)
+            print(
+                f"  {'FAILED' if faults else 'ok':8} {arch} {kind}: {len(made)} launches, at most {most.shared / 1024:.0f} KB of "
+                f"{SHARED[arch]} ({most.kernel}), {sum(d.seconds for d in done):.0f} s of a core {'; '.join(faults)}".rstrip(),
+                flush=True,
+            )
+            failed |= bool(faults)
+    return int(failed)
 
 
 if __name__ == "__main__":

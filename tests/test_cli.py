@@ -145,3 +145,30 @@ def test_a_foreign_package_installed_over_ours_is_seen(tmp_path, monkeypatch):
 def test_our_own_packages_are_found():
     siblings.check()
     assert Path(cli.__file__).parents[1] == ROOT
+
+
+def test_a_gpu_that_a_kernel_does_not_fit_is_one_sentence(monkeypatch, capsys):
+    from kernels import Unsupported
+
+    def refused():
+        raise Unsupported("this GPU is too small")
+
+    monkeypatch.setattr(cli, "_run", refused)
+    code, _, err = run(monkeypatch, capsys)
+    assert code == 2 and err == "i4d-bench: this GPU is too small\n"
+
+
+def test_the_doctor_says_which_kernel_does_not_work_on_this_gpu(monkeypatch):
+    import torch
+
+    from i4d_bench import doctor
+    from kernels import check
+    from kernels.fused import launch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(launch, "card", lambda: launch.Card(89, 128, 99 * 1024))
+    monkeypatch.setattr(check, "check", lambda: {"fp32": [], "fp16": []})
+    assert doctor._kernels() == "all run and are right in fp32, fp16 on sm_89, 99 KB of shared memory a program"
+    monkeypatch.setattr(check, "check", lambda: {"fp32": ["decode: too large"], "fp16": []})
+    with pytest.raises(UserError, match=r"in fp32 decode: too large \(all work in fp16\)"):
+        doctor._kernels()

@@ -163,5 +163,6 @@ def in_pieces(hidden: int, stored: torch.dtype) -> list[Way]:
     whole = padded(hidden, 1)
     ways: list[Way] = [[{"UNITS": whole, "FIRST": None, "ADD": False, **LAUNCH[stored]}]]
     for some in (whole // pieces for pieces in PIECES):
-        ways.append([{"UNITS": some, "FIRST": k, "ADD": k > 0, **LAUNCH[stored]} for k in range(0, hidden + 1, some)])
+        how = {**LAUNCH[stored], "UNITS": some, "num_warps": 4}
+        ways.append([{**how, "FIRST": k, "ADD": k > 0} for k in range(0, hidden + 1, some)])
     return ways
