@@ -183,7 +183,11 @@ def know(entries: Iterable[str], sources: Iterable[str]) -> None:
     for source in sources:
         if wanted <= _discover().keys():
             break
-        load([source])
+        try:
+            load([source])
+        except UserError as e:
+            missing = ", ".join(sorted(wanted - _discover().keys() - {"all"}))
+            raise UserError(f"{missing or 'a design'} is missing: {e}; name where it is now with --designs") from e
 
 
 def source_of(entry: str) -> Path:

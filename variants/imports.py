@@ -47,14 +47,12 @@ def installed() -> None:
 
 
 def file(path: Path) -> None:
-    """A file anywhere, which may import its neighbours; imported once per process. Raises UserError."""
+    """A file anywhere, which may import its neighbours. Raises UserError."""
     if path.is_dir():
         raise UserError(f"{path} is a folder: name a file in it, or a package as PACKAGE.MODULE")
     if not path.exists():
         raise UserError(f"there is no file {path}")
     name = f"design_{re.sub(r'[^0-9A-Za-z]', '_', path.stem)}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    if name in sys.modules:
-        return
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
     spec = importlib.util.spec_from_file_location(name, path, loader=SourceFileLoader(name, str(path)))

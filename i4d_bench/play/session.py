@@ -19,7 +19,7 @@ from i4d_bench.data.splits import SPLITS, source_frames, split_of
 from i4d_bench.drivers.driver import Driver
 from i4d_bench.model.avatar import Avatar, Backbone
 from i4d_bench.types import UserError
-from variants import know, names
+from variants import know
 
 DRIVER_ON_VIDEO = {"oracle": "blendshapes"}
 """A world's oracle speaks the 52 ARKit coefficients; on video MediaPipe measures the same 52."""
@@ -45,7 +45,7 @@ def load_run(folder: Path, device: torch.device) -> Run:
     content = json.loads(described.read_text(encoding="utf-8"))
     experiment = from_dict(content["experiment"])
     backbone = Backbone(experiment.model)
-    _make_known(content["design"], experiment.sources, folder)
+    know([content["design"]], experiment.sources)
     fusion = experiment.fusion(content["design"])
     try:
         state = torch.load(checkpoint, map_location="cpu")
@@ -54,19 +54,6 @@ def load_run(folder: Path, device: torch.device) -> Run:
     except Exception as e:  # torch raises several kinds for a damaged file
         raise UserError(f"the checkpoint {checkpoint} cannot be read ({type(e).__name__}): train the run again") from e
     return Run(experiment, content["design"], Avatar(backbone, fusion).to(device).eval(), folder)
-
-
-def _make_known(design: str, sources: tuple[str, ...], folder: Path) -> None:
-    """Loads a run's design from where it was when it was trained, unless it is known already. Raises UserError."""
-    name = design.partition("@")[0]
-    missing, then = f"the design {name!r} of {folder} is missing", "name its file or module with --designs"
-    try:
-        know([design], sources)
-    except UserError as e:
-        raise UserError(f"{missing}: {e}; {then}") from e
-    if name not in names():
-        lost = f"{sources[0]} does not register it any more" if sources else "no package here brings it"
-        raise UserError(f"{missing}: {lost}; {then}")
 
 
 def open_source(path: Path, model: Path | None, size: int) -> Frames:
