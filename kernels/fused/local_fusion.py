@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels import layout
-from kernels.fused.launch import launch, parts, per_identity, precision, shared, widths
+from kernels.fused.launch import Settings, launch, parts, per_identity, precision, shared, widths
 from kernels.fused.local_fusion_backward import back_through_both, back_through_phi
 from kernels.fused.softplus_net import (
     LN2,
@@ -35,11 +35,11 @@ from kernels.fused.softplus_net import (
 from kernels.layout import Attributes, Phi, Psi
 
 TILE = 64
-WAYS = [
-    [{"TILE": TILE, "KEEP": True, "num_warps": 4, "num_stages": 2, "maxnreg": 168}],
-    [{"TILE": TILE, "KEEP": False, "num_warps": 4, "num_stages": 1, "maxnreg": 168}],
-]
-"""KEEP: the weights stay on chip. Where there is no room they are read again, from the cache, for every tile."""
+KEPT: Settings = {"TILE": TILE, "KEEP": True, "num_warps": 4, "num_stages": 2, "maxnreg": 168}
+AGAIN: Settings = {"TILE": TILE, "KEEP": False, "num_warps": 4, "num_stages": 1, "maxnreg": 168}
+"""The weights stay on chip; or they are read again, from the cache, for every tile: where the card has no room for them, and where
+an H100 has it for one program alone, which is those of Ψ and Φ in fp32."""
+WAYS = [[KEPT], [AGAIN]]
 RESIDENT = 3
 """Programs per processor that these settings leave registers for."""
 
@@ -105,8 +105,9 @@ def run(basis, gain, bias, f, psi: Psi | None, phi: Phi, prior, emit: bool) -> t
     delta = torch.empty(frames, n, D, device=f.device, dtype=f.dtype) if emit else None
     H, M = (96, 48) if psi is None else psi.w1.shape
     inputs = (t if t is None else t.contiguous() for t in (basis, gain, bias, f, *(psi or (None,) * 3), *phi))
+    ways = [[AGAIN]] if psi is not None and f.dtype == torch.float32 else WAYS
     launch(
-        _forward, (frames, parts(n, frames, TILE, RESIDENT)), WAYS,
+        _forward, (frames, parts(n, frames, TILE, RESIDENT)), ways,
         *inputs, prior, out, delta, n, frames // people, 0 if len(prior) == 1 else n * layout.RAW,
         **widths(M=M, H=H, D=D, G=len(phi.b1)), PSI=psi is not None, EMIT=emit, **precision(f.dtype),
     )  # fmt: skip
