@@ -7,7 +7,7 @@ import re
 import struct
 import warnings
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -56,7 +56,7 @@ def read_image(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
         return _rgb(image, _coding(path))
 
 
-def opened(source: Path | BinaryIO, name: str) -> Image.Image:
+def opened(source: Path | io.BytesIO, name: str) -> Image.Image:
     """A decoded picture. Raises UserError, which begins with `name`, for whatever is wrong with it."""
     try:
         with warnings.catch_warnings():
@@ -66,7 +66,7 @@ def opened(source: Path | BinaryIO, name: str) -> Image.Image:
             return image
     except Exception as e:  # Pillow's readers raise many kinds for a damaged file
         why = " ".join(str(e).split()) or type(e).__name__
-        if isinstance(source, Path) and _is_heic(source):
+        if isinstance(source, Path) and source.is_file() and _is_heic(source):
             why = "HEIC: save it as JPEG"
         raise UserError(f"{name} cannot be read ({why})") from e
 
