@@ -15,8 +15,8 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -46,18 +46,18 @@ def read_params(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path} is no whole .params file of MXNet ({e})") from e
 
 
-def _take(file: BinaryIO, size: int) -> bytes:
+def _take(file: BufferedIOBase, size: int) -> bytes:
     data = file.read(min(size, 1 << 31))
     if len(data) != size:
         raise ValueError("it ends early")
     return data
 
 
-def _numbers(file: BinaryIO, form: str) -> tuple[int, ...]:
+def _numbers(file: BufferedIOBase, form: str) -> tuple[int, ...]:
     return struct.unpack(form, _take(file, struct.calcsize(form)))
 
 
-def _array(file: BinaryIO) -> np.ndarray:
+def _array(file: BufferedIOBase) -> np.ndarray:
     (first,) = _numbers(file, "<I")
     if first in (DENSE, WITH_SHAPE):
         storage = _numbers(file, "<i")[0] if first == DENSE else 0

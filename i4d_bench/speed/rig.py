@@ -76,7 +76,7 @@ class Rig:
 
     fusion: Fusion
     encode: Callable[[Float[Tensor, "B 3 S S"]], Identity]  # a photo, once per person
-    photos: list[Float[Tensor, "B 3 S S"]]
+    photos: list[Float[Tensor, "1 3 S S"]]
     identity: Identity
     source: MotionCode
     driver: ImageDriver

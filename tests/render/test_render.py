@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 
 import pytest
 import torch
+from helpers.designs import FIELDS
 from helpers.scenes import camera, scene
 
 from i4d_bench.render import render
 from i4d_bench.types import Gaussians, UserError
-
-FIELDS = [f.name for f in dataclasses.fields(Gaussians)]
 
 
 def both(backend, width, height, count, device="cpu", size=0.02, batch=2):
@@ -81,6 +79,10 @@ def test_cpu_is_deterministic_whatever_the_threads():
 def test_a_backend_that_cannot_run_says_so():
     with pytest.raises(UserError, match="gsplat"):
         render(scene(1, 2), camera(1, 8, 8), backend="gsplat")
+
+
+@pytest.mark.unchecked
+def test_an_unknown_backend_is_refused():
     with pytest.raises(UserError, match="reference"):
         render(scene(1, 2), camera(1, 8, 8), backend="opengl")
 
