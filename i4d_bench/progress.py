@@ -58,7 +58,7 @@ class Whole:
         if not self.finished:
             return None if phase is None else rest * (now - self.start + phase) - (now - self.start)
         mean = (self.last - self.start) / self.finished
-        return max(rest * mean - (now - self.last), (rest - 1) * mean, 0)
+        return max(rest * mean - (now - self.last), (rest - 1) * mean, 0.0)
 
     def text(self, phase: float | None = None) -> str:
         left = self.left(phase)

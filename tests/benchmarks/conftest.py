@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import itertools
+import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -34,6 +36,14 @@ def roof(pytestconfig, device) -> dict[str, float]:
     return pytestconfig.stash[ROOF]
 
 
+def rounds_of(call: Callable[[], object]) -> int:
+    """How many make a second on this CPU, 10 to 200: ten of one millisecond would be within one mood of a shared machine."""
+    call()
+    begun = time.perf_counter()
+    call()
+    return int(min(200, max(10, 1 / (time.perf_counter() - begun))))
+
+
 @pytest.fixture
 def timed(benchmark, device, roof):
     """timed(key, call, calls=1, **more): times call(k), k in turn, and stores it as a row of speed.json is (DESIGN §7).
@@ -42,7 +52,7 @@ def timed(benchmark, device, roof):
     are what is measured; 1 is a call as its user meets it. A round ends when the device has.
     """
     cuda = device.type == "cuda"
-    rounds, warmup = (50, 10) if cuda else (10, 2)
+    warmup = 10 if cuda else 2
 
     def run(key: str, call, calls: int = 1, **more) -> None:
         calls = calls if cuda else 1
@@ -50,6 +60,7 @@ def timed(benchmark, device, roof):
         once = lambda: call(next(turn))  # noqa: E731
         if calls > 1:
             once = protocol.capture(lambda: [call(k) for k in range(calls)])[0].replay
+        rounds = 50 if cuda else rounds_of(once)
         on_device: list[float] = []
         if cuda:
             begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
