@@ -23,13 +23,13 @@ from kernels.fused.softplus_net import (
     LOG2E,
     RAW,
     activation,
+    both,
     decoded,
     four,
     pair,
     place,
     softplus,
     tile,
-    two,
     vector,
 )
 from kernels.layout import Attributes, Layers, Phi
@@ -81,16 +81,10 @@ def _network(w, v, d1, d2, h1, h2, D: tl.constexpr, H: tl.constexpr):
 
 
 @triton.jit
-def _two(xa, xb, wa, wb, P: tl.constexpr):
-    """Both pieces of x times those of w."""
-    return tl.dot(xb, wb, tl.dot(xa, wa, input_precision=P), input_precision=P)
-
-
-@triton.jit
 def _logits(na, nb, pieces, score, t, ST, T: tl.constexpr, P: tl.constexpr):
     """In units of log2, −∞ behind the last token."""
     return (
-        _two(na, nb, pieces[0], pieces[1], P)
+        both(na, nb, pieces[0], pieces[1], P)
         + (tl.load(score + t * ST, mask=t < T, other=float("-inf")) * LOG2E)[None, :]
     )
 
@@ -134,10 +128,10 @@ def _layer_network(
 ):  # fmt: skip
     """x + w2 softplus(w1 LN(x) + b1) + b2."""
     na, nb = _normalised(xa, xb, D, DOT)
-    sa = softplus(_two(na, nb, pieces[0], pieces[2], P), vector(b1, h1, H, LOG2E), HALF, ASM)
-    sb = softplus(_two(na, nb, pieces[1], pieces[3], P), vector(b1, h2, H, LOG2E), HALF, ASM)
-    xa += _two(sa, sb, pieces[4], pieces[6], P) * LN2 + vector(b2, d1, D, 1.0)[None, :]
-    xb += _two(sa, sb, pieces[5], pieces[7], P) * LN2 + vector(b2, d2, D, 1.0)[None, :]
+    sa = softplus(both(na, nb, pieces[0], pieces[2], P), vector(b1, h1, H, LOG2E), HALF, ASM)
+    sb = softplus(both(na, nb, pieces[1], pieces[3], P), vector(b1, h2, H, LOG2E), HALF, ASM)
+    xa += both(sa, sb, pieces[4], pieces[6], P) * LN2 + vector(b2, d1, D, 1.0)[None, :]
+    xb += both(sa, sb, pieces[5], pieces[7], P) * LN2 + vector(b2, d2, D, 1.0)[None, :]
     return xa, xb
 
 
@@ -195,9 +189,9 @@ def _forward(
             if EMIT:
                 _keep(states, 2 * l + 1, xa, xb, frame, rows, there, d1, d2, N, D)
 
-        za, zb = two(xa.to(DOT), xb.to(DOT), last, P)
-        za += vector(out_c, d1, D, 1.0)[None, :]
-        zb += vector(out_c, d2, D, 1.0)[None, :]
+        xa, xb = xa.to(DOT), xb.to(DOT)
+        za = both(xa, xb, last[0], last[2], P) + vector(out_c, d1, D, 1.0)[None, :]
+        zb = both(xa, xb, last[1], last[3], P) + vector(out_c, d2, D, 1.0)[None, :]
         if EMIT:
             _keep(delta, 0, za, zb, frame, rows, there, d1, d2, N, D)
         za = (za + tile(f, own, d1, there, D, True).to(tl.float32)).to(DOT)

@@ -269,7 +269,7 @@ def _through_attention(sums: Sums, i: int, x, keys, score, values, d_x):
     heads = triton.next_power_of_2(A)
     together = {**widths, "A0": heads, "T0": TOGETHER // heads}
     given = x, keys, values, score, d_x
-    if heads * triton.next_power_of_2(T) <= TOGETHER and sums.fits(_attention, i, *given, **together):
+    if heads * triton.next_power_of_2(T) <= TOGETHER and sums.fitting(_attention, i, *given, **together):
         sums.run(_attention, i, *given, **together)
         return d_x
     before = torch.empty_like(d_x)
@@ -288,8 +288,8 @@ def _through_network(sums: Sums, i: int, x, w1, b1, w2, d_x):
     """The same for a layer's network."""
     H, D = w1.shape
     ways, widths = in_pieces(H, sums.stored), {"D": D, "D0": padded(D, 1), "H": H}
-    whole = len(ways[0]) == 1 and sums.fits(_network, i, x, w1, b1, w2, d_x, d_x, ways=ways, **widths)
-    before = d_x if whole else torch.empty_like(d_x)
+    way = sums.fitting(_network, i, x, w1, b1, w2, d_x, d_x, ways=ways, **widths)
+    before = d_x if way and len(way) == 1 else torch.empty_like(d_x)
     sums.run(_network, i, x, w1, b1, w2, d_x, before, ways=ways, **widths)
     return before
 

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.fused.launch import Way, fits, launch, parts, precision
+from kernels.fused.launch import Way, fitting, launch, parts, precision
 from kernels.fused.softplus_net import LN2, LOG2E, softplus_slope, vector
 
 LAUNCH = {
@@ -120,10 +120,11 @@ class Sums:
         """ways: `in_pieces` of a hidden layer; else all is one launch."""
         launch(kernel, self.grid, *self._given(k, args, ways), **widths, SUMS=self.size, **precision(self.like.dtype))
 
-    def fits(self, kernel, k: int, *args, ways: Sequence[Way] | None = None, **widths) -> bool:
-        """Whether the first of the ways does."""
-        (way, *_), *given = self._given(k, args, ways)
-        return fits(kernel, self.grid, way, *given, **widths, SUMS=self.size, **precision(self.like.dtype))
+    def fitting(self, kernel, k: int, *args, ways: Sequence[Way] | None = None, **widths) -> Way | None:
+        """The way in which `run` runs, if there is one."""
+        return fitting(
+            kernel, self.grid, *self._given(k, args, ways), **widths, SUMS=self.size, **precision(self.like.dtype)
+        )
 
     def _given(self, k: int, args, ways):
         return ways or [[LAUNCH[self.stored]]], *args, self.buffer(k), self.n

@@ -58,39 +58,39 @@ def _card(active, device: int) -> Card:
     return Card(arch, has["multiprocessor_count"], has["max_shared_mem"])
 
 
-_asked: dict[tuple, int] = {}
+_chosen: dict[tuple, Way | None] = {}
 
 
-def shared_memory(here: Card, kernel, grid, settings: Settings, *args, **meta) -> int:
-    """Bytes of shared memory that Triton gives a program, which compiling the kernel tells: once."""
+def fitting(kernel, grid, ways: Sequence[Way], *args, **meta) -> Way | None:
+    """The first of the ways that fits, or None; what it asks about is compiled, once. ways: the same for the same constants."""
     stored = next(t.dtype for t in args if t is not None)
-    key = (here, kernel.fn, stored, *meta.values(), *settings.values())
-    if key not in _asked:
-        _asked[key] = kernel.warmup(*args, grid=grid, **meta, **settings).metadata.shared
-    return _asked[key]
+    key = (None if INTERPRETED else card(), kernel.fn, stored, *meta.values())
+    if key not in _chosen:
+        _chosen[key] = next((way for way in ways if fits(kernel, grid, way, *args, **meta)), None)
+    return _chosen[key]
 
 
 def fits(kernel, grid, way: Way, *args, **meta) -> bool:
     """Whether the card has the shared memory for all launches of a way."""
-    if INTERPRETED:
-        return True
-    here = card()
-    return all(shared_memory(here, kernel, grid, how, *args, **meta) <= here.shared for how in way)
+    return INTERPRETED or all(_shared(kernel, grid, how, args, meta) <= card().shared for how in way)
+
+
+def _shared(kernel, grid, settings: Settings, args, meta) -> int:
+    """Bytes of shared memory that Triton gives a program, which compiling the kernel tells."""
+    return kernel.warmup(*args, grid=grid, **meta, **settings).metadata.shared
 
 
 def launch(kernel, grid, ways: Sequence[Way], *args, **meta) -> None:
     """Runs a kernel in the first of the ways that fits. Raises Unsupported where none does."""
-    for way in ways:
-        if fits(kernel, grid, way, *args, **meta):
-            for how in way:
-                kernel[grid](*args, **meta, **how)
-            return
-    here = card()
-    least = min(max(shared_memory(here, kernel, grid, how, *args, **meta) for how in way) for way in ways)
-    raise Unsupported(
-        f"{kernel.fn.__module__}.{kernel.fn.__name__} needs {least / 1024:.0f} KB of shared memory at these widths, and this GPU "
-        f"(sm_{here.arch}) has {here.shared / 1024:.0f}: narrower layers fit"
-    )
+    way = fitting(kernel, grid, ways, *args, **meta)
+    if way is None:
+        least, here = min(max(_shared(kernel, grid, how, args, meta) for how in way) for way in ways), card()
+        raise Unsupported(
+            f"{kernel.fn.__module__}.{kernel.fn.__name__} needs {least / 1024:.0f} KB of shared memory at these widths, and this "
+            f"GPU (sm_{here.arch}) has {here.shared / 1024:.0f}: narrower layers fit"
+        )
+    for how in way:
+        kernel[grid](*args, **meta, **how)
 
 
 def pieces(width: int) -> tuple[int, int]:
@@ -101,6 +101,7 @@ def pieces(width: int) -> tuple[int, int]:
     return wide, max(16, triton.next_power_of_2(max(width - wide, 1)))
 
 
+@functools.cache
 def widths(**sizes: int) -> dict[str, int]:
     """M=48 → M=48, M1=32, M2=16: what the kernels call widths and their pieces."""
     return {k + i: n for k, size in sizes.items() for i, n in zip(("", "1", "2"), (size, *pieces(size)), strict=True)}

@@ -22,6 +22,7 @@ from kernels.fused.softplus_net import (
     LOG2E,
     RAW,
     activation,
+    both,
     decoded,
     folded,
     four,
@@ -29,7 +30,6 @@ from kernels.fused.softplus_net import (
     pair,
     place,
     tile,
-    two,
     vector,
 )
 from kernels.layout import Attributes, Phi, Psi
@@ -38,7 +38,7 @@ TILE = 64
 KEPT: Settings = {"TILE": TILE, "KEEP": True, "num_warps": 4, "num_stages": 2, "maxnreg": 168}
 AGAIN: Settings = {"TILE": TILE, "KEEP": False, "num_warps": 4, "num_stages": 1, "maxnreg": 168}
 """The weights stay on chip; or they are read again, from the cache, for every tile: where the card has no room for them, and where
-an H100 has it for one program alone, which is those of Ψ and Φ in fp32."""
+an H100 has it for one program alone, which is for Ψ's and Φ's in three tf32 products."""
 WAYS = [[KEPT], [AGAIN]]
 RESIDENT = 3
 """Programs per processor that these settings leave registers for."""
@@ -81,9 +81,9 @@ def _forward(
         if PSI:
             first_layer = w if KEEP else folded(w1, gain, bias, frame, m1, m2, h1, h2, M, H, DOT)
             sa, sb = hidden(basis, own, m1, m2, there, first_layer, M, HALF, ASM, P)
-            da, db = two(sa, sb, v if KEEP else four(w2, d1, d2, h1, h2, D, H, LN2, DOT), P)
-            da += ea[None, :]
-            db += eb[None, :]
+            second_layer = v if KEEP else four(w2, d1, d2, h1, h2, D, H, LN2, DOT)
+            da = both(sa, sb, second_layer[0], second_layer[2], P) + ea[None, :]
+            db = both(sa, sb, second_layer[1], second_layer[3], P) + eb[None, :]
             if EMIT:
                 to = delta + (frame.to(tl.int64) * N + rows)[:, None] * D
                 tl.store(to + d1[None, :], da, mask=there[:, None] & (d1 < D)[None, :])
@@ -105,11 +105,12 @@ def run(basis, gain, bias, f, psi: Psi | None, phi: Phi, prior, emit: bool) -> t
     delta = torch.empty(frames, n, D, device=f.device, dtype=f.dtype) if emit else None
     H, M = (96, 48) if psi is None else psi.w1.shape
     inputs = (t if t is None else t.contiguous() for t in (basis, gain, bias, f, *(psi or (None,) * 3), *phi))
-    ways = [[AGAIN]] if psi is not None and f.dtype == torch.float32 else WAYS
+    how = precision(f.dtype)
+    ways = [[AGAIN]] if psi is not None and how["P"] == "tf32x3" else WAYS
     launch(
         _forward, (frames, parts(n, frames, TILE, RESIDENT)), ways,
         *inputs, prior, out, delta, n, frames // people, 0 if len(prior) == 1 else n * layout.RAW,
-        **widths(M=M, H=H, D=D, G=len(phi.b1)), PSI=psi is not None, EMIT=emit, **precision(f.dtype),
+        **widths(M=M, H=H, D=D, G=len(phi.b1)), PSI=psi is not None, EMIT=emit, **how,
     )  # fmt: skip
     quats, means, scales, colors, opacities = out.split([frames * n * k for k in (4, 3, 3, 3, 1)])
     rows = lambda t: t.view(frames, n, -1)  # noqa: E731

@@ -148,12 +148,9 @@ def pair(w, o, i1, i2, OUT: tl.constexpr, IN: tl.constexpr, scale: tl.constexpr,
 
 
 @triton.jit
-def two(xa, xb, w, P: tl.constexpr):
-    """Both pieces of x times a matrix in four."""
-    return (
-        tl.dot(xb, w[2], tl.dot(xa, w[0], input_precision=P), input_precision=P),
-        tl.dot(xb, w[3], tl.dot(xa, w[1], input_precision=P), input_precision=P),
-    )
+def both(xa, xb, wa, wb, P: tl.constexpr):
+    """Both pieces of x times those of w."""
+    return tl.dot(xb, wb, tl.dot(xa, wa, input_precision=P), input_precision=P)
 
 
 @triton.jit
@@ -176,9 +173,12 @@ def tile(x, rows, cols, there, WIDTH: tl.constexpr, FULL: tl.constexpr):
 def folded(w1, gain, bias, frame, m1, m2, h1, h2, M: tl.constexpr, H: tl.constexpr, DOT: tl.constexpr):
     """Ψ's first layer of a frame, log2 e larger, its gain in the weights: four pieces, and two of the bias."""
     ga, gb = vector(gain + frame * M, m1, M, LOG2E)[:, None], vector(gain + frame * M, m2, M, LOG2E)[:, None]
-    a, b, c, d = four(w1, h1, h2, m1, m2, H, M, 1.0, tl.float32)
+    w11 = (weight(w1, h1, m1, H, M, 1.0, tl.float32) * ga).to(DOT)
+    w12 = (weight(w1, h2, m1, H, M, 1.0, tl.float32) * ga).to(DOT)
+    w21 = (weight(w1, h1, m2, H, M, 1.0, tl.float32) * gb).to(DOT)
+    w22 = (weight(w1, h2, m2, H, M, 1.0, tl.float32) * gb).to(DOT)
     ba, bb = vector(bias + frame * H, h1, H, LOG2E).to(DOT), vector(bias + frame * H, h2, H, LOG2E).to(DOT)
-    return (a * ga).to(DOT), (b * ga).to(DOT), (c * gb).to(DOT), (d * gb).to(DOT), ba, bb
+    return w11, w12, w21, w22, ba, bb
 
 
 @triton.jit
@@ -188,8 +188,10 @@ def hidden(
     """Ψ's hidden layer of the Gaussians `own`, in two pieces, by what `folded` gives."""
     FULL: tl.constexpr = m1.shape[0] + m2.shape[0] == M
     DOT: tl.constexpr = w[0].dtype
-    ya, yb = two(tile(basis, own, m1, there, M, FULL).to(DOT), tile(basis, own, m2, there, M, FULL).to(DOT), w, P)
-    return softplus(ya, w[4], HALF, ASM), softplus(yb, w[5], HALF, ASM)
+    xa, xb = tile(basis, own, m1, there, M, FULL).to(DOT), tile(basis, own, m2, there, M, FULL).to(DOT)
+    sa = softplus(both(xa, xb, w[0], w[2], P), w[4], HALF, ASM)
+    sb = softplus(both(xa, xb, w[1], w[3], P), w[5], HALF, ASM)
+    return sa, sb
 
 
 @triton.jit
@@ -217,8 +219,8 @@ def decoded(
     HALF: tl.constexpr, ASM: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
     """Φ of features in two pieces, [TILE,16] by raw column: both layers, the prior, and the activations (see `activation`)."""
-    ya, yb = two(za, zb, p, P)
-    sa, sb = softplus(ya, ca, HALF, ASM), softplus(yb, cb, HALF, ASM)
-    raw = tl.dot(sb, q[1], tl.dot(sa, q[0], input_precision=P), input_precision=P) + shift[None, :] + prior
+    sa = softplus(both(za, zb, p[0], p[2], P), ca, HALF, ASM)
+    sb = softplus(both(za, zb, p[1], p[3], P), cb, HALF, ASM)
+    raw = both(sa, sb, q[0], q[1], P) + shift[None, :] + prior
     done = offset[None, :] + height[None, :] / (1 + tl.exp2(-raw * (slope * LOG2E)[None, :]))
     return tl.where(linear[None, :], raw, done)

@@ -15,7 +15,7 @@ from torch import Tensor
 from kernels.fused.launch import launch, parts, per_identity, per_person, precision, widths
 from kernels.fused.local_fusion import RESIDENT, TILE, WAYS
 from kernels.fused.local_fusion_backward import back_through_psi
-from kernels.fused.softplus_net import LN2, folded, hidden, pair, vector
+from kernels.fused.softplus_net import LN2, both, folded, hidden, pair, vector
 from kernels.fused.vectors import multiply, put, rows
 from kernels.layout import Bound, Psi
 
@@ -46,7 +46,7 @@ def _forward(
         qw, qx, qy, qz = rows(quats, own)
         here = layer if KEEP else folded(w1, gain, bias, frame, m1, m2, h1, h2, M, H, DOT)
         sa, sb = hidden(basis, own, m1, m2, there, here, M, HALF, ASM, P)
-        d = tl.dot(sb, v[1], tl.dot(sa, v[0], input_precision=P), input_precision=P) + e[None, :]
+        d = both(sa, sb, v[0], v[1], P) + e[None, :]
         if EMIT:
             tl.store(change + 9 * to[:, None] + col[None, :], d, mask=there[:, None] & (col < 9)[None, :])
         tl.store(out + 3 * to[:, None], tl.where((col < 3)[None, :], start + d, start * tl.exp(d)), mask=three)
