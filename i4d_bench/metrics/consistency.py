@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from i4d_bench.metrics.image import check_images
@@ -59,10 +59,10 @@ def identity_leakage(embeddings: Float[Tensor, "B K D"]) -> Float[Tensor, " B"]:
     return 1 - total / (k * (k - 1))
 
 
-def driver_leakage(frames: Float[Tensor, "B K H W 3"], mask: Float[Tensor, "B H W"]) -> Float[Tensor, " B"]:
+def driver_leakage(frames: Float[Tensor, "B K H W 3"], mask: Shaped[Tensor, "B H W"]) -> Float[Tensor, " B"]:
     """How much a neutral frame changes when only the driver's identity does: mean |difference| over pairs, in the mask.
 
-    frames: one avatar driven by the neutral expression of K ≥ 2 people. Raises ValueError for fewer, or out of range.
+    frames: one avatar driven by the same expression of K ≥ 2 people. mask: bool, or 0..1. Raises ValueError for fewer, or out of range.
     """
     k = _several(frames.shape[1])
     check_images(frames.flatten(0, 1))
