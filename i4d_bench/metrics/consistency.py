@@ -62,7 +62,8 @@ def identity_leakage(embeddings: Float[Tensor, "B K D"]) -> Float[Tensor, " B"]:
 def driver_leakage(frames: Float[Tensor, "B K H W 3"], mask: Shaped[Tensor, "B H W"]) -> Float[Tensor, " B"]:
     """How much a neutral frame changes when only the driver's identity does: mean |difference| over pairs, in the mask.
 
-    frames: one avatar driven by the same expression of K ≥ 2 people. mask: bool, or 0..1. Raises ValueError for fewer, or out of range.
+    frames: one avatar driven by the same expression of K ≥ 2 people. mask: bool, or 0..1. Raises ValueError for fewer, or out of
+    range.
     """
     k = _several(frames.shape[1])
     check_images(frames.flatten(0, 1))
