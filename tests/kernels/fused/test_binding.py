@@ -7,11 +7,9 @@ import functools
 
 import pytest
 import torch
-from helpers.agreement import DEVICE, agree
+from helpers.agreement import DEVICE, agree, same_through_the_kernel
 
 pytest.importorskip("triton")
-import kernels
-import variants
 from kernels.cases import case
 
 CASE = case("bind_gaussians")
@@ -56,15 +54,7 @@ def test_gradients_of_some_inputs_alone(leaves):
 
 
 def test_the_design_gives_the_same_through_the_kernel(tiny):
-    torch.manual_seed(0)
-    fusion = variants.create("flame_binding").to(DEVICE)
-    identity, source, driving = tiny.identity(2, DEVICE), tiny.code(2, DEVICE), tiny.code(4, DEVICE, seed=2)
-    results = {}
-    for mode in ("eager", "triton"):
-        with kernels.using(mode):
-            results[mode] = fusion.animate(fusion.prepare(identity, source), driving)
-    for field, got in vars(results["triton"]).items():
-        torch.testing.assert_close(got, getattr(results["eager"], field), rtol=1e-4, atol=1e-5)
+    same_through_the_kernel("flame_binding", tiny)
 
 
 @pytest.mark.gpu

@@ -7,11 +7,9 @@ import functools
 
 import pytest
 import torch
-from helpers.agreement import DEVICE, HALVES, agree
+from helpers.agreement import DEVICE, HALVES, agree, same_through_the_kernel
 
 pytest.importorskip("triton")
-import kernels
-import variants
 from kernels.cases import case
 
 CASE = case("blend_gaussians")
@@ -73,15 +71,7 @@ def test_extreme_logits_stay_finite_and_flat():
 
 
 def test_the_design_gives_the_same_through_the_kernel(tiny):
-    torch.manual_seed(0)
-    fusion = variants.create("flame_blendshapes").to(DEVICE)
-    identity, source, driving = tiny.identity(2, DEVICE), tiny.code(2, DEVICE), tiny.code(4, DEVICE, seed=2)
-    results = {}
-    for mode in ("eager", "triton"):
-        with kernels.using(mode):
-            results[mode] = fusion.animate(fusion.prepare(identity, source), driving)
-    for field, got in vars(results["triton"]).items():
-        torch.testing.assert_close(got, getattr(results["eager"], field), rtol=1e-4, atol=1e-5)
+    same_through_the_kernel("flame_blendshapes", tiny)
 
 
 @pytest.mark.gpu

@@ -7,11 +7,9 @@ import functools
 
 import pytest
 import torch
-from helpers.agreement import DEVICE, HALVES, agree
+from helpers.agreement import DEVICE, HALVES, agree, same_through_the_kernel
 
 pytest.importorskip("triton")
-import kernels
-import variants
 from kernels.cases import case
 from kernels.fused import spatial_fusion as module
 from kernels.layout import Bound, Psi
@@ -68,15 +66,7 @@ def test_frames_that_do_not_divide_among_the_people_are_refused():
 
 
 def test_the_design_gives_the_same_through_the_kernel(tiny):
-    torch.manual_seed(0)
-    fusion = variants.create("local_spatial").to(DEVICE)
-    identity, source, driving = tiny.identity(2, DEVICE), tiny.code(2, DEVICE), tiny.code(4, DEVICE, seed=2)
-    results = {}
-    for mode in ("eager", "triton"):
-        with kernels.using(mode):
-            results[mode] = fusion.animate(fusion.prepare(identity, source), driving)
-    for field, got in vars(results["triton"]).items():
-        torch.testing.assert_close(got, getattr(results["eager"], field), rtol=1e-4, atol=1e-5)
+    same_through_the_kernel("local_spatial", tiny)
 
 
 @pytest.mark.gpu
