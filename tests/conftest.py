@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 
 os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 
 import jaxtyping
+import numba
 import pytest
 import torch
 from helpers.annotations import check_annotations
 from helpers.caches import close_cache, open_cache
+from helpers.interpreter import quicken
 
 if "--benchmark-only" not in sys.argv:  # checks take time, and would be timed
     check_annotations()
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers do not fight for cores
+    numba.set_num_threads(1)
 if not torch.cuda.is_available():  # kernels then run in Triton's interpreter (fp32 and fp16: its bf16 is wrong)
     os.environ["TRITON_INTERPRET"] = "1"
+    with contextlib.suppress(ImportError):  # there is no Triton for this system
+        quicken()
 
 
 def pytest_addoption(parser):
@@ -61,6 +68,16 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
         if item.get_closest_marker("assets") and not os.environ.get("I4D_ASSETS"):
             item.add_marker(pytest.mark.skip(reason="needs the real assets (set I4D_ASSETS)"))
+
+
+@pytest.fixture(scope="session")
+def smoke_frames():
+    """The smoke preset's world, rendered."""
+    from i4d_bench.config import presets
+    from i4d_bench.data import synthetic
+    from i4d_bench.data.frames import open_frames
+
+    return open_frames(synthetic.rendered(presets.smoke().world))
 
 
 class TinyHead:

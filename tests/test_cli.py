@@ -107,6 +107,34 @@ def test_the_doctor_as_json_prints_nothing_else(monkeypatch, capsys):
     assert run(monkeypatch, capsys, "doctor")[0] == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["run", "--preset", "smoke", "--designs", "local_adalm"], "local_adaln"),
+        (["run", "--preset", "smokey"], "smoke"),
+        (["run", "--preset", "smoke", "--set", "train.lrr=1"], "train.lrr"),
+        (["run", "--preset", "smoke", "--set", "overrides.local_adaln.hiden=3"], "hidden"),
+        (["run", "--preset", "smoke", "--set", "train.lr=fast"], "float"),
+        (["run", "--preset", "smoke", "--data", "nowhere"], "nowhere"),
+        (["run", "--preset", "smoke", "--reports", "/proc/reports"], "/proc/reports"),
+        (["report", "nowhere"], "nowhere"),
+        (["animate", "--source", "no.png", "--driving", "no.mp4", "--run", "nowhere", "--out", "x.mp4"], "nowhere"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_exit_2(arguments, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(monkeypatch, capsys, *arguments)
+    assert code == 2 and said in err and "Traceback" not in err and len(err.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir()), "nothing half-written"
+
+
+def test_a_mistake_ends_the_process_with_its_code(tmp_path):
+    command = [sys.executable, "-m", "i4d_bench.cli", "run", "--preset", "smokey"]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env, timeout=120)
+    assert done.returncode == 2 and "smoke" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
 def test_output_that_nobody_reads_on_is_no_error():
     """`i4d-bench list metrics | head -1`"""
     env = os.environ | {"PYTHONPATH": str(ROOT)}

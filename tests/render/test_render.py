@@ -67,11 +67,11 @@ def test_gradcheck_in_double_precision():
 def test_cpu_is_deterministic_whatever_the_threads():
     import numba
 
-    runs = []
+    runs, usual = [], numba.get_num_threads()
     for threads in (1, min(2, numba.config.NUMBA_NUM_THREADS)):
         numba.set_num_threads(threads)
         runs.append(both("cpu", 64, 96, 200)[0])
-    numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
+    numba.set_num_threads(usual)
     assert torch.equal(runs[0][0].rgb, runs[1][0].rgb)
     assert all(torch.equal(runs[0][1][f], runs[1][1][f]) for f in FIELDS)
 

@@ -1,0 +1,88 @@
+"""The training loop: it resumes to the same weights, and precision is where it must be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from i4d_bench.config import presets
+from i4d_bench.config.override import override
+from i4d_bench.data import synthetic
+from i4d_bench.data.frames import open_frames
+from i4d_bench.data.opening import open_head
+from i4d_bench.drivers.driver import Driver
+from i4d_bench.loader import Loader
+from i4d_bench.model.avatar import Backbone
+from i4d_bench.train import loop
+from i4d_bench.train.loop import Trainer
+from i4d_bench.types import UserError
+
+CPU = torch.device("cpu")
+
+
+def warmed(trainer: Trainer, folder: Path) -> Path:
+    """Its backbone's checkpoint."""
+    trainer.warm_up(folder / "backbone.pt")
+    return folder / "backbone.pt"
+
+
+def trainer(frames) -> Trainer:
+    e = override(presets.smoke(), ["train.stages=[[6,32,16,2,2]]", "train.checkpoint_seconds=0.0"])
+    return Trainer(e, Loader(frames, Driver("oracle", frames), CPU), None, CPU)
+
+
+def test_a_design_may_have_a_learning_rate_of_its_own(smoke_frames, tmp_path):
+    """Above the preset's, and not the backbone's: one of the two settings that the search tries."""
+    t = trainer(smoke_frames)
+    t.design(tmp_path / "a", "local_adaln@lr=0.25,init_scale=0", warmed(t, tmp_path))
+    groups = torch.load(tmp_path / "a" / "checkpoint.pt")["optimizer"]["param_groups"]
+    assert [g["base"] for g in groups] == [t.experiment.train.lr, 0.25]
+
+
+def test_an_interrupted_run_resumes_to_the_same_weights(smoke_frames, tmp_path, monkeypatch):
+    whole, broken = trainer(smoke_frames), trainer(smoke_frames)
+    straight, progress = whole.design(tmp_path / "a", "local_adaln", warmed(whole, tmp_path))
+
+    step, calls = Trainer._step, []
+
+    def killed(self, *args):
+        calls.append(1)
+        if len(calls) == 4:
+            raise RuntimeError("killed")
+        return step(self, *args)
+
+    monkeypatch.setattr(Trainer, "_step", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        broken.design(tmp_path / "b", "local_adaln", tmp_path / "backbone.pt")
+    monkeypatch.setattr(Trainer, "_step", step)
+    resumed, again = trainer(smoke_frames).design(tmp_path / "b", "local_adaln", tmp_path / "backbone.pt")
+    assert again.step == progress.step == 6
+    assert [c["gap"] for c in again.curve] == [c["gap"] for c in progress.curve]
+    for key, value in straight.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[key]), key
+
+
+def test_a_damaged_checkpoint_says_what_to_do(smoke_frames, tmp_path):
+    (tmp_path / "backbone.pt").write_bytes(b"half a file")
+    with pytest.raises(UserError, match="delete it"):
+        warmed(trainer(smoke_frames), tmp_path)
+
+
+@pytest.mark.gpu
+def test_tf32_stays_away_from_ssim(tmp_path, monkeypatch):
+    """Its variances are small differences of products: with tf32's they are noise, and training collapsed. The rest may have it."""
+    seen, loss, lift = {}, loop.reconstruction, Backbone.lift
+    precision = torch.get_float32_matmul_precision
+
+    def at(name, call):
+        return lambda *args, **kwargs: (seen.update({name: precision()}), call(*args, **kwargs))[1]
+
+    monkeypatch.setattr(loop, "reconstruction", at("loss", loss))
+    monkeypatch.setattr(Backbone, "lift", at("lift", lift))
+    e, gpu = override(presets.smoke(), ["model.bf16=true"]), torch.device("cuda")
+    data = open_frames(synthetic.rendered(e.world))
+    trainer = Trainer(e, Loader(data, Driver("oracle", data, None), gpu), open_head(e, gpu), gpu)
+    trainer.warm_up(tmp_path / "backbone.pt")
+    assert seen == {"loss": "highest", "lift": "high"} and precision() == "highest"
