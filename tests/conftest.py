@@ -6,8 +6,6 @@ import contextlib
 import os
 import sys
 
-os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
-
 import jaxtyping
 import numba
 import pytest
@@ -18,7 +16,9 @@ from helpers.interpreter import quicken
 
 if "--benchmark-only" not in sys.argv:  # checks take time, and would be timed
     check_annotations()
-if "PYTEST_XDIST_WORKER" in os.environ:  # workers do not fight for cores
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers do not fight for cores, nor does what they start
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
     numba.set_num_threads(1)
 if not torch.cuda.is_available():  # kernels then run in Triton's interpreter (fp32 and fp16: its bf16 is wrong)
     os.environ["TRITON_INTERPRET"] = "1"

@@ -49,7 +49,7 @@ class Record:
     notes: list[str] = field(default_factory=list)
     extras: dict[str, float | None] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=lambda: environment())
-    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="microseconds"))
     schema: int = SCHEMA
     benchmark_version: int = BENCHMARK_VERSION
 

@@ -58,7 +58,7 @@ class ImageDriver(nn.Module):
         self.register_buffer("shape", torch.zeros(1, head.n_shape if head is not None else 0))
         self.network = resnet18(num_classes=512 + self.expressions + 15)
 
-    def forward(self, images: Float[Tensor, "B 3 224 224"]) -> MotionCode:
+    def forward(self, images: Float[Tensor, "B 3 X X"]) -> MotionCode:
         return self.code(self.network(images))
 
     def code(self, numbers: Float[Tensor, "B K"]) -> MotionCode:
@@ -75,12 +75,12 @@ class Rig:
     """One design with all that its modes share. Build it with `rig`."""
 
     fusion: Fusion
-    encode: Callable[[Float[Tensor, "B 3 S S"]], Identity]  # a photo, once per person
+    encode: Callable[[Float[Tensor, "B 3 X X"]], Identity]  # a photo, once per person
     photos: list[Float[Tensor, "1 3 S S"]]
     identity: Identity
     source: MotionCode
     driver: ImageDriver
-    images: list[Float[Tensor, "B 3 224 224"]]
+    images: list[Float[Tensor, "B 3 X X"]]
     camera: Camera
     background: Float[Tensor, "B 3"]
     storage: torch.dtype
@@ -129,7 +129,7 @@ def encoder(
     side = math.ceil(math.sqrt(n))
     first = lambda t: t[:, :n].contiguous()  # noqa: E731
 
-    def encode(photo: Float[Tensor, "B 3 S S"]) -> Identity:
+    def encode(photo: Float[Tensor, "B 3 X X"]) -> Identity:
         with kernels.using("eager"):
             full = backbone.lift(photo, side, head)
         f, sample = first(full.f), full.sample

@@ -115,8 +115,8 @@ def _compile(what: Plan, row: Kernel | Stage) -> None:
 
 
 def _free(device: torch.device) -> None:
-    gc.collect()
     if device.type == "cuda":
+        gc.collect()
         torch.cuda.empty_cache()
 
 

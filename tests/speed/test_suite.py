@@ -32,9 +32,11 @@ PLAN = Plan(
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(few_kernels, tmp_path_factory):
     path = tmp_path_factory.mktemp("speed")
-    suite.run(path, CPU, PLAN)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rig, "DRIVER_SIZE", 64)
+        suite.run(path, CPU, PLAN)
     build_report(path)
     return path
 
