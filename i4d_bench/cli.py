@@ -143,6 +143,19 @@ def ingest(
 
 
 @app.command
+def data(
+    what: Annotated[Positional[Literal["check"]], arg(help="what is done with it")],
+    store: Annotated[Positional[Path], arg(help="a folder of teacher pairs")],
+    leave_out: Annotated[bool, arg(help="marks bad rows as failed: training goes without them")] = False,
+    complete: Annotated[bool, arg(help="a pair that failed when it was made counts as bad")] = False,
+) -> None:
+    """Reads a store of teacher pairs through and names every bad row. Exit code 1: there is one."""
+    from i4d_bench.data.teacher.check import check as job
+
+    sys.exit(job(store, leave_out, complete))
+
+
+@app.command
 def animate(
     source: Annotated[Path, arg(help="a photo of a face, or a data set (its first test person)")],
     driving: Annotated[Path, arg(help="a video of a face, or a data set")],

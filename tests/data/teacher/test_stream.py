@@ -1,0 +1,63 @@
+"""Batches of teacher pairs: by (seed, step) alone, in parts for ranks, and of no more memory for a larger store."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from helpers import teacher
+
+from i4d_bench.data.teacher.store import Store
+from i4d_bench.data.teacher.stream import Draws, stream
+from i4d_bench.types import UserError
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory):
+    return Store(teacher.store(tmp_path_factory.mktemp("teacher") / "s", people=5, drivers=6))
+
+
+def test_a_step_takes_people_and_pairs_of_theirs(opened):
+    draws = Draws(opened, "train", people=3, pairs=4, seed=0)
+    rows = draws.draw(7).reshape(3, 4)
+    who = opened.identity[rows]
+    assert (who == who[:, :1]).all() and len(set(who[:, 0])) == 3 and all(len(set(r)) == 4 for r in rows)
+    assert "p004" not in opened.people[who], "the validation's person is not trained on"
+    np.testing.assert_array_equal(rows.ravel(), Draws(opened, "train", 3, 4, 0).draw(7))
+    assert not np.array_equal(rows.ravel(), draws.draw(8))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_come_in_order_and_resume_at_any_step(opened, workers):
+    draws = Draws(opened, "train", 2, 2, 0)
+    whole = list(stream(opened, draws, range(4), workers))
+    rest = list(stream(opened, draws, range(2, 4), workers))
+    for a, b in zip(whole[2:], rest, strict=True):
+        assert torch.equal(a["target"]["rgb"], b["target"]["rgb"])
+    rows = draws.draw(1)
+    truth = np.stack([opened.read(int(r))["source"]["alpha"] for r in rows])
+    np.testing.assert_array_equal(whole[1]["source"]["alpha"].numpy(), truth)
+    assert whole[0]["driver"]["coefficients"].shape == (4, 52) and whole[0]["target"]["rgb"].dtype == torch.uint8
+
+
+def test_ranks_have_parts_of_one_batch(opened):
+    draws = Draws(opened, "train", 3, 2, 0)
+    whole = next(stream(opened, draws, range(1), 0))
+    parts = [next(stream(opened, draws, range(1), 0, rank, 2)) for rank in range(2)]
+    assert torch.equal(torch.cat([p["target"]["rgb"] for p in parts]), whole["target"]["rgb"])
+    with pytest.raises(UserError, match="cannot be divided among 4 ranks"):
+        next(stream(opened, draws, range(1), 0, 0, 4))
+
+
+def test_a_damaged_row_stops_training_in_one_sentence(tmp_path):
+    folder = teacher.store(tmp_path / "s", people=2, drivers=1)
+    (folder / "shards" / "0-00000.tar").write_bytes(b"\0" * 100)
+    s = Store(folder)
+    for workers in (0, 1):
+        with pytest.raises(UserError, match=r"^row 0 of .* ends before it.*--leave-out` goes without$"):
+            next(stream(s, Draws(s, "train", 1, 1, 0), range(1), workers))
+
+
+def test_a_store_without_the_split_is_one_sentence(opened):
+    with pytest.raises(UserError, match="no pictures of the split test"):
+        Draws(opened, "test", 1, 1, 0)
