@@ -35,7 +35,9 @@ def check(folder: Path, leaving_out: bool = False, complete: bool = False) -> in
     console.print(f"{folder}: {good} good, {len(bad)} bad, {failed.total()} failed; {len(people)} people")
     if bad and leaving_out:
         leave_out(folder, rows, {rows[k].id: reason for k, reason in bad.items()})
-        console.print(f"{len(bad)} bad row(s) are left out from now on; `i4d-bench teacher make` makes them again")
+        console.print(
+            f"{len(bad)} bad row(s) are left out from now on; `i4d-bench teacher make --retry` makes them again"
+        )
         bad, failed = {}, failed + Counter({"bad": len(bad)})
     return int(bool(bad) or (complete and bool(failed)))
 

@@ -14,7 +14,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,23 +151,20 @@ def _journal(path: Path) -> list[Row]:
     return [Row(**{**content, "camera": tuple(content["camera"])}) for content in map(json.loads, lines)]
 
 
-def journalled(folder: Path) -> Iterator[Row]:
-    """Rows that writers have left so far, newest last within a shard: of one id the last counts."""
+def standing(folder: Path) -> dict[str, Row]:
+    """By id, the rows that writers have left so far. A picture counts more than a failure."""
+    found: dict[str, Row] = {}
     for path in sorted((folder / SHARDS).glob("*.jsonl")):
-        yield from _journal(path)
-
-
-def write_index(folder: Path, rows: list[Row] | None = None) -> None:
-    """Writes the index: of these rows, else of all that writers have left, where a picture counts more than a failure.
-
-    Raises UserError.
-    """
-    if rows is None:
-        found: dict[str, Row] = {}
-        for row in journalled(folder):
+        for row in _journal(path):
             if row.id not in found or found[row.id].failure:
                 found[row.id] = row
-        rows = sorted(found.values(), key=lambda r: r.id)
+    return found
+
+
+def write_index(folder: Path, rows: Iterable[Row] | None = None) -> None:
+    """Writes the index: of these rows, else of all that writers have left. Raises UserError."""
+    if rows is None:
+        rows = sorted(standing(folder).values(), key=lambda r: r.id)
     table = pa.Table.from_pylist([dataclasses.asdict(r) for r in rows], SCHEMA)
     with atomic_file(folder / INDEX) as path:
         pq.write_table(table, path)
@@ -184,7 +181,7 @@ def leave_out(folder: Path, rows: list[Row], reasons: dict[str, str]) -> None:
         lines = [json.dumps(dataclasses.asdict(judged(row))) + "\n" for row in _journal(path)]
         with atomic_file(path) as new:
             new.write_text("".join(lines), encoding="utf-8")
-    write_index(folder, list({row.id: judged(row) for row in rows}.values()))
+    write_index(folder, {row.id: judged(row) for row in rows}.values())
 
 
 class Store:

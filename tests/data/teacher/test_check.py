@@ -9,7 +9,7 @@ import pytest
 from helpers import teacher
 
 from i4d_bench.data.teacher.check import check
-from i4d_bench.data.teacher.store import Store, Writer, journalled, write_index
+from i4d_bench.data.teacher.store import Store, Writer, standing, write_index
 from i4d_bench.types import UserError
 
 BAD = 5
@@ -98,7 +98,7 @@ def test_bad_rows_are_left_out_where_asked_and_can_be_made_again(folder, capsys)
     assert check(folder) == 0 and check(folder, complete=True) == 1
     assert "1 pair(s) failed when they were made: bad: its bytes are not" in capsys.readouterr().out
     with Writer(folder) as w:
-        assert [r.id for r in journalled(folder) if r.failure] == ["p001-d001"]
+        assert [r.id for r in standing(folder).values() if r.failure] == ["p001-d001"]
         w.add(teacher.row(1, 1), teacher.sample(BAD))
     write_index(folder)
     assert check(folder, complete=True) == 0

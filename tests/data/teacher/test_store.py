@@ -16,7 +16,7 @@ from helpers import ROOT, teacher
 
 from i4d_bench.data.teacher import store as module
 from i4d_bench.data.teacher.samples import IMAGES, NUMBERS, ROLES, pack, unpack
-from i4d_bench.data.teacher.store import Store, Writer, journalled, write_index
+from i4d_bench.data.teacher.store import Store, Writer, standing, write_index
 from i4d_bench.types import UserError
 
 
@@ -73,7 +73,7 @@ def test_a_killed_writer_goes_on_from_its_last_row(tmp_path, when):
         with tar.open("ab") as file:
             file.write(piece[:1000] if when == "half a sample" else piece)
     w.lock.release()  # as the system does for a killed process
-    done = {r.id for r in journalled(folder)} if when != "half a row" else {"p000-d000"}
+    done = set(standing(folder)) if when != "half a row" else {"p000-d000"}
     with Writer(folder) as again:
         for k in range(4):
             if teacher.row(0, k).id not in done:
