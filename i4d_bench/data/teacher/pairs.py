@@ -63,7 +63,7 @@ def make(maker: Maker, out: Path, workers: int = 1, retry: bool = False, complet
         console.print(f"{count} failed: {reason}")
     good = len(final) - failed.total()
     console.print(f"{out}: {good} pairs, {failed.total()} failed (`i4d-bench data check {out}` reads them through)")
-    return int(not good or complete and bool(failed))
+    return int(not good or (complete and bool(failed)))
 
 
 def _place(out: Path) -> Path:
