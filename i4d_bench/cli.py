@@ -156,6 +156,50 @@ def data(
 
 
 @app.command
+def teacher(
+    what: Annotated[Positional[Literal["make"]], arg(help="what is done")],
+    animator: Annotated[
+        Literal["liveportrait", "xnemo", "personalive", "command"],
+        arg(help="what animates; command: any program, by --command"),
+    ],
+    sources: Annotated[Path, arg(help="a folder of photos, one person each")],
+    drivers: Annotated[Path, arg(help="a folder of pictures and videos of faces")],
+    out: Annotated[Path, arg(help="the store, which is made or gone on with")],
+    program: Annotated[Path, arg(help="the animator's own folder, in which it is started")] = Path("."),
+    command: Annotated[
+        str | None,
+        arg(help="in place of the animator's own: 'python run.py {source} {driver} {out}', where {out} is a folder"),
+    ] = None,
+    size: Annotated[int, arg(help="side of the stored crops, pixels")] = 512,
+    moments: Annotated[int, arg(help="frames that are taken of a driving video, evenly over it")] = 8,
+    held_out: Annotated[float, arg(help="share of people to validate on, and again to test on")] = 0.05,
+    limit: Annotated[float, arg(help="seconds that a driver may take")] = 600.0,
+    retries: Annotated[int, arg(help="calls after the first, for drivers without a result")] = 1,
+    workers: Annotated[int, arg(help="sources animated at once")] = 1,
+    gpus: Annotated[tuple[str, ...], arg(help="for the workers in turn, as CUDA_VISIBLE_DEVICES names them")] = (),
+    model: Annotated[
+        Path | None, arg(help="MediaPipe's face_landmarker.task; default: I4D_ASSETS, or the cache")
+    ] = None,
+    retry: Annotated[bool, arg(help="tries again what failed in an earlier call")] = False,
+    complete: Annotated[
+        bool, arg(help="a pair that failed is exit code 1; else only a store without any pair is")
+    ] = False,
+) -> None:
+    """Makes pairs (source, driver, animated picture) by a 2D animator into a store. Goes on where it was stopped."""
+    from i4d_bench.data.teacher.animators import command as program_animator
+    from i4d_bench.data.teacher.pairs import make as job
+    from i4d_bench.data.teacher.photos import PhotoMaker
+
+    if size < 16 or moments < 1 or not 0 <= held_out < 0.5 or limit <= 0 or retries < 0 or workers < 1:
+        raise UserError(
+            "a size from 16, moments and workers from 1, a held-out share below a half, and seconds above 0 are needed"
+        )
+    program_ = program_animator(animator, program, command, limit=limit, retries=retries, gpus=gpus)
+    maker = PhotoMaker(program_, sources, drivers, size, moments, held_out, model)
+    sys.exit(job(maker, out, workers, retry, complete))
+
+
+@app.command
 def animate(
     source: Annotated[Path, arg(help="a photo of a face, or a data set (its first test person)")],
     driving: Annotated[Path, arg(help="a video of a face, or a data set")],

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from jaxtyping import UInt8
 
 from i4d_bench import outputs
 from i4d_bench import progress as bars
@@ -251,12 +252,20 @@ def prepare_image(path: Path, size: int = 256, model: Path | None = None) -> dic
 
     Raises UserError when the photo cannot be read or does not show exactly one whole face.
     """
-    picture = files.Picture(0, 0.0, files.read_image(path))
+    rgb = files.read_image(path)
     with Landmarker(model, most=2) as landmarker:
-        track = tracking.find_faces([picture], landmarker)
+        try:
+            return prepare(rgb, size, landmarker)
+        except UserError as e:
+            raise UserError(f"the photo {path} cannot be used ({e}): it must show one person's whole face") from e
+
+
+def prepare(rgb: UInt8[np.ndarray, "H W 3"], size: int, landmarker: Landmarker) -> dict[str, np.ndarray]:
+    """`prepare_image` of a picture, by a landmarker that finds up to two faces. Raises UserError: what is wrong with it."""
+    picture = files.Picture(0, 0.0, rgb)
+    track = tracking.find_faces([picture], landmarker)
     if not track.numbers:
-        reason = track.skipped[0][1]
-        raise UserError(f"the photo {path} cannot be used ({reason}): it must show one person's whole face")
+        raise UserError(track.skipped[0][1])
     heads = tracking.fit_track(track, 1.0, size)
     with tempfile.TemporaryDirectory() as folder:
         tracking.write_arrays(Path(folder), track, heads, [picture], lambda items, label, total: items)
