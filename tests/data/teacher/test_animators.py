@@ -109,7 +109,8 @@ def program(tmp_path, monkeypatch):
     """A folder that looks like an animator's, with its stand-in; `python` is the one that runs the tests."""
     bin = tmp_path / "bin"
     bin.mkdir()
-    (bin / "python").symlink_to(sys.executable)
+    (bin / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (bin / "python").chmod(0o755)
     monkeypatch.setenv("PATH", f"{bin}:/usr/bin:/bin")
 
     def make(name: str, script: str | None = None) -> Path:
