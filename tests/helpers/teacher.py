@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -47,3 +50,28 @@ def store(folder: Path, people: int = 3, drivers: int = 4, size: int = 16, **wri
                 w.add(row(p, d, "val" if p == people - 1 else "train"), sample(p * drivers + d, size))
     write_index(folder)
     return folder
+
+
+@dataclass(frozen=True)
+class Maker:
+    """A `pairs.Maker` of small pictures: every person by every driver. Those in `failing` fail; `dying` ends the process there."""
+
+    people: int = 3
+    drivers: int = 4
+    failing: tuple[str, ...] = ()
+    dying: str = ""
+
+    def jobs(self):
+        return range(self.people)
+
+    def rows(self, job: int) -> list[Row]:
+        return [row(job, d) for d in range(self.drivers)]
+
+    def make(self, job: int, rows: list[Row], worker: int):
+        for r in rows:
+            if r.id == self.dying:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if r.id in self.failing:
+                yield r, f"{r.driver} shows no face"
+            else:
+                yield r, sample(job * self.drivers + int(r.driver[1:4]))

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from i4d_bench import outputs
 from i4d_bench.cache import alone
@@ -21,6 +21,7 @@ from i4d_bench.progress import console, track
 from i4d_bench.types import UserError
 
 
+@runtime_checkable
 class Maker(Protocol):
     """Makes pairs. It is pickled into the workers."""
 

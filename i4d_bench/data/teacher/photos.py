@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from i4d_bench.data.video.landmarker import Landmarker, find_model
 from i4d_bench.types import UserError
 
 
+@runtime_checkable
 class Animator(Protocol):
     """What makes a source move as drivers do, in two dimensions."""
 
