@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,12 +55,14 @@ def store(folder: Path, people: int = 3, drivers: int = 4, size: int = 16, **wri
 
 @dataclass(frozen=True)
 class Maker:
-    """A `pairs.Maker` of small pictures: every person by every driver. Those in `failing` fail; `dying` ends the process there."""
+    """A `pairs.Maker` of small pictures: every person by every driver. Those in `failing` fail; at `dying` the process is
+    killed, and at `waiting` it waits for long."""
 
     people: int = 3
     drivers: int = 4
     failing: tuple[str, ...] = ()
     dying: str = ""
+    waiting: str = ""
 
     def jobs(self):
         return range(self.people)
@@ -71,6 +74,8 @@ class Maker:
         for r in rows:
             if r.id == self.dying:
                 os.kill(os.getpid(), signal.SIGKILL)
+            if r.id == self.waiting:
+                time.sleep(600)
             if r.id in self.failing:
                 yield r, f"{r.driver} shows no face"
             else:

@@ -212,6 +212,9 @@ class _Call:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             said, ended = process.communicate()[0], f"stopped after {seconds:.0f} s"
+        except BaseException:  # Ctrl-C: the program has a session of its own, and would go on
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
         lines = [line.strip() for line in re.split(r"[\r\n]", said) if line.strip()]
         return f"{ended}: {lines[-1][:300]}" if lines else f"{ended}, and it printed nothing"
 

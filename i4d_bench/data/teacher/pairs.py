@@ -6,6 +6,8 @@ What makes them is a `Maker`: photos and drivers of the user's through a 2D anim
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -102,11 +104,23 @@ _worker = 0
 def _begin(numbers) -> None:
     global _worker
     _worker = numbers.get()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose command was killed would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _work(maker: Maker, job: Any, rows: list[Row], out: Path) -> None:
-    with Writer(out, str(_worker)) as writer:
-        _write(maker, job, rows, writer, _worker)
+    try:
+        with Writer(out, str(_worker)) as writer:
+            _write(maker, job, rows, writer, _worker)
+    except KeyboardInterrupt:  # the command says so, once
+        os._exit(130)
 
 
 def _write(maker: Maker, job: Any, rows: list[Row], writer: Writer, worker: int) -> None:

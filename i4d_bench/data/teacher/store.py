@@ -30,6 +30,8 @@ from i4d_bench.types import UserError
 
 INDEX, SHARDS = "index.parquet", "shards"
 SHARD_BYTES = 1 << 30
+WAIT = 5.0
+"""Seconds for a killed writer's lock to be freed."""
 END = bytes(1024)
 """Of a tar file."""
 
@@ -77,7 +79,7 @@ class Writer:
             self.shards.mkdir(parents=True, exist_ok=True)
         self.lock = FileLock(self.shards / f".{name}.lock")
         try:
-            self.lock.acquire(timeout=0)
+            self.lock.acquire(timeout=WAIT)
         except Timeout:
             raise UserError(f"another process writes {folder} under the name {name}") from None
         self.number = max((int(p.stem.rpartition("-")[2]) for p in self.shards.glob(f"{name}-*.jsonl")), default=0)
@@ -113,9 +115,11 @@ class Writer:
             self._note(dataclasses.replace(row, failure=reason or "no reason was given"))
 
     def close(self) -> None:
-        with writing(self.path):
-            self._end()
-        self.lock.release()
+        try:
+            with writing(self.path):
+                self._end()
+        finally:
+            self.lock.release()
 
     def __enter__(self) -> Writer:
         return self

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import time
 
 import pytest
 from helpers import teacher
 
 from i4d_bench.data.teacher.check import check
 from i4d_bench.data.teacher.pairs import make
-from i4d_bench.data.teacher.store import Store
+from i4d_bench.data.teacher.store import Store, standing
 from i4d_bench.types import UserError
 
 
@@ -48,6 +49,20 @@ def test_it_goes_on_after_kill_9(tmp_path, workers):
             make(dying, tmp_path / "s", workers)
     assert make(teacher.Maker(), tmp_path / "s", workers, complete=True) == 0
     assert len(contents(tmp_path / "s")) == 12 and check(tmp_path / "s", complete=True) == 0
+
+
+def test_workers_end_with_a_killed_command(tmp_path):
+    """Otherwise they would hold the store for ever."""
+    process = multiprocessing.get_context("spawn").Process(
+        target=make, args=(teacher.Maker(waiting="p002-d003"), tmp_path / "s", 2)
+    )
+    process.start()
+    while len(standing(tmp_path / "s")) < 11:
+        time.sleep(0.05)
+    process.kill()
+    process.join()
+    assert make(teacher.Maker(), tmp_path / "s", 2, complete=True) == 0
+    assert len(contents(tmp_path / "s")) == 12
 
 
 def test_failures_are_listed_and_tried_again_where_asked(tmp_path, capsys):

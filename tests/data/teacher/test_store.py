@@ -146,10 +146,11 @@ def test_a_disk_that_fills_up_keeps_what_was_written(tmp_path, monkeypatch):
     assert len(Store(folder)) == 2 and Store(folder).read(1)
 
 
-def test_two_writers_have_shards_of_their_own(tmp_path):
+def test_two_writers_have_shards_of_their_own(tmp_path, monkeypatch):
     with Writer(tmp_path / "s", "a") as a, Writer(tmp_path / "s", "b") as b:
         a.add(teacher.row(0, 0), teacher.sample(0))
         b.add(teacher.row(0, 1), teacher.sample(1))
+        monkeypatch.setattr(module, "WAIT", 0)
         with pytest.raises(UserError, match="another process"):
             Writer(tmp_path / "s", "a")
     write_index(tmp_path / "s")
