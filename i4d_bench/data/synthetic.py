@@ -16,16 +16,15 @@ import numpy as np
 
 from i4d_bench import source
 from i4d_bench.cache import atomic_file, cache_dir, make_once
-from i4d_bench.camera import look_at, project
 from i4d_bench.config.experiment import World, digest
 from i4d_bench.data import frames as store
-from i4d_bench.data.splits import SPLITS, TEST_KINDS, YAW, partner, rng
-from i4d_bench.heads import expressions
+from i4d_bench.data import people
+from i4d_bench.data.people import Person
+from i4d_bench.data.splits import SPLITS, YAW
 from i4d_bench.heads.export import Coder
 from i4d_bench.heads.worlds import exported_head, head_world, world_version
 from i4d_bench.portable import cores
 from i4d_bench.progress import track
-from i4d_bench.render import mesh
 from i4d_bench.types import UserError
 
 CHUNK = 8
@@ -52,8 +51,8 @@ def _render(world: World, folder: Path) -> None:
     except OSError as e:
         raise UserError(f"cannot write the data cache {parts}: {e.strerror}; set I4D_CACHE to another folder") from e
     exported_head(world.kind)
-    people = _people(world)
-    chunks = [people[i : i + CHUNK] for i in range(0, len(people), CHUNK)]
+    everyone = people.people(world)
+    chunks = [everyone[i : i + CHUNK] for i in range(0, len(everyone), CHUNK)]
     todo = [(i, c) for i, c in enumerate(chunks) if not (parts / f"{i:05d}.npz").exists()]
     workers = min(cores(), max(1, len(todo)))
     # Fresh processes: forking one that already runs torch's threads can deadlock.
@@ -84,60 +83,26 @@ def _one_thread_each() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _people(world: World) -> list[tuple[int, str, int]]:
-    """(identity number, split, number within the split) of everyone in the data set."""
-    out = []
-    for split in SPLITS:
-        out += [(len(out) + k, split, k) for k in range(getattr(world, f"{split}_identities"))]
-    return out
-
-
-def _expressions(world: World, split: str, person: int) -> np.ndarray:
-    """Coefficients [E,52] of one person, the same whoever asks."""
-    kinds: list[expressions.Kind] = ["train"] * world.expressions
-    if split != "train":
-        kinds = [k for k in TEST_KINDS if k != "partner"]
-    own = [expressions.sample(rng(world.seed, split, person, "expression", e), k) for e, k in enumerate(kinds)]
-    if split != "train":
-        other = partner(person, getattr(world, f"{split}_identities"))
-        own.append(expressions.sample(rng(world.seed, split, other, "expression", 1), kinds[1]))
-    return np.stack(own).astype(np.float32)
-
-
-def _render_chunk(world: World, people, out: Path) -> None:
+def _render_chunk(world: World, chunk: list[Person], out: Path) -> None:
     """Renders a few people and writes their part file, atomically."""
     head, size = head_world(world.kind), world.resolution
     coder = Coder(head, exported_head(world.kind))
     rows: list[dict[str, np.ndarray | np.generic]] = []
-    for number, split, k in people:
-        identity = head.identity(int(rng(world.seed, split, k, "person").integers(2**31)))
-        light = mesh.Light.sample(rng(world.seed, split, k, "light"))
-        coefficients = _expressions(world, split, k)
+    for person in chunk:
+        identity, light = people.identity(world, head, person), people.light(world, person)
+        coefficients = people.performed(world, person)
         codes = coder(identity, coefficients)
-        views = world.views if split == "train" else len(YAW)
+        views = world.views if person.split == "train" else len(YAW)
         for e, expression in enumerate(coefficients):
             vertices = head.vertices(identity, expression)
             surface = head.surface(identity, expression, vertices)
             for v in range(views):
-                r = rng(world.seed, split, k, "view", e, v)
-                low, high = YAW[v if split != "train" else min(v, 1)]
-                angle = r.uniform(low, high) * r.choice([-1, 1])
-                viewmat, K = look_at(angle, r.uniform(-10, 10), size=size)
-                image = mesh.render_mesh(
-                    vertices, head.faces, surface, head.face_regions, viewmat, K, size, size, light
-                )
+                camera = people.camera(world, person, e, v)
                 rows.append(
                     {
-                        "rgb": _bytes(image.rgb),
-                        "alpha": _bytes(image.alpha),
-                        "region": image.region,
-                        "depth": image.depth.astype(np.float16),
-                        "viewmats": viewmat.astype(np.float32),
-                        "Ks": K.astype(np.float32),
-                        "identity": np.int32(number),
+                        **people.picture(head, vertices, surface, expression, camera, size, light),
+                        "identity": np.int32(person.number),
                         "expression": np.int32(e),
-                        "coefficients": expression,
-                        "landmarks": project(vertices[head.landmarks], viewmat, K).astype(np.float32),
                         **{
                             f"flame_{n}": np.asarray(getattr(codes, n)[e], np.float32)
                             for n in ("shape", "expression", "pose")
@@ -147,7 +112,3 @@ def _render_chunk(world: World, people, out: Path) -> None:
     with atomic_file(out) as partial:
         columns = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
         np.savez(partial, **columns)  # pyright: ignore[reportArgumentType]  (no array is called allow_pickle)
-
-
-def _bytes(image: np.ndarray) -> np.ndarray:
-    return np.rint(image.clip(0, 1) * 255).astype(np.uint8)
