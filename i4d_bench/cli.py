@@ -159,43 +159,64 @@ def data(
 def teacher(
     what: Annotated[Positional[Literal["make"]], arg(help="what is done")],
     animator: Annotated[
-        Literal["liveportrait", "xnemo", "personalive", "command"],
-        arg(help="what animates; command: any program, by --command"),
+        Literal["liveportrait", "xnemo", "personalive", "command", "world"],
+        arg(
+            help="what animates; command: any program, by --command; world: rendered heads, spoiled as animators spoil"
+        ),
     ],
-    sources: Annotated[Path, arg(help="a folder of photos, one person each")],
-    drivers: Annotated[Path, arg(help="a folder of pictures and videos of faces")],
     out: Annotated[Path, arg(help="the store, which is made or gone on with")],
+    sources: Annotated[Path | None, arg(help="a folder of photos, one person each; not for world")] = None,
+    drivers: Annotated[Path | None, arg(help="a folder of pictures and videos of faces; not for world")] = None,
     program: Annotated[Path, arg(help="the animator's own folder, in which it is started")] = Path("."),
     command: Annotated[
         str | None,
         arg(help="in place of the animator's own: 'python run.py {source} {driver} {out}', where {out} is a folder"),
     ] = None,
-    size: Annotated[int, arg(help="side of the stored crops, pixels")] = 512,
+    size: Annotated[int, arg(help="side of the stored pictures, pixels")] = 512,
     moments: Annotated[int, arg(help="frames that are taken of a driving video, evenly over it")] = 8,
     held_out: Annotated[float, arg(help="share of people to validate on, and again to test on")] = 0.05,
-    limit: Annotated[float, arg(help="seconds that a driver may take")] = 600.0,
+    limit: Annotated[float, arg(help="seconds that a program may take for a driver")] = 600.0,
     retries: Annotated[int, arg(help="calls after the first, for drivers without a result")] = 1,
-    workers: Annotated[int, arg(help="sources animated at once")] = 1,
     gpus: Annotated[tuple[str, ...], arg(help="for the workers in turn, as CUDA_VISIBLE_DEVICES names them")] = (),
     model: Annotated[
         Path | None, arg(help="MediaPipe's face_landmarker.task; default: I4D_ASSETS, or the cache")
     ] = None,
+    preset: Annotated[
+        str, arg(help="whose world the animator world renders: cpu, gpu or smoke; auto as in run")
+    ] = "auto",
+    world: Annotated[Literal["procedural", "ict"], arg(help="its heads")] = "procedural",
+    pairs: Annotated[int, arg(help="of each person of the world")] = 8,
+    views: Annotated[int, arg(help="of each pair of the world; all but the driver's are true")] = 1,
+    spoil: Annotated[
+        tuple[str, ...], arg(help="NAME=STRENGTH of swim, drift, flicker, parallax, 0 to 1; default: 0.5 each")
+    ] = (),
+    workers: Annotated[int, arg(help="sources animated at once")] = 1,
     retry: Annotated[bool, arg(help="tries again what failed in an earlier call")] = False,
     complete: Annotated[
         bool, arg(help="a pair that failed is exit code 1; else only a store without any pair is")
     ] = False,
 ) -> None:
     """Makes pairs (source, driver, animated picture) by a 2D animator into a store. Goes on where it was stopped."""
-    from i4d_bench.data.teacher.animators import command as program_animator
     from i4d_bench.data.teacher.pairs import make as job
-    from i4d_bench.data.teacher.photos import PhotoMaker
 
-    if size < 16 or moments < 1 or not 0 <= held_out < 0.5 or limit <= 0 or retries < 0 or workers < 1:
-        raise UserError(
-            "a size from 16, moments and workers from 1, a held-out share below a half, and seconds above 0 are needed"
-        )
-    program_ = program_animator(animator, program, command, limit=limit, retries=retries, gpus=gpus)
-    maker = PhotoMaker(program_, sources, drivers, size, moments, held_out, model)
+    if workers < 1:
+        raise UserError(f"--workers {workers}: there must be one")
+    if animator == "world":
+        from i4d_bench.config import presets
+        from i4d_bench.data.teacher.spoils import Spoil
+        from i4d_bench.data.teacher.world import WorldMaker
+        from i4d_bench.jobs import run as jobs
+
+        heads = presets.preset(jobs.default_preset() if preset == "auto" else preset).world
+        maker = WorldMaker(dataclasses.replace(heads, kind=world), Spoil.of(spoil), pairs, views)
+    else:
+        from i4d_bench.data.teacher.animators import command as program_animator
+        from i4d_bench.data.teacher.photos import PhotoMaker
+
+        if sources is None or drivers is None:
+            raise UserError(f"--animator {animator} needs --sources and --drivers")
+        animates = program_animator(animator, program, command, limit=limit, retries=retries, gpus=gpus)
+        maker = PhotoMaker(animates, sources, drivers, size, moments, held_out, model)
     sys.exit(job(maker, out, workers, retry, complete))
 
 

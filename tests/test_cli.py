@@ -118,6 +118,9 @@ def test_the_doctor_as_json_prints_nothing_else(monkeypatch, capsys):
         (["run", "--preset", "smoke", "--data", "nowhere"], "nowhere"),
         (["run", "--preset", "smoke", "--reports", "/proc/reports"], "/proc/reports"),
         (["report", "nowhere"], "nowhere"),
+        (["data", "check", "nowhere"], "nowhere"),
+        (["teacher", "make", "--animator", "liveportrait", "--out", "pairs"], "--sources"),
+        (["teacher", "make", "--animator", "world", "--spoil", "blur=1", "--out", "pairs"], "swim, drift"),
         (["animate", "--source", "no.png", "--driving", "no.mp4", "--run", "nowhere", "--out", "x.mp4"], "nowhere"),
     ],
 )
@@ -126,6 +129,28 @@ def test_mistakes_are_one_sentence_and_exit_2(arguments, said, tmp_path, monkeyp
     code, _, err = run(monkeypatch, capsys, *arguments)
     assert code == 2 and said in err and "Traceback" not in err and len(err.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir()), "nothing half-written"
+
+
+def test_pairs_of_rendered_heads_are_made_and_checked(monkeypatch, capsys, tmp_path):
+    store = str(tmp_path / "pairs")
+    made = [
+        "teacher",
+        "make",
+        "--animator",
+        "world",
+        "--preset",
+        "smoke",
+        "--pairs",
+        "1",
+        "--spoil",
+        "swim=1",
+        "--out",
+        store,
+    ]
+    assert run(monkeypatch, capsys, *made)[0] == 0
+    code, out, _ = run(monkeypatch, capsys, "data", "check", store, "--complete")
+    assert code == 0 and " good, 0 bad, 0 failed" in out
+    assert "0 are to be made" in run(monkeypatch, capsys, *made)[1]
 
 
 def test_a_mistake_ends_the_process_with_its_code(tmp_path):

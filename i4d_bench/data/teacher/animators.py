@@ -112,6 +112,8 @@ class Command:
     gpus: tuple[str, ...] = ()
 
     def __post_init__(self):
+        if self.limit <= 0 or self.retries < 0:
+            raise UserError(f"a limit of {self.limit} s and {self.retries} retries make no sense")
         if not self.program.is_dir():
             raise UserError(f"{self.program} is no folder: --program names the animator's own")
         fields = set(re.findall(r"{(\w+)}", self.template.command))
@@ -129,8 +131,11 @@ class Command:
     @property
     def version(self) -> str:
         """The program's commit, if its folder is a git checkout."""
-        done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=self.program, capture_output=True, text=True)
-        return done.stdout.strip() if done.returncode == 0 else "unknown"
+        try:
+            done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=self.program, capture_output=True)
+        except FileNotFoundError:  # there is no git
+            return "unknown"
+        return done.stdout.decode().strip() if done.returncode == 0 else "unknown"
 
     @property
     def flags(self) -> dict[str, Any]:
@@ -200,7 +205,7 @@ class _Call:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                text=True,
+                encoding="utf-8",
                 errors="replace",
                 start_new_session=True,
             )

@@ -58,6 +58,13 @@ class PhotoMaker:
     held_out: float = 0.05
     model: Path | None = None
 
+    def __post_init__(self):
+        """Raises UserError."""
+        if self.size < 16 or self.moments < 1 or not 0 <= self.held_out < 0.5:
+            raise UserError(
+                "pictures need 16 pixels, drivers a moment, and the shares held out for two splits lie below a half each"
+            )
+
     def jobs(self) -> Sequence[Path]:
         find_model(self.model)  # said now, not by every pair
         for folder, endings in ((self.sources, PICTURES), (self.drivers, PICTURES + MOVIES)):

@@ -7,6 +7,7 @@ source, frames made one by one, and heads that are turned by a warp of a flat pi
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +50,19 @@ class Spoil:
         for name, strength in dataclasses.asdict(self).items():
             if not 0 <= strength <= 1:
                 raise UserError(f"the strength of {name} must lie between 0 and 1, it is {strength}")
+
+    @staticmethod
+    def of(settings: Iterable[str]) -> Spoil:
+        """The moderate one but for these, NAME=STRENGTH. Raises UserError."""
+        spoil = Spoil.moderate()
+        for setting in settings:
+            name, _, strength = setting.partition("=")
+            try:
+                spoil = dataclasses.replace(spoil, **{name: float(strength)})
+            except (TypeError, ValueError) as e:
+                names = ", ".join(f.name for f in dataclasses.fields(Spoil))
+                raise UserError(f"{setting!r} is no NAME=STRENGTH of {names}") from e
+        return spoil
 
     @staticmethod
     def moderate() -> Spoil:

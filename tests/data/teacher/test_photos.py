@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from helpers import teacher
 from PIL import Image
 
 from i4d_bench.data.teacher import photos
+from i4d_bench.data.teacher.animators import command
+from i4d_bench.data.teacher.check import check
 from i4d_bench.data.teacher.pairs import make
 from i4d_bench.data.teacher.photos import PhotoMaker
 from i4d_bench.data.teacher.store import Store
@@ -119,6 +122,28 @@ def test_a_maker_travels_to_workers(folders):
     m = maker(folders)
     rows = m.rows(folders[0] / "bob.png")
     assert pickle.loads(pickle.dumps(m)).rows(folders[0] / "bob.png") == rows
+
+
+@pytest.mark.assets
+def test_real_faces_are_cropped_and_read(tmp_path):
+    """An animator that shows the driver itself: source and target are two people, driver and target one."""
+    from helpers.real_faces import clip_frames
+
+    for folder, clips in (("sources", ("d0", "d3")), ("drivers", ("d9",))):
+        (tmp_path / folder).mkdir()
+        for clip in clips:
+            Image.fromarray(clip_frames(clip, 1)[0]).save(tmp_path / folder / f"{clip}.png")
+    Image.fromarray(np.full((99, 99, 3), 77, np.uint8)).save(tmp_path / "drivers" / "grey.png")
+    (tmp_path / "show.py").write_text("import shutil, sys; shutil.copy(sys.argv[1], sys.argv[2] + '/shown.png')")
+    show = command("command", tmp_path, f'"{sys.executable}" show.py {{driver}} {{out}} {{source}}')
+    assert make(PhotoMaker(show, tmp_path / "sources", tmp_path / "drivers", 64), tmp_path / "s") == 0
+    s = Store(tmp_path / "s")
+    reasons = [r.failure for r in s.rows()]
+    assert len(s) == 4 and sum("no face" in reason for reason in reasons) == 2
+    sample = s.read(reasons.index(""))
+    np.testing.assert_allclose(sample["driver"]["coefficients"], sample["target"]["coefficients"], atol=0.02)
+    assert np.abs(sample["source"]["coefficients"] - sample["target"]["coefficients"]).max() > 0.1
+    assert all(sample[role]["alpha"].mean() > 50 for role in sample) and check(tmp_path / "s") == 0
 
 
 def test_empty_and_missing_folders_are_one_sentence(folders, tmp_path):

@@ -235,3 +235,10 @@ def test_strengths_lie_between_0_and_1(kind, strength):
 def test_a_world_that_is_not_there_is_refused():
     with pytest.raises(UserError, match="there is no head world 'clips'"):
         WorldMaker(dataclasses.replace(WORLD, kind="clips"), Spoil()).jobs()
+
+
+def test_strengths_are_written_by_name():
+    assert Spoil.of(["swim=1", "flicker=0"]) == Spoil(swim=1.0, drift=0.5, flicker=0.0, parallax=0.5)
+    for wrong in ("blur=1", "swim", "swim=much", "swim=2"):
+        with pytest.raises(UserError, match="swim"):
+            Spoil.of([wrong])
