@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from rich.table import Table
 from scipy import stats
 
 from i4d_bench.config.experiment import Experiment, from_dict
 from i4d_bench.jobs.run import run
 from i4d_bench.metrics.cards import CARDS
+from i4d_bench.printing import print_table
 from i4d_bench.progress import console
 from i4d_bench.report.tables import MAIN
 from i4d_bench.results.record import Record
@@ -139,12 +139,18 @@ def _print(table: pd.DataFrame, published: dict[str, Record], here: dict[str, Re
     for name, records in (("published", published), ("here", here)):
         made = sorted({f"{r.environment['hardware']}, commit {r.environment['commit']}" for r in records.values()})
         console.print(f"{name}: {'; '.join(made)}")
-    shown = Table()
-    for column in table.columns:
-        shown.add_column(column, justify="left" if column in ("design", "set", "metric", "verdict") else "right")
-    for row in table.itertuples(index=False):
-        cells = ["" if isinstance(v, float) and np.isnan(v) else f"{v:.4f}" if isinstance(v, float) else v for v in row]
-        shown.add_row(*cells)
-    console.print(shown)
+    numbers = ["published", "here", "difference", "allowed"]
+    for design, own in table.groupby("design", sort=False):
+        rows = [
+            [
+                f"{row['set']} {row['metric']}",
+                *("" if np.isnan(row[k]) else f"{row[k]:.4f}" for k in numbers),
+                row["verdict"],
+            ]
+            for row in own.to_dict("records")
+        ]
+        print()
+        print_table([str(design), *numbers, "verdict"], rows)
+    print()
     counts = table["verdict"].value_counts()
     console.print(", ".join(f"{counts[v]} {v}" for v in ("agrees", "differs", "not judged", "missing") if v in counts))
