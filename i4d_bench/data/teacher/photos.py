@@ -27,7 +27,8 @@ from i4d_bench.types import UserError
 class Animator(Protocol):
     """What makes a source move as drivers do, in two dimensions."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     @property
     def version(self) -> str: ...
