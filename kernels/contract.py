@@ -86,16 +86,11 @@ class Case:
         return {"bytes": self.bytes(x, out), "flops": self.flops * frames * items}
 
     def check(
-        self,
-        x: dict[str, Any],
-        mode: kernels.Mode = "triton",
-        backward: bool = False,
-        call: Callable | None = None,
-        weightings: int = WEIGHTINGS,
+        self, x: dict[str, Any], mode: kernels.Mode = "triton", backward: bool = False, call: Callable | None = None
     ) -> dict[str, float]:
         """By output (and gradient): the error of `mode` over what it may be, twice that of the twin in the same types and the
         rounding of the coarsest of them; errors are to the twin in fp64, as norms relative to the truth. Above 1 it is wrong.
-        call: in this case's place (compiled, say). weightings: at most. What a kernel leaves unwritten is NaN here, and wrong.
+        call: in this case's place (compiled, say). What a kernel leaves unwritten is NaN here, and wrong.
 
         In 16 bits gradients with few numbers are of several random weightings of the outputs together: from k numbers of even
         size an error is known to a part 1/√(2k) of it, and the 14 of d c2 are ruled by three or four. From one weighting in
@@ -105,7 +100,7 @@ class Case:
         stored = {t.dtype for t in tensors(x) if t.is_floating_point()}
         rounding = max(self.rounding if dtype == torch.float32 else ROUNDING[dtype] for dtype in stored)
         fewest = min(x[k].numel() for k in self.leaves)
-        several = min(weightings, -(-ENOUGH // fewest)) if stored != {torch.float32} else 1
+        several = min(WEIGHTINGS, -(-ENOUGH // fewest)) if stored != {torch.float32} else 1
         exact = self.run(cast(x, torch.float64), "eager", backward, several)
         plain = self.run(x, "eager", backward, several)
         with poisoned() if mode == "triton" else nullcontext():

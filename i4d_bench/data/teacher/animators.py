@@ -116,15 +116,13 @@ class Command:
             raise UserError(f"a limit of {self.limit} s and {self.retries} retries make no sense")
         if not self.program.is_dir():
             raise UserError(f"{self.program} is no folder: --program names the animator's own")
-        fields = set(re.findall(r"{(\w+)}", self.template.command))
-        unknown = fields - {"source", "driver", "out", "name", "config"}
-        if unknown or not fields:
-            what = f"{{{min(unknown)}}}" if unknown else "nothing"
-            raise UserError(
-                f"the command names {what}: there are {{source}}, {{driver}} and {{out}}, which it must have"
-            )
-        if not self.template.many and not {"source", "driver"} <= fields:
-            raise UserError("the command must name {source} and {driver}")
+        fields = set(re.findall(r"{(.*?)}", self.template.command))
+        wanted = {"config", "name"} if self.template.many else {"source", "driver"}
+        if any(pattern.startswith(OUT) for pattern in self.template.results):
+            wanted |= {"out"}
+        if fields != wanted:
+            names = ", ".join(f"{{{name}}}" for name in sorted(wanted))
+            raise UserError(f"the command must name {names} and nothing else in braces: {self.template.command}")
         if self.template.config and not (self.program / self.template.config).is_file():
             raise UserError(f"{self.program} has no {self.template.config}: is it the folder of {self.name}?")
 
@@ -158,17 +156,19 @@ class Command:
                     names[k], missing[k] = call.place(k, driver), ""
                 except UserError as e:
                     made[k], missing[k] = [], f"the driver cannot be used: {e}"
-            for attempt in range(1 + self.retries):
-                todo = [k for k in names if k not in made]
-                together = self.template.many and not attempt  # later, one that fails takes no other along
-                for group in [todo] if together and todo else [[k] for k in todo]:
-                    said = call.run([names[k] for k in group])
-                    for k in group:
-                        try:
-                            made[k] = call.result(names[k], drivers[k])
-                        except UserError as e:
-                            missing[k] = f"{e}; {said}"
-            call.clean()
+            try:
+                for attempt in range(1 + self.retries):
+                    todo = [k for k in names if k not in made]
+                    together = self.template.many and not attempt  # later, one that fails takes no other along
+                    for group in [todo] if together and todo else [[k] for k in todo]:
+                        said = call.run([names[k] for k in group])
+                        for k in group:
+                            try:
+                                made[k] = call.result(names[k], drivers[k])
+                            except UserError as e:
+                                missing[k] = f"{e}; {said}"
+            finally:
+                call.clean()
             yield from (made[k] if made.get(k) else missing[k] for k in range(len(drivers)))
 
 
@@ -189,7 +189,7 @@ class _Call:
 
     def run(self, drivers: list[Path]) -> str:
         """Returns how it ended: its exit code, or that it took too long, and the last line it printed."""
-        shutil.rmtree(self.out, ignore_errors=True)  # half a result of the call before
+        self.clean()  # half a result of the call before: programs skip what exists
         self.out.mkdir()
         fields = {"source": self.source, "driver": drivers[0], "out": self.out, "name": self.name}
         if self.template.config:
@@ -234,7 +234,8 @@ class _Call:
         raise UserError("the animator wrote nothing")
 
     def clean(self) -> None:
-        """Off with what it left in the program's own folder under this call's name."""
+        """Off with what it left, also in the program's own folder under this call's name."""
+        shutil.rmtree(self.out, ignore_errors=True)
         for pattern in self.template.results:
             if "{name}" in pattern:
                 for folder in self.animator.program.glob(pattern.partition("{name}")[0] + self.name):

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from i4d_bench.cache import atomic_file, writing
+from i4d_bench.cache import alone, atomic_file, writing
 from i4d_bench.data.splits import SPLITS
 from i4d_bench.data.teacher.samples import Damaged, Sample, pack, unpack
 from i4d_bench.types import UserError
@@ -181,11 +181,12 @@ def leave_out(folder: Path, rows: list[Row], reasons: dict[str, str]) -> None:
         nowhere = {"shard": "", "offset": 0, "length": 0, "sha256": ""}
         return dataclasses.replace(row, failure=f"bad: {reasons[row.id]}", **nowhere) if row.id in reasons else row
 
-    for path in sorted((folder / SHARDS).glob("*.jsonl")):
-        lines = [json.dumps(dataclasses.asdict(judged(row))) + "\n" for row in _journal(path)]
-        with atomic_file(path) as new:
-            new.write_text("".join(lines), encoding="utf-8")
-    write_index(folder, {row.id: judged(row) for row in rows}.values())
+    with alone(folder / INDEX):  # not while pairs are made
+        for path in sorted((folder / SHARDS).glob("*.jsonl")):
+            lines = [json.dumps(dataclasses.asdict(judged(row))) + "\n" for row in _journal(path)]
+            with atomic_file(path) as new:
+                new.write_text("".join(lines), encoding="utf-8")
+        write_index(folder, {row.id: judged(row) for row in rows}.values())
 
 
 class Store:

@@ -172,6 +172,15 @@ def test_a_driver_on_which_a_program_dies_takes_no_other_along(program, drivers)
     np.testing.assert_allclose(brightness(second), [100, 130, 150], atol=3)
 
 
+def test_half_a_result_does_not_stand_in_the_way(program, drivers):
+    """A program that dies while it writes leaves a file, and skips it when it is called again."""
+    dying = "        open(out, 'w').write('half'); raise SystemExit('killed')\n    if not os.path.exists(out):\n"
+    once = "    if not os.path.exists(out) and not os.path.exists('tried'):\n        open('tried', 'w').close()\n"
+    script = PERSONALIVE.replace("    if not os.path.exists(out):\n", once + dying)
+    (made,) = command("personalive", program("personalive", script)).animate(SOURCE, drivers[1:], 0)
+    np.testing.assert_allclose(brightness(made), [100, 130, 150], atol=3)
+
+
 OWN = "python run.py {source} {driver} {out}"
 
 
@@ -248,10 +257,15 @@ def test_mistakes_are_one_sentence(program, tmp_path):
     folder = program("own")
     with pytest.raises(UserError, match="needs --command"):
         command("command", folder)
-    with pytest.raises(UserError, match=r"names {driven}"):
-        command("command", folder, "run {source} {driven}")
-    with pytest.raises(UserError, match="must name"):
-        command("command", folder, "run {source} {out}")
+    for wrong in (
+        "run {source} {driven} {out}",
+        "run {source} {out}",
+        "run {source} {driver}",
+        "run",
+        "run {} {driver}",
+    ):
+        with pytest.raises(UserError, match=r"must name {driver}, {out}, {source}"):
+            command("command", folder, wrong)
     with pytest.raises(UserError, match="is no folder"):
         command("liveportrait", tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"has no configs/animation.yaml: is it the folder of xnemo"):
