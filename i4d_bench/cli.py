@@ -53,6 +53,18 @@ def run(
     flame: Annotated[
         Path | None, arg(help="your FLAME .pkl for the parametric designs; default: the world's own head")
     ] = None,
+    teacher: Annotated[
+        Path | None, arg(help="pairs made by `teacher make`, which designs learn from; default: the data's own frames")
+    ] = None,
+    supervision: Annotated[
+        Literal["monocular", "lifted", "multiview"] | None,
+        arg(
+            help="by the teacher's pictures, by views that a lifting network makes of them, or by the store's true views"
+        ),
+    ] = None,
+    bias_sink: Annotated[
+        bool, arg(help="half of each batch is the data's own frames; a learned token marks the teacher's half")
+    ] = False,
     seed: Annotated[int, arg(help="of weights and batches; runs of several seeds share their tables")] = 0,
     set: Annotated[
         tuple[str, ...], arg(help="FIELD=VALUE, e.g. train.lr=3e-4 or overrides.local_adaln.hidden=64")
@@ -68,10 +80,13 @@ def run(
 ) -> None:
     """Trains and evaluates fusion designs, and writes records, tables and figures. Goes on where it was stopped."""
     from i4d_bench.config import ablations, presets
+    from i4d_bench.config.experiment import Teacher
     from i4d_bench.config.override import override
     from i4d_bench.jobs import run as job
     from variants import given, load
 
+    if teacher is None and (supervision or bias_sink):
+        raise UserError("--supervision and --bias-sink go with --teacher")
     designs = load(designs)
     experiment = presets.preset(job.default_preset() if preset == "auto" else preset)
     if ablation:
@@ -83,6 +98,7 @@ def run(
         experiment,
         world=dataclasses.replace(experiment.world, kind=kind, path=str(data) if data else None),
         driver=driver or ("blendshapes" if data else "oracle"),
+        teacher=Teacher(str(teacher), supervision or "monocular", bias_sink) if teacher else Teacher(),
         flame=str(flame) if flame else None,
         sources=given(designs),
         seed=seed,
@@ -187,6 +203,9 @@ def teacher(
     world: Annotated[Literal["procedural", "ict"], arg(help="its heads")] = "procedural",
     pairs: Annotated[int, arg(help="of each person of the world")] = 8,
     views: Annotated[int, arg(help="of each pair of the world; all but the driver's are true")] = 1,
+    frontal: Annotated[
+        bool, arg(help="the world's animator works on frontal pictures, for lifted supervision")
+    ] = False,
     spoil: Annotated[
         tuple[str, ...], arg(help="NAME=STRENGTH of swim, drift, flicker, parallax, 0 to 1; default: 0.5 each")
     ] = (),
@@ -208,7 +227,7 @@ def teacher(
         from i4d_bench.jobs import run as jobs
 
         heads = presets.preset(jobs.default_preset() if preset == "auto" else preset).world
-        maker = WorldMaker(dataclasses.replace(heads, kind=world), Spoil.of(spoil), pairs, views)
+        maker = WorldMaker(dataclasses.replace(heads, kind=world), Spoil.of(spoil), pairs, views, frontal)
     else:
         from i4d_bench.data.teacher.animators import command as program_animator
         from i4d_bench.data.teacher.photos import PhotoMaker

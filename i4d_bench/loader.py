@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from i4d_bench.config.experiment import Stage
@@ -28,6 +29,7 @@ class Targets:
     alpha: Float[Tensor, "B H W 1"]
     regions: Bool[Tensor, "B H W"]  # eyes and mouth
     camera: Camera
+    landmarks: Float[Tensor, "B 68 2"]  # pixels, iBUG order, NaN where unknown
 
     def over(self, background: Float[Tensor, "B 3"]) -> Float[Tensor, "B H W 3"]:
         return self.rgb + (1 - self.alpha) * background[:, None, None]
@@ -37,6 +39,32 @@ class Targets:
         """On grey, channels first."""
         return self.over(self.rgb.new_full((len(self.rgb), 3), GREY)).movedim(-1, 1)
 
+    def map(self, fn: Callable[[Tensor], Tensor]) -> Targets:
+        return Targets(fn(self.rgb), fn(self.alpha), fn(self.regions), self.camera.map(fn), fn(self.landmarks))
+
+
+def targets(
+    rgb: UInt8[Tensor, "B H W 3"],
+    alpha: UInt8[Tensor, "B H W"],
+    region: UInt8[Tensor, "B H W"],
+    viewmats: Float[Tensor, "B 4 4"],
+    Ks: Float[Tensor, "B 3 3"],
+    landmarks: Float[Tensor, "B 68 2"],
+    size: int,
+) -> Targets:
+    """Pictures as data sets hold them (`frames.ARRAYS`), at size × size pixels."""
+    rgba = torch.cat([rgb, alpha[..., None]], -1).movedim(-1, 1) / 255
+    regions = (region == REGIONS.index("eyes")) | (region == REGIONS.index("mouth"))
+    h, w = rgba.shape[2:]
+    camera = Camera(viewmats, Ks, w, h)
+    if size != h:
+        rgba = F.interpolate(rgba, (size, size), mode="area")
+        regions = F.adaptive_max_pool2d(regions.float(), size) > 0
+        camera = camera.resized(size, size)
+        landmarks = landmarks * (size / h)
+    rgba = rgba.movedim(1, -1)
+    return Targets(rgba[..., :3], rgba[..., 3:], regions, camera, landmarks)
+
 
 class Loader:
     """Serves a data set to training and evaluation on one device, with the frozen driver's code of every frame."""
@@ -45,7 +73,7 @@ class Loader:
         self.frames, self.device = frames, device
         on_device = lambda a: torch.from_numpy(a).to(device)  # noqa: E731
         self.rgb, self.alpha, self.region = (on_device(frames.arrays[k]) for k in ("rgb", "alpha", "region"))
-        self.viewmats, self.Ks = on_device(frames.viewmats), on_device(frames.Ks)
+        self.viewmats, self.Ks, self.landmarks = (on_device(frames.arrays[k]) for k in ("viewmats", "Ks", "landmarks"))
         self.surface = HeadSurface().to(device)
         self.driver = driver = driver.to(device)
         codes = [driver.encode(frames, np.arange(i, min(i + chunk, len(frames)))) for i in range(0, len(frames), chunk)]
@@ -75,17 +103,9 @@ class Loader:
 
     def targets(self, index: np.ndarray, size: int) -> Targets:
         i = torch.as_tensor(index, device=self.device)
-        rgba = torch.cat([self.rgb[i], self.alpha[i][..., None]], -1).movedim(-1, 1) / 255
-        region = self.region[i]
-        region = (region == REGIONS.index("eyes")) | (region == REGIONS.index("mouth"))
-        h, w = rgba.shape[2:]
-        camera = Camera(self.viewmats[i], self.Ks[i], w, h)
-        if size != h:
-            rgba = F.interpolate(rgba, (size, size), mode="area")
-            region = F.adaptive_max_pool2d(region.float(), size) > 0
-            camera = camera.resized(size, size)
-        rgba = rgba.movedim(1, -1)
-        return Targets(rgba[..., :3], rgba[..., 3:], region, camera)
+        arrays = (self.rgb, self.alpha, self.region, self.viewmats, self.Ks, self.landmarks)
+        rgb, alpha, region, viewmats, Ks, landmarks = (a[i] for a in arrays)
+        return targets(rgb, alpha, region, viewmats, Ks, landmarks, size)
 
 
 class Batches:

@@ -56,13 +56,34 @@ class Stage:
 
 @dataclass(frozen=True)
 class Loss:
-    """Weights of PAPER §1's terms (the adversarial and the identity term are off)."""
+    """Weights of PAPER §1's terms, and of SSIM."""
 
     l1: float = 1.0
     regions: float = 5.0
     lpips: float = 0.0
     ssim: float = 0.5
     delta: float = 0.001
+    identity: float = 0.0
+    identity_network: str = "mobileface"  # not the one that scores are read from
+    adversarial: float = 0.0
+    adversarial_from: float = 0.5  # share of a design's steps after which it counts
+
+
+SUPERVISIONS = ("monocular", "lifted", "multiview")
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Pairs of a 2D animator that designs learn from in place of the data set's own frames.
+
+    supervision: `monocular` by the animator's pictures alone; `lifted` by views of them that a lifting network renders (PAPER §1);
+    `multiview` by the store's true views. bias_sink: half of every batch is the data set's own frames, and a learned token in the
+    driving code says which half is the animator's (PAPER §6).
+    """
+
+    path: str | None = None
+    supervision: str = "monocular"
+    bias_sink: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +95,7 @@ class Train:
     lr_steps: int = 100  # linear warm-up
     betas: tuple[float, float] = (0.9, 0.99)
     clip: float = 10.0
+    accumulate: int = 1  # parts that a step's people are taken in, for want of memory
     loss: Loss = field(default_factory=Loss)
     validate_every: int = 100
     checkpoint_seconds: float = 20.0
@@ -97,6 +119,7 @@ class Experiment:
     model: Model
     train: Train
     evaluate: Evaluate
+    teacher: Teacher = field(default_factory=Teacher)
     driver: str = "oracle"
     flame: str | None = None  # a FLAME file in place of the world's exported head
     seed: int = 0
@@ -150,5 +173,5 @@ def from_dict(content: dict[str, Any]) -> Experiment:
     train = tuples(content["train"])
     train |= {k: tuple(Stage(**s) for s in train[k]) for k in ("warmup", "stages")} | {"loss": Loss(**train["loss"])}
     parts = {"world": World(**content["world"]), "model": Model(**tuples(content["model"])), "train": Train(**train),
-             "evaluate": Evaluate(**tuples(content["evaluate"]))}  # fmt: skip
+             "evaluate": Evaluate(**tuples(content["evaluate"])), "teacher": Teacher(**content.get("teacher", {}))}  # fmt: skip
     return Experiment(**(tuples(content) | parts))

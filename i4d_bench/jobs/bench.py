@@ -13,26 +13,31 @@ import numpy as np
 import torch
 
 from i4d_bench.cache import alone, atomic_file, file_digest, make_once
-from i4d_bench.config.experiment import Experiment
+from i4d_bench.config.experiment import Experiment, Teacher
 from i4d_bench.data.frames import Frames
 from i4d_bench.data.opening import open_data, open_head
 from i4d_bench.data.splits import SPLITS, split_of, triples
+from i4d_bench.data.teacher.store import Store as TeacherStore
 from i4d_bench.drivers.driver import Driver
 from i4d_bench.evaluate.evaluator import Evaluator
 from i4d_bench.evaluate.gap import ONSET_DB
-from i4d_bench.jobs.plan import DRIVER_READER, METRIC_READER, Run, RunPlan
+from i4d_bench.jobs.plan import DRIVER_READER, METRIC_READER, Run, RunPlan, lifting_world
 from i4d_bench.jobs.stage_times import stages
 from i4d_bench.loader import Loader
 from i4d_bench.metrics.expression import Reader, VideoReader, train_reader
 from i4d_bench.metrics.identity import Embedder, embedder, impostor_mean
 from i4d_bench.metrics.image import load_lpips
 from i4d_bench.metrics.weights import WeightsUnavailable
-from i4d_bench.model.avatar import Avatar
+from i4d_bench.model.avatar import Avatar, Backbone
+from i4d_bench.portable import cores
 from i4d_bench.progress import console
 from i4d_bench.results.record import Record, Status
 from i4d_bench.results.store import Store
 from i4d_bench.speed.cost import cost
 from i4d_bench.train.checkpoint import Progress
+from i4d_bench.train.distil import FromPairs, Mixed
+from i4d_bench.train.lessons import FromFrames, Lessons
+from i4d_bench.train.lifting import Lifter
 from i4d_bench.train.loop import Trainer
 from i4d_bench.types import UserError
 from variants import design as design_class
@@ -52,14 +57,32 @@ class Bench:
         self.head = open_head(self.experiment, self.device)
         driver = Driver(self.experiment.driver, self.frames, self._reader(DRIVER_READER))
         self.loader = Loader(self.frames, driver, self.device)
-        lpips = load_lpips("alex", self.device) if self.experiment.train.loss.lpips else None
-        self.trainer = Trainer(self.experiment, self.loader, self.head, self.device, lpips)
+        loss = self.experiment.train.loss
+        lpips = load_lpips("alex", self.device) if loss.lpips else None
+        identity = embedder(loss.identity_network) if loss.identity else None
+        lessons = self._lessons(driver) if self.experiment.teacher.path else None
+        self.trainer = Trainer(self.experiment, self.loader, self.head, self.device, lpips, identity, lessons)
         self.notes: list[str] = []
         self.extras: dict[str, float] = {}
         self._evaluator: Evaluator | None = None
 
     def _reader(self, seed: int) -> Reader | None:
         return Reader.load(self.plan.readers[seed]).to(self.device) if seed in self.plan.readers else None
+
+    def _lessons(self, driver: Driver) -> Lessons:
+        """From the teacher's pairs."""
+        e, teacher = self.experiment, self.experiment.teacher
+        assert teacher.path is not None
+        lifter = None
+        if self.plan.lifter is not None:
+            backbone = Backbone(e.model).to(self.device)
+            backbone.load_state_dict(torch.load(self.plan.lifter, map_location=self.device)["backbone"])
+            lifter = Lifter(backbone)
+        workers = min(4, cores() // 4) if self.device.type == "cuda" else 0
+        true_views = teacher.supervision == "multiview"
+        store = TeacherStore(Path(teacher.path))
+        pairs = FromPairs(store, driver, self.head, e.model.size, e.seed, true_views, lifter, workers)
+        return Mixed(pairs, FromFrames(self.loader, e.model.size, e.seed)) if teacher.bias_sink else pairs
 
     @property
     def evaluator(self) -> Evaluator:
@@ -167,6 +190,9 @@ def prepare(plan: RunPlan) -> Bench:
     device = default_device()
     for seed, path in plan.readers.items():
         make_once(path, lambda seed=seed, path=path: _train_reader(plan.experiment, seed, path, device))
+    if plan.lifter is not None:
+        with alone(plan.lifter):
+            _train_lifter(plan.experiment, plan.lifter, device)
     bench = Bench(plan)
     with alone(plan.backbone):
         bench.trainer.warm_up(plan.backbone)
@@ -184,6 +210,15 @@ def _train_reader(experiment: Experiment, seed: int, path: Path, device: torch.d
     reader = train_reader(frames, train, steps=experiment.evaluate.reader_steps, seed=seed, device=device)
     with atomic_file(path) as partial:
         reader.save(partial)
+
+
+def _train_lifter(experiment: Experiment, path: Path, device: torch.device) -> None:
+    """A lifting network, by true views of a rendered world, at `path`."""
+    world = lifting_world(experiment)
+    e = dataclasses.replace(experiment, world=world, driver="oracle", flame=None, teacher=Teacher())
+    frames, _ = open_data(e)
+    lpips = load_lpips("alex", device) if e.train.loss.lpips else None
+    Trainer(e, Loader(frames, Driver(e.driver, frames), device), None, device, lpips).lifter(path)
 
 
 def describe(run: Run, experiment: Experiment, frames: Frames) -> None:

@@ -10,6 +10,7 @@ from i4d_bench.config import presets
 from i4d_bench.config.ablations import ablation
 from i4d_bench.config.experiment import Experiment, digest
 from i4d_bench.data.frames import open_frames
+from i4d_bench.data.teacher.store import pairs_digest
 from i4d_bench.results.environment import hardware_name
 from variants import know, names
 
@@ -32,11 +33,17 @@ def folder_name(experiment: Experiment) -> str:
     plain = dataclasses.replace(preset.world, kind=kind, path=path)
     if e.ablation:
         preset = ablation(e.ablation, preset)
-    own = {k: getattr(e, k) for k in ("driver", "flame", "designs", "sources", "seed")} | {"world": plain}
+    own = {k: getattr(e, k) for k in ("driver", "flame", "teacher", "designs", "sources", "seed")} | {"world": plain}
     parts = [f"ablation-{e.ablation}"] if e.ablation else []
     data = f"{Path(path).resolve().name}-{open_frames(Path(path)).meta['hash'][:6]}" if path else kind
     parts += [e.preset, hardware_name(), data, e.driver]
     parts += [f"{Path(e.flame).stem}-{file_digest(Path(e.flame))[:6]}"] if e.flame else []
+    if e.teacher.path:
+        store = Path(e.teacher.path).resolve()
+        parts += [
+            f"{store.name}-{pairs_digest(store)[:6]}",
+            e.teacher.supervision + ("-bias_sink" if e.teacher.bias_sink else ""),
+        ]
     if e != dataclasses.replace(preset, **own):
         parts.append(digest([{**e.shared(), "seed": None}, e.overrides])[:6])
     return "-".join(parts)

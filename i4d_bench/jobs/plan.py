@@ -8,7 +8,7 @@ scores again and trains nothing. What merely names things (preset, paths, which 
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,21 @@ from i4d_bench import source
 from i4d_bench.assets import LANDMARKER, MOBILEFACE, find
 from i4d_bench.cache import file_digest
 from i4d_bench.config.ablations import scored
-from i4d_bench.config.experiment import Experiment, digest
+from i4d_bench.config.experiment import Experiment, World, digest
 from i4d_bench.data.opening import open_data
+from i4d_bench.data.teacher.store import pairs_digest
 from i4d_bench.jobs.names import designs, folder_name
 from i4d_bench.results.environment import hardware_name, versions
 from i4d_bench.results.store import Store
 from variants.base import source_of
 
-TRAINING = ("i4d_bench.train.loop", "i4d_bench.loader", "i4d_bench.data.opening", "i4d_bench.metrics.image")
+TRAINING = (
+    "i4d_bench.train.loop",
+    "i4d_bench.train.distil",
+    "i4d_bench.loader",
+    "i4d_bench.data.opening",
+    "i4d_bench.metrics.image",
+)
 SCORING = ("i4d_bench.evaluate.evaluator", "i4d_bench.jobs.stage_times", "i4d_bench.speed.cost")
 READER = ("i4d_bench.metrics.reader_training",)
 """Where what is trained, scored and read begins."""
@@ -51,6 +58,7 @@ class RunPlan:
     experiment: Experiment
     report: Path
     backbone: Path
+    lifter: Path | None
     readers: dict[int, Path]
     made: dict[str, str]
     runs: tuple[Run, ...]
@@ -70,8 +78,9 @@ class RunPlan:
         for run in self.runs:
             store.remove(run.id)
             shutil.rmtree(run.folder, ignore_errors=True)
-        for path in (self.backbone, *self.readers.values()):
-            path.unlink(missing_ok=True)
+        for path in (self.backbone, self.lifter, *self.readers.values()):
+            if path is not None:
+                path.unlink(missing_ok=True)
 
 
 def plan(experiment: Experiment, reports: Path, runs: Path) -> RunPlan:
@@ -85,14 +94,18 @@ def plan(experiment: Experiment, reports: Path, runs: Path) -> RunPlan:
 
     warm = {k: train[k] for k in ("warmup", "lr", "lr_steps", "betas", "clip", "loss")}
     code = source.digest(*TRAINING)
-    backbone = digest([here, asdict(e.model), warm, e.seed, code])
+    pairs = pairs_digest(Path(e.teacher.path)) if e.teacher.path else None
+    backbone = digest([here, asdict(e.model), warm, e.seed, code, pairs])
+    lifted = pairs and e.teacher.supervision == "lifted"
+    lifter = digest([here, asdict(e.model), train, asdict(lifting_world(e)), e.seed, code]) if lifted else None
+    teacher = [pairs, e.teacher.supervision, e.teacher.bias_sink, lifter] if pairs else None
     reads = e.evaluate.reader_steps and frames.meta["kind"] != "clips"
     seeds = [METRIC_READER] * bool(reads and scored(e)) + [DRIVER_READER] * (e.driver == "image")
     reader_code = [here, e.evaluate.reader_steps, source.digest(*READER)]
     readers = {seed: runs / "readers" / f"{seed}-{digest([reader_code, seed])}.pt" for seed in seeds}
 
     driver = [e.driver, reader_code if e.driver == "image" else None]
-    training = digest([here, asdict(e.model), train, driver, code])
+    training = digest([here, asdict(e.model), train, driver, code, teacher])
     scoring = digest([here, versions(*SCORES_WITH), asdict(e.evaluate), _files(e), source.digest(*SCORING)])
     made = {"hardware": here["hardware"], "data": data, "training": training, "scoring": scoring}
     folder = folder_name(e)
@@ -101,7 +114,22 @@ def plan(experiment: Experiment, reports: Path, runs: Path) -> RunPlan:
         content = [training, backbone, e.resolved(entry), source.digest(source_of(entry))]
         name = f"{entry}-s{e.seed}-{digest(content)}"
         own.append(Run(entry, name, scoring if scored(e) else "", runs / folder / name))
-    return RunPlan(e, reports / folder, runs / "backbones" / f"s{e.seed}-{backbone}.pt", readers, made, tuple(own))
+    backbones = runs / "backbones"
+    return RunPlan(
+        e,
+        reports / folder,
+        backbones / f"s{e.seed}-{backbone}.pt",
+        backbones / f"lifter-s{e.seed}-{lifter}.pt" if lifter else None,
+        readers,
+        made,
+        tuple(own),
+    )
+
+
+def lifting_world(experiment: Experiment) -> World:
+    """Whose true views the lifting network learns from: the experiment's, or for real video the embedded one's."""
+    world = experiment.world
+    return replace(world, kind="procedural", path=None) if world.kind == "clips" else world
 
 
 def _files(experiment: Experiment) -> dict[str, Any]:

@@ -72,6 +72,7 @@ class DlibEmbedder(nn.Module):
             self.network = DlibResNet.load(file)
         except (OSError, ValueError) as e:
             raise WeightsUnavailable(f"{file} is not dlib's face-recognition network ({e}): install it again") from e
+        self.requires_grad_(False)
 
     def embed(self, images, landmarks) -> Float[Tensor, "B 128"]:
         return _embed_found(images, landmarks, self._descriptors)

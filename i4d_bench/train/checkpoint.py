@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import nn
 
 from i4d_bench.cache import atomic_file
 from i4d_bench.evaluate.gap import ONSET_DB
@@ -27,18 +28,27 @@ class Progress:
         return next((c for c in self.curve if c["gap"] >= ONSET_DB), None)
 
 
-def _save(path: Path, modules: dict[str, nn.Module], optimizer, progress: Progress) -> None:
-    state = {k: m.state_dict() for k, m in modules.items()}
+@runtime_checkable
+class Remembered(Protocol):
+    """What goes on where it was: a module, an optimiser, an adversary."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any], /) -> Any: ...
+
+
+def save(path: Path, parts: Mapping[str, Remembered], progress: Progress) -> None:
+    """Writes all or nothing. Raises UserError where it cannot."""
     with atomic_file(path) as partial:
-        torch.save({**state, "optimizer": optimizer.state_dict(), "progress": vars(progress)}, partial)
+        torch.save({**{k: p.state_dict() for k, p in parts.items()}, "progress": vars(progress)}, partial)
 
 
-def _resume(path: Path, modules: dict[str, nn.Module], optimizer, device) -> Progress:
+def resume(path: Path, parts: Mapping[str, Remembered], device: torch.device) -> Progress:
+    """Raises UserError for a damaged checkpoint."""
     try:
         state = torch.load(path, map_location=device)
     except Exception as e:  # torch raises several kinds for a damaged file
         raise UserError(f"the checkpoint {path} cannot be read ({type(e).__name__}): delete it to train again") from e
-    for key, module in modules.items():
-        module.load_state_dict(state[key])
-    optimizer.load_state_dict(state["optimizer"])
+    for key, part in parts.items():
+        part.load_state_dict(state[key])
     return Progress(**state["progress"])

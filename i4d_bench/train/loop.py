@@ -7,6 +7,7 @@ that a killed run resumes to the same result.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Iterator
@@ -14,20 +15,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from i4d_bench.config.experiment import Experiment, Stage
-from i4d_bench.data.splits import SPLITS, split_of, triples
+from i4d_bench.data.splits import triples
 from i4d_bench.evaluate.gap import driving_gap
-from i4d_bench.loader import Batches, Loader
+from i4d_bench.loader import Loader
+from i4d_bench.metrics.identity import Embedder
 from i4d_bench.model.avatar import Avatar, Backbone
 from i4d_bench.progress import track
 from i4d_bench.render import render
-from i4d_bench.train.checkpoint import Progress, _resume, _save
-from i4d_bench.train.losses import feature_change, reconstruction
-from i4d_bench.types import ParametricHead
+from i4d_bench.train import distributed
+from i4d_bench.train.adversary import Adversary
+from i4d_bench.train.checkpoint import Progress, Remembered, resume, save
+from i4d_bench.train.lessons import FromFrames, Lesson, Lessons
+from i4d_bench.train.losses import feature_change, identity_change, reconstruction
+from i4d_bench.types import MOTION_DIM, MOTION_TOKENS, ParametricHead
 from variants import Fusion
 
 EARLY = (25, 50, 100, 150)
@@ -38,26 +43,68 @@ class Diverged(RuntimeError):
     """The loss stopped being a number."""
 
 
+class BiasSink(nn.Module):
+    """A token in the driving code of pictures that a 2D animator made (PAPER §6): what is flat about them is learned there. True
+    views, and every picture after training, have none."""
+
+    def __init__(self):
+        super().__init__()
+        self.token = nn.Parameter(torch.zeros(MOTION_TOKENS * MOTION_DIM))
+
+    def forward(self, motion: Float[Tensor, "F 512"], planar: Bool[Tensor, " F"]) -> Float[Tensor, "F 512"]:
+        return motion + planar[:, None] * self.token
+
+
+@dataclass
+class Student:
+    """What learns in one fit. deceives: whether its pictures are judged by the adversary yet."""
+
+    backbone: Backbone
+    fusion: Fusion | None
+    sink: BiasSink | None = None
+    adversary: Adversary | None = None
+    deceives: bool = False
+
+    def parts(self) -> dict[str, Remembered]:
+        """Those that a checkpoint holds."""
+        more = {"sink": self.sink, "adversary": self.adversary}
+        return {"backbone": self.backbone, "fusion": self.fusion or nn.Module()} | {
+            k: part for k, part in more.items() if part is not None
+        }
+
+
 @dataclass
 class Trainer:
-    """A data set, a frozen driver and an experiment; trains the backbone and any design on them."""
+    """Lessons, a data set to validate on, a frozen driver and an experiment; trains the backbone and any design on them.
+
+    lessons: the data set's own frames if none are given. identity: the network of that term of the loss, where it has a weight.
+    """
 
     experiment: Experiment
     loader: Loader
     head: ParametricHead | None
     device: torch.device
     lpips: nn.Module | None = None
+    identity: Embedder | None = None
+    lessons: Lessons | None = None
 
     def __post_init__(self):
-        frames = self.loader.frames
-        self.batches = Batches(frames, np.flatnonzero(split_of(frames) == SPLITS.index("train")), self.experiment.seed)
-        self.validation = triples(frames, "val", "self")
+        self.own = FromFrames(self.loader, self.experiment.model.size, self.experiment.seed)
+        self.validation = triples(self.loader.frames, "val", "self")
 
     def warm_up(self, path: Path) -> None:
         """Warms the backbone up on reconstruction into a checkpoint at `path`, goes on with one, or finds it done."""
+        self._backbone(path, "backbone", self.lessons or self.own, self.experiment.train.warmup)
+
+    def lifter(self, path: Path) -> None:
+        """Trains a lifting network on the data set's own frames, as long as a design, into a checkpoint at `path`."""
+        train = self.experiment.train
+        self._backbone(path, "lifting network", self.own, (*train.warmup, *train.stages))
+
+    def _backbone(self, path: Path, name: str, lessons: Lessons, stages: tuple[Stage, ...]) -> None:
         torch.manual_seed(self.experiment.seed)
         backbone = Backbone(self.experiment.model).to(self.device)
-        self._fit(path, "backbone", backbone, None, self.experiment.train.warmup)
+        self._fit(path, name, lessons, backbone, None, stages)
 
     def design(self, folder: Path, name: str, backbone: Path) -> tuple[Avatar, Progress]:
         """Trains design `name` jointly with the backbone, or finds it done. Raises Diverged."""
@@ -66,41 +113,48 @@ class Trainer:
         model = Backbone(self.experiment.model).to(self.device)
         model.load_state_dict(start["backbone"])
         avatar = Avatar(model, self.fusion(name))
-        progress = self._fit(
-            folder / "checkpoint.pt", name, avatar.backbone, avatar.fusion, self.experiment.train.stages, start
-        )
+        lessons, stages = self.lessons or self.own, self.experiment.train.stages
+        progress = self._fit(folder / "checkpoint.pt", name, lessons, avatar.backbone, avatar.fusion, stages, start)
         return avatar, progress
 
     def fusion(self, name: str) -> Fusion:
         return self.experiment.fusion(name).to(self.device)
 
-    def _fit(self, path: Path, name: str, backbone: Backbone, fusion: Fusion | None, stages, start=None) -> Progress:
+    def _fit(
+        self, path: Path, name: str, lessons: Lessons, backbone: Backbone, fusion: Fusion | None, stages, start=None
+    ) -> Progress:
         config = self.experiment.train
         groups = [{"params": list(backbone.parameters()), "lr": config.lr, "base": config.lr}]
         optimizer = torch.optim.Adam(groups, betas=config.betas, eps=1e-8, fused=True)
+        student = Student(backbone, fusion, BiasSink().to(self.device) if self.experiment.teacher.bias_sink else None)
         if start is not None and fusion is not None:
             optimizer.load_state_dict(start["optimizer"])  # Adam's memory of the warm-up goes on
             own = list(fusion.parameters())
             if own:
                 lr = self.experiment.settings(name).get("lr", config.lr_fusion)
+                own += student.sink.parameters() if student.sink else []
                 optimizer.add_param_group({"params": own, "lr": lr, "base": lr})
-        modules = {"backbone": backbone, "fusion": fusion or nn.Module()}
+            if config.loss.adversarial:
+                student.adversary = Adversary(self.device)
+        parts = student.parts() | {"optimizer": optimizer}
         progress, total = Progress(), sum(s.steps for s in stages)
         if path.exists():
-            progress = _resume(path, modules, optimizer, self.device)
+            progress = resume(path, parts, self.device)
         if progress.step >= total:
             return progress
         saved = started = time.monotonic()
         before, loss = progress.seconds, torch.zeros(())
-        offset = 0 if fusion is None else sum(s.steps for s in config.warmup)  # batches go on where the warm-up ended
+        offset = 0 if fusion is None else sum(s.steps for s in config.warmup)  # lessons go on where the warm-up ended
+        given = _lessons(lessons, progress.step, stages, offset, drive=fusion is not None)
         try:
             note = lambda: f"loss {float(loss):.4f}"  # noqa: E731
             for step in track(range(progress.step, total), name, total, progress.step, note):
-                stage = _stage_at(stages, step)
+                stage, lesson = next(given)
                 scale = _schedule(step, total, config.lr_steps, cosine=fusion is not None, warm=fusion is None)
                 for group in optimizer.param_groups:
                     group["lr"] = group["base"] * scale
-                loss = self._step(backbone, fusion, stage, offset + step, optimizer)
+                student.deceives = step >= config.loss.adversarial_from * total
+                loss = self._step(student, lesson, stage, offset + step, optimizer)
                 progress.step, progress.seconds = step + 1, before + time.monotonic() - started
                 due = progress.step % config.validate_every == 0 or progress.step in (*EARLY, total)
                 checked = fusion is not None and due
@@ -109,38 +163,62 @@ class Trainer:
                         raise Diverged(f"the loss of {name} became {float(loss)} by step {progress.step}")
                     progress.curve.append(self._validate(backbone, fusion, progress, float(loss)))
                 if checked or time.monotonic() - saved > config.checkpoint_seconds:
-                    _save(path, modules, optimizer, progress)
+                    save(path, parts, progress)
                     saved = time.monotonic()
         except KeyboardInterrupt:
-            _save(path, modules, optimizer, progress)
+            save(path, parts, progress)
             raise
-        _save(path, modules, optimizer, progress)
+        save(path, parts, progress)
         return progress
 
-    def _step(self, backbone: Backbone, fusion: Fusion | None, stage: Stage, step: int, optimizer) -> Tensor:
-        source, target = self.batches.draw(step, stage, drive=fusion is not None)
-        images = self.loader.sources(source, self.experiment.model.size)
-        truth = self.loader.targets(target, stage.resolution)
-        with self._products():
-            if fusion is None:
-                canonical = backbone.lift(images, stage.grid).canonical
-                gaussians = canonical.map(lambda t: t.repeat_interleave(stage.frames, 0))
-            else:
-                avatar, codes = Avatar(backbone, fusion), (self.loader.code(source), self.loader.code(target))
-                gaussians = avatar(images, *codes, stage.grid, self.head)
-        generator = torch.Generator().manual_seed(step)
-        background = torch.rand(len(target), 3, generator=generator).to(self.device)
-        image = render(gaussians, truth.camera, background, depth=False).rgb
-        loss = reconstruction(image, truth.over(background), truth.regions, self.experiment.train.loss, self.lpips)
-        if gaussians.delta is not None:
-            loss = loss + self.experiment.train.loss.delta * feature_change(gaussians.delta)
+    def _step(self, student: Student, lesson: Lesson, stage: Stage, step: int, optimizer) -> Tensor:
+        """Returns the loss, a mean over the ranks."""
+        generator = torch.Generator().manual_seed(step * distributed.ranks() + distributed.rank())
         optimizer.zero_grad(set_to_none=True)
-        with self._products():
-            loss.backward()
+        total = torch.zeros((), device=self.device)
+        for part in lesson.parts(self.experiment.train.accumulate):
+            background = torch.rand(len(part.planar), 3, generator=generator).to(self.device)
+            image = self._image(student, part, stage, background)
+            loss = self._loss(student, part, *image, background) * (len(part.images) / len(lesson.images))
+            with self._products():
+                loss.backward()
+            total += loss.detach()
+            if student.adversary is not None and student.deceives:
+                student.adversary.learn(image[0], part.truth.over(background), part.driving.motion)
         for group in optimizer.param_groups:
+            distributed.average(group["params"])
             nn.utils.clip_grad_norm_(group["params"], self.experiment.train.clip)
         optimizer.step()
-        return loss.detach()
+        return distributed.mean(total)
+
+    def _image(
+        self, student: Student, lesson: Lesson, stage: Stage, background: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the student makes of a lesson [S·k,H,W,3], and δf."""
+        driving = lesson.driving
+        if student.sink is not None:
+            driving = dataclasses.replace(driving, motion=student.sink(driving.motion, lesson.planar))
+        with self._products():
+            if student.fusion is None:
+                canonical = student.backbone.lift(lesson.images, stage.grid).canonical
+                gaussians = canonical.map(lambda t: t.repeat_interleave(lesson.frames, 0))
+            else:
+                avatar = Avatar(student.backbone, student.fusion)
+                gaussians = avatar(lesson.images, lesson.source, driving, stage.grid, self.head)
+        return render(gaussians, lesson.truth.camera, background, depth=False).rgb, gaussians.delta
+
+    def _loss(
+        self, student: Student, lesson: Lesson, image: Tensor, delta: Tensor | None, background: Tensor
+    ) -> Tensor:
+        weights, truth = self.experiment.train.loss, lesson.truth.over(background)
+        loss = reconstruction(image, truth, lesson.truth.regions, weights, self.lpips)
+        if delta is not None:
+            loss = loss + weights.delta * feature_change(delta)
+        if self.identity is not None:
+            loss = loss + weights.identity * identity_change(image, truth, lesson.truth.landmarks, self.identity)
+        if student.adversary is not None and student.deceives:
+            loss = loss + weights.adversarial * student.adversary.deceived(image, lesson.driving.motion)
+        return loss
 
     @contextmanager
     def _products(self) -> Iterator[None]:
@@ -159,12 +237,16 @@ class Trainer:
         return {"step": progress.step, "seconds": progress.seconds, "loss": loss, **means}
 
 
-def _stage_at(stages: tuple[Stage, ...], step: int) -> Stage:
+def _lessons(
+    lessons: Lessons, first: int, stages: tuple[Stage, ...], offset: int, drive: bool
+) -> Iterator[tuple[Stage, Lesson]]:
+    """From step `first` on, each with its stage."""
+    begin = 0
     for stage in stages:
-        if step < stage.steps:
-            return stage
-        step -= stage.steps
-    raise IndexError(step)
+        end = begin + stage.steps
+        steps = range(offset + max(begin, first), offset + end)
+        yield from ((stage, lesson) for lesson in lessons.over(steps, stage, drive))
+        begin = end
 
 
 def _schedule(step: int, total: int, rise: int, cosine: bool, warm: bool) -> float:

@@ -1,4 +1,5 @@
-"""The training loss of PAPER §1 without its identity and adversarial terms: L1, eyes and mouth, LPIPS, SSIM, mean ‖δf‖."""
+"""The training loss of PAPER §1 but for its adversarial term (`adversary`): L1, eyes and mouth, LPIPS, identity, mean ‖δf‖, and
+SSIM, which is ours."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from i4d_bench.config.experiment import Loss
+from i4d_bench.metrics.identity import Embedder, csim
 
 
 def reconstruction(
@@ -28,6 +30,21 @@ def reconstruction(
         assert lpips is not None
         loss = loss + weights.lpips * lpips(pred.clamp(0, 1), target, check=False).mean()
     return loss
+
+
+def identity_change(
+    pred: Float[Tensor, "B H W 3"],
+    target: Float[Tensor, "B H W 3"],
+    landmarks: Float[Tensor, "B 68 2"],
+    network: Embedder,
+) -> Tensor:
+    """1 − the cosine of face embeddings, over pictures whose landmarks (pixels) are known; 0 where none are."""
+    known = landmarks.isfinite().all(-1).all(-1)
+    if not known.any():
+        return pred.new_zeros(())
+    with torch.no_grad():
+        wanted = network.embed(target[known].clamp(0, 1), landmarks[known])
+    return (1 - csim(network.embed(pred[known].clamp(0, 1), landmarks[known]), wanted)).mean()
 
 
 def feature_change(delta: Float[Tensor, "B N K"]) -> Tensor:

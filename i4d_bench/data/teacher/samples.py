@@ -47,8 +47,8 @@ def pack(key: str, sample: Sample) -> bytes:
     return out.getvalue()[:end]  # without the blocks that end a tar: pieces follow each other
 
 
-def unpack(piece: bytes, key: str | None = None) -> Sample:
-    """The sample in a piece of a tar file. key: what it must be called. Raises Damaged."""
+def unpack(piece: bytes, key: str | None = None, roles: tuple[str, ...] = ROLES) -> Sample:
+    """The sample in a piece of a tar file, of it these pictures. key: what it must be called. Raises Damaged."""
     files: dict[str, bytes] = {}
     try:
         with tarfile.open(fileobj=io.BytesIO(piece + bytes(2 * tarfile.BLOCKSIZE))) as tar:
@@ -62,7 +62,7 @@ def unpack(piece: bytes, key: str | None = None) -> Sample:
         sample = {
             role: {name: _decoded(files[f"{role}.{ending}"]) for name, ending in IMAGES.items()}
             | {k: np.asarray(numbers[role][k], np.float32) for k in NUMBERS}
-            for role in ROLES
+            for role in roles
         }
     except Damaged:
         raise
@@ -70,14 +70,14 @@ def unpack(piece: bytes, key: str | None = None) -> Sample:
         raise Damaged(f"{e.args[0]} is missing") from e
     except (tarfile.TarError, OSError, ValueError, TypeError) as e:
         raise Damaged(f"cannot be decoded ({e})") from e
-    if fault := _fault(sample):
+    if fault := _fault(sample, roles):
         raise Damaged(fault)
     return sample
 
 
-def _fault(sample: Sample) -> str | None:
+def _fault(sample: Sample, roles: tuple[str, ...] = ROLES) -> str | None:
     sizes = set()
-    for role in ROLES:
+    for role in roles:
         if role not in sample:
             return f"there is no {role}"
         picture = sample[role]

@@ -23,9 +23,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from i4d_bench.cache import alone, atomic_file, writing
+from i4d_bench.cache import alone, atomic_file, file_digest, writing
 from i4d_bench.data.splits import SPLITS
-from i4d_bench.data.teacher.samples import Damaged, Sample, pack, unpack
+from i4d_bench.data.teacher.samples import ROLES, Damaged, Sample, pack, unpack
 from i4d_bench.types import UserError
 
 INDEX, SHARDS = "index.parquet", "shards"
@@ -189,6 +189,13 @@ def leave_out(folder: Path, rows: list[Row], reasons: dict[str, str]) -> None:
         write_index(folder, {row.id: judged(row) for row in rows}.values())
 
 
+def pairs_digest(folder: Path) -> str:
+    """A hash of all pictures of a store: the index has theirs. Raises UserError where there is none."""
+    if not (folder / INDEX).is_file():
+        raise UserError(f"{folder} is no store of teacher pairs (no {INDEX} in it)")
+    return file_digest(folder / INDEX)
+
+
 class Store:
     """A store opened for reading. Of the index only what sampling needs is in memory, about 40 bytes a row; samples are read when
     they are asked for. Raises UserError where there is no index, or it is damaged."""
@@ -251,10 +258,10 @@ class Store:
             raise Damaged(f"its shard {self.shards[k]} ends before it, at {size} bytes")
         return os.pread(self._files[k], length, offset)
 
-    def read(self, row: int) -> Sample:
-        """Raises UserError that names the row where it is damaged."""
+    def read(self, row: int, roles: tuple[str, ...] = ROLES) -> Sample:
+        """These pictures of a row. Raises UserError that names the row where it is damaged."""
         try:
-            return unpack(self.piece(row))
+            return unpack(self.piece(row), roles=roles)
         except Damaged as e:
             raise UserError(
                 f"row {row} of {self.folder}: {e}; `i4d-bench data check {self.folder} --leave-out` goes without"

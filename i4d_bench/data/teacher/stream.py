@@ -20,17 +20,22 @@ from i4d_bench.data.teacher.store import Store
 from i4d_bench.types import UserError
 
 Batch = dict[str, dict[str, Tensor]]
-"""By role and array (`samples.Picture`), each [S·k, …]: people one after the other, as `loader.Batches` has them."""
+"""By role and array (`samples.Picture`): one source of each person [S, …]; drivers and targets [S·k, …], person after person."""
 
 
 class Draws:
     """Which rows a step takes: `people` of the split, each with `pairs` of theirs."""
 
-    def __init__(self, store: Store, split: str, people: int, pairs: int, seed: int):
-        """Raises UserError where the store has no pictures of the split."""
+    def __init__(self, store: Store, split: str, people: int, pairs: int, seed: int, true_views: bool = False):
+        """true_views: rows that show a pair from further sides, else those that show it as the animator did (view 0).
+
+        Raises UserError where the store has no such pictures of the split.
+        """
         within = store.within(split)
+        within = within[(store.view[within] > 0) == true_views]
         if not len(within):
-            raise UserError(f"the store {store.folder} has no pictures of the split {split}")
+            kind = "true views" if true_views else "pictures"
+            raise UserError(f"the store {store.folder} has no {kind} of the split {split}")
         self.people, self.pairs, self.seed = people, pairs, seed
         order = within[np.argsort(store.identity[within], kind="stable")]
         _, self.begin, self.count = np.unique(store.identity[order], return_index=True, return_counts=True)
@@ -60,10 +65,13 @@ class _Steps(Dataset):
             return e
 
     def _batch(self, step: int) -> Batch:
-        rows = np.array_split(self.draws.draw(step).reshape(self.draws.people, -1), self.ranks)[self.rank].ravel()
-        samples = [self.store.read(int(row)) for row in rows]
+        rows = np.array_split(self.draws.draw(step).reshape(self.draws.people, -1), self.ranks)[self.rank]
+        roles = [ROLES if first else ROLES[1:] for own in rows for first in (True, *[False] * (len(own) - 1))]
+        samples = [self.store.read(int(row), what) for row, what in zip(rows.ravel(), roles, strict=True)]
         return {
-            role: {k: torch.from_numpy(np.stack([s[role][k] for s in samples])) for k in (*IMAGES, *NUMBERS)}
+            role: {
+                k: torch.from_numpy(np.stack([s[role][k] for s in samples if role in s])) for k in (*IMAGES, *NUMBERS)
+            }
             for role in ROLES
         }
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from i4d_bench import source
+from i4d_bench.camera import look_at
 from i4d_bench.config.experiment import World
 from i4d_bench.data import people
 from i4d_bench.data.people import Person, Pinhole
@@ -62,7 +63,8 @@ class Pair(NamedTuple):
 @dataclass(frozen=True)
 class WorldMaker:
     """A `pairs.Maker`. Drivers are people of the source's own split, seen within training's angles. pairs: per person. views: per
-    pair; view 0 is the driver's, spoiled, and the others are true.
+    pair; view 0 is the driver's, spoiled, and the others are true. frontal: the animator works on frontal pictures of both and
+    makes one, as the paper's does, whose pictures a lifting network had turned (PAPER §1).
 
     Raises UserError for fewer than one of either, and for a split with too few people.
     """
@@ -71,6 +73,7 @@ class WorldMaker:
     spoil: Spoil
     pairs: int = 8
     views: int = 1
+    frontal: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -95,7 +98,7 @@ class WorldMaker:
         version = _version(self.world.kind)
         spoiled, true = (
             json.dumps({**what, "world": dataclasses.asdict(self.world), "seed": self.seed}, sort_keys=True)
-            for what in ({"true": False, **dataclasses.asdict(self.spoil)}, {"true": True})
+            for what in ({"true": False, **dataclasses.asdict(self.spoil), "frontal": self.frontal}, {"true": True})
         )
         return [
             Row(
@@ -149,7 +152,7 @@ class WorldMaker:
     def _seen(self, frame: Frame) -> Picture:
         """The frame as the data set has it."""
         sitter = _sitter(self.world, frame.person)
-        camera = people.camera(self.world, *frame)
+        camera = self._camera(frame)
         return self._picture(sitter.identity, sitter.expressions[frame.expression], camera, sitter.light)
 
     def _view(self, pair: Pair, view: int) -> Picture:
@@ -162,10 +165,14 @@ class WorldMaker:
         """What the animator makes of it."""
         sitter, spoil = _sitter(self.world, pair.source.person), self.spoil
         identity = drifted(sitter.identity, _sitter(self.world, pair.driver.person).identity, spoil.drift)
-        camera = people.camera(self.world, *pair.driver)
+        camera = self._camera(pair.driver)
         picture = self._picture(identity, self._driving(pair), camera, sitter.light, spoil.parallax)
         picture = swum(picture, spoil.swim, rng(self.seed, "swim", _name(pair.source.person)))
         return flickered(picture, spoil.flicker, rng(self.seed, "flicker", pair.id(0)))
+
+    def _camera(self, frame: Frame) -> Pinhole:
+        """The animator's side of it."""
+        return Pinhole(*look_at(0, 0, self.world.resolution)) if self.frontal else people.camera(self.world, *frame)
 
     def _driving(self, pair: Pair) -> np.ndarray:
         return _sitter(self.world, pair.driver.person).expressions[pair.driver.expression]

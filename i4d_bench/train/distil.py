@@ -1,0 +1,143 @@
+"""Lessons from a teacher's pairs: the source reconstructs itself, and reaches what the animator made of it (PAPER §1).
+
+Of a person's k frames the first is the source with its own code (δf → 0), the others are pairs. Which pictures stand for a pair is
+the supervision (`config.experiment.Teacher`): the animator's, a lifting network's views of them, or true views. A warm-up without
+driving reconstructs every source from its own side alone, the same for all supervisions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass, replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from i4d_bench.config.experiment import Stage
+from i4d_bench.data.teacher.store import Store
+from i4d_bench.data.teacher.stream import Draws, stream
+from i4d_bench.drivers.driver import Driver
+from i4d_bench.heads.flame import FlameModel
+from i4d_bench.loader import Targets, targets
+from i4d_bench.model.surface import HeadSurface
+from i4d_bench.train import distributed
+from i4d_bench.train.lessons import Lesson, Lessons
+from i4d_bench.train.lifting import Lifter
+from i4d_bench.types import FlameCode, MotionCode, UserError
+
+T = TypeVar("T")
+Pictures = dict[str, Tensor]
+"""By array (`samples.Picture`), each [B, …]."""
+
+
+class FromPairs:
+    """A teacher's pairs. true_views: those of the store, else the animator's own. lifter: its views stand for the pictures."""
+
+    def __init__(
+        self,
+        store: Store,
+        driver: Driver,
+        head: FlameModel | None,
+        size: int,
+        seed: int,
+        true_views: bool = False,
+        lifter: Lifter | None = None,
+        workers: int = 0,
+    ):
+        """size: of the images that the encoder sees. Raises UserError where the store has no such pictures to train on."""
+        self.store, self.driver, self.head, self.size, self.seed = store, driver, head, size, seed
+        self.true_views, self.lifter, self.workers = true_views, lifter, workers
+        self.surface = HeadSurface().to(driver.device)
+        self._draws(1, 1)
+
+    def over(self, steps: range, stage: Stage, drive: bool) -> Iterator[Lesson]:
+        if drive and stage.frames < 2:
+            raise UserError("a stage that learns from pairs needs two frames of each person: the source's and a pair's")
+        draws = self._draws(stage.sources, stage.frames - 1 if drive else 1)
+        ranks, on_gpu = distributed.ranks(), self.driver.device.type == "cuda"
+        batches = stream(self.store, draws, steps, self.workers, distributed.rank(), ranks, pinned=on_gpu)
+        for step, batch in zip(steps, batches, strict=True):
+            here = {
+                role: {k: t.to(self.driver.device, non_blocking=True) for k, t in pictures.items()}
+                for role, pictures in batch.items()
+            }
+            yield self._driven(here, stage, step) if drive else self._still(here["source"], stage)
+
+    def _draws(self, people: int, pairs: int) -> Draws:
+        return Draws(self.store, "train", people, pairs, self.seed, self.true_views)
+
+    def _still(self, source: Pictures, stage: Stage) -> Lesson:
+        own = self._code(source)
+        return self._lesson(source, own, own, _seen(source, stage.resolution))
+
+    def _driven(self, batch: dict[str, Pictures], stage: Stage, step: int) -> Lesson:
+        source = batch["source"]
+        own, driving = self._code(source), self._code(batch["driver"])
+        woven = _weave(len(source["rgb"]))
+        pictures = {k: woven(source[k], batch["target"][k]) for k in source}
+        codes = _both(woven, own, driving)
+        if self.lifter is None:
+            return self._lesson(source, own, codes, _seen(pictures, stage.resolution))
+        truth = self.lifter.views(_seen(pictures, self.size), stage.resolution, (self.seed, step, distributed.rank()))
+        return self._lesson(source, own, codes, truth)
+
+    def _lesson(self, source: Pictures, own: MotionCode, driving: MotionCode, truth: Targets) -> Lesson:
+        photos = _seen(source, self.size)
+        planar = torch.full((len(truth.rgb),), not self.true_views, device=truth.rgb.device)
+        return Lesson(self.surface.rectify(photos.photo, photos.camera), own, driving, truth, planar)
+
+    def _code(self, pictures: Pictures) -> MotionCode:
+        flame = None
+        if self.head is not None:
+            expression, pose = self.head.arkit(pictures["coefficients"])
+            flame = FlameCode(pose.new_zeros(len(pose), self.head.n_shape), expression, pose)
+        codes = self.driver.codes(pictures["rgb"], pictures["landmarks"], pictures["coefficients"], flame)
+        return MotionCode(codes, flame)
+
+
+class Mixed:
+    """Half of every step's people by `planar` lessons, half by `true` ones."""
+
+    def __init__(self, planar: Lessons, true: Lessons):
+        self.planar, self.true = planar, true
+
+    def over(self, steps: range, stage: Stage, drive: bool) -> Iterator[Lesson]:
+        if stage.sources < 2:
+            raise UserError("a stage that learns from pairs and from true views needs two people, one for each")
+        half = stage.sources // 2
+        yield from map(
+            _joined,
+            self.planar.over(steps, replace(stage, sources=half), drive),
+            self.true.over(steps, replace(stage, sources=stage.sources - half), drive),
+        )
+
+
+def _seen(pictures: Pictures, size: int) -> Targets:
+    p = pictures
+    return targets(p["rgb"], p["alpha"], p["region"], p["viewmats"], p["Ks"], p["landmarks"], size)
+
+
+def _weave(people: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """Puts each person's own [S, …] before what follows of that person [S·j, …]."""
+
+    def woven(own: Tensor, others: Tensor) -> Tensor:
+        return torch.cat([own[:, None], others.unflatten(0, (people, -1))], 1).flatten(0, 1)
+
+    return woven
+
+
+def _joined(a: Lesson, b: Lesson) -> Lesson:
+    """Both in one. Without driving a person of a's has fewer frames than one of b's: they are shown again."""
+    k = max(a.frames, b.frames)
+    a, b = (x.map(lambda t: t, lambda t, again=k // x.frames: t.repeat_interleave(again, 0)) for x in (a, b))
+    return _both(lambda x, y: torch.cat([x, y]), a, b)
+
+
+def _both(of: Callable[[Tensor, Tensor], Tensor], a: T, b: T) -> T:
+    """Applies a function to the tensors of two things that are built alike."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return of(a, b)
+    if is_dataclass(a) and not isinstance(a, type):
+        return type(a)(**{f.name: _both(of, getattr(a, f.name), getattr(b, f.name)) for f in fields(a)})
+    return a

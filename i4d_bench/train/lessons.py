@@ -1,0 +1,80 @@
+"""What a training step learns from. Lessons depend on (seed, step) alone, wherever they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from i4d_bench.config.experiment import Stage
+from i4d_bench.data.splits import SPLITS, split_of
+from i4d_bench.loader import Batches, Loader, Targets
+from i4d_bench.train import distributed
+from i4d_bench.types import MotionCode
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """S people, and for each k frames that stand together. planar: of these frames those that a 2D animator made."""
+
+    images: Float[Tensor, "S 3 P P"]  # as the encoder sees them
+    source: MotionCode  # [S]
+    driving: MotionCode  # [S·k]
+    truth: Targets  # [S·k]
+    planar: Bool[Tensor, " F"]
+
+    @property
+    def frames(self) -> int:
+        """Of each person."""
+        return len(self.planar) // len(self.images)
+
+    def parts(self, count: int) -> Iterator[Lesson]:
+        """The lesson in parts of about as many people each."""
+        for people in np.array_split(np.arange(len(self.images)), min(count, len(self.images))):
+            a, b = int(people[0]), int(people[-1]) + 1
+            yield self.map(lambda t, a=a, b=b: t[a:b], lambda t, a=a, b=b: t[a * self.frames : b * self.frames])
+
+    def map(self, of_people: Callable[[Tensor], Tensor], of_frames: Callable[[Tensor], Tensor]) -> Lesson:
+        return Lesson(
+            of_people(self.images),
+            self.source.map(of_people),
+            self.driving.map(of_frames),
+            self.truth.map(of_frames),
+            of_frames(self.planar),
+        )
+
+
+@runtime_checkable
+class Lessons(Protocol):
+    """Where lessons come from."""
+
+    def over(self, steps: range, stage: Stage, drive: bool) -> Iterator[Lesson]:
+        """Those of these steps, this rank's people of each. Without `drive` every frame shows the source's expression."""
+        ...
+
+
+class FromFrames:
+    """The data set's own frames: one in four keeps the source's expression, views are as they come."""
+
+    def __init__(self, loader: Loader, size: int, seed: int):
+        """size: of the images that the encoder sees."""
+        self.loader, self.size = loader, size
+        self.batches = Batches(loader.frames, np.flatnonzero(split_of(loader.frames) == SPLITS.index("train")), seed)
+
+    def over(self, steps: range, stage: Stage, drive: bool) -> Iterator[Lesson]:
+        for step in steps:
+            source, target = self.batches.draw(step, stage, drive)
+            mine = distributed.share(len(source))
+            source, target = source[mine], target.reshape(len(source), -1)[mine].ravel()
+            yield Lesson(
+                self.loader.sources(source, self.size),
+                self.loader.code(source),
+                self.loader.code(target),
+                self.loader.targets(target, stage.resolution),
+                torch.zeros(len(target), dtype=torch.bool, device=self.loader.device),
+            )

@@ -1,0 +1,77 @@
+"""The lifting network: other views of a picture, from a frozen backbone that was trained on true views (PAPER §1, LP3D's part)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from i4d_bench.camera import look_at
+from i4d_bench.data.people import orbit
+from i4d_bench.data.splits import SIDE_VIEW, rng
+from i4d_bench.loader import Targets
+from i4d_bench.model.avatar import Backbone
+from i4d_bench.render import render
+from i4d_bench.types import Camera, Gaussians
+
+
+class Lifter:
+    """A backbone that lifts pictures and shows them from other sides."""
+
+    def __init__(self, backbone: Backbone):
+        self.backbone = backbone.eval().requires_grad_(False)
+
+    def views(self, pictures: Targets, size: int, key: tuple) -> Targets:
+        """The pictures, each from a side of its own that `key` alone decides, within training's angles."""
+        cameras = [orbit(rng("lifted", *key, k), SIDE_VIEW, size) for k in range(len(pictures.rgb))]
+        return self.seen(pictures, _stacked([tuple(c) for c in cameras], size, pictures.rgb.device))
+
+    def frontal(self, pictures: Targets, size: int) -> Targets:
+        """The pictures from the front."""
+        return self.seen(pictures, _stacked([look_at(0, 0, size)] * len(pictures.rgb), size, pictures.rgb.device))
+
+    @torch.no_grad()
+    def seen(self, pictures: Targets, camera: Camera) -> Targets:
+        """What the pictures (of the backbone's own size) show, seen by these cameras; eyes and mouth are where their paint comes to
+        lie."""
+        images = self.backbone.surface.rectify(pictures.photo, pictures.camera)
+        gaussians = self.backbone.lift(images).canonical
+        image = render(gaussians, camera, None, depth=False)
+        painted = dataclasses.replace(
+            gaussians, colors=_read(pictures.regions[..., None].float(), gaussians, pictures.camera)
+        )
+        regions = render(painted, camera, None, depth=False).rgb[..., 0] > 0.5
+        return Targets(image.rgb, image.alpha, regions, camera, self._moved(pictures, gaussians, camera))
+
+    def _moved(self, pictures: Targets, gaussians: Gaussians, camera: Camera) -> Float[Tensor, "B 68 2"]:
+        """Landmarks, through the surface that the pictures' own cameras see."""
+        own = render(gaussians, pictures.camera, None, depth=True)
+        assert own.depth is not None
+        at = pictures.landmarks / pictures.landmarks.new_tensor([own.depth.shape[2], own.depth.shape[1]]) * 2 - 1
+        both = torch.cat([own.depth, own.alpha], -1).movedim(-1, 1)
+        read = F.grid_sample(both, at.nan_to_num()[:, None], padding_mode="border", align_corners=False)[:, :, 0]
+        z = read[:, 0] / read[:, 1].clamp_min(1e-3)
+        rays = F.pad(pictures.landmarks, (0, 1), value=1.0) @ torch.linalg.inv(pictures.camera.Ks).mT
+        world = torch.linalg.inv(pictures.camera.viewmats)
+        points = (rays * z[..., None]) @ world[:, :3, :3].mT + world[:, None, :3, 3]
+        return _pixels(points, camera)
+
+
+def _pixels(points: Float[Tensor, "B N 3"], camera: Camera) -> Float[Tensor, "B N 2"]:
+    seen = (points @ camera.viewmats[:, :3, :3].mT + camera.viewmats[:, None, :3, 3]) @ camera.Ks.mT
+    return seen[..., :2] / seen[..., 2:]
+
+
+def _read(images: Float[Tensor, "B H W 1"], gaussians: Gaussians, camera: Camera) -> Float[Tensor, "B N 3"]:
+    """What the images show where the camera sees each Gaussian's middle."""
+    at = _pixels(gaussians.means, camera) / gaussians.means.new_tensor([camera.width, camera.height]) * 2 - 1
+    read = F.grid_sample(images.movedim(-1, 1), at[:, None], align_corners=False)[:, :, 0]
+    return read.movedim(1, -1).expand(-1, -1, 3)
+
+
+def _stacked(cameras: list[tuple], size: int, device: torch.device) -> Camera:
+    views, Ks = (torch.tensor(m, dtype=torch.float32, device=device) for m in map(list, zip(*cameras, strict=True)))
+    return Camera(views, Ks, size, size)
