@@ -175,9 +175,10 @@ def data(
 def teacher(
     what: Annotated[Positional[Literal["make"]], arg(help="what is done")],
     animator: Annotated[
-        Literal["liveportrait", "xnemo", "personalive", "command", "world"],
+        Literal["liveportrait", "xnemo", "personalive", "command", "warp", "world"],
         arg(
-            help="what animates; command: any program, by --command; world: rendered heads, spoiled as animators spoil"
+            help="what animates; command: any program, by --command; warp: landmarks, built in; world: rendered heads, spoiled as "
+            "animators spoil"
         ),
     ],
     out: Annotated[Path, arg(help="the store, which is made or gone on with")],
@@ -234,7 +235,12 @@ def teacher(
 
         if sources is None or drivers is None:
             raise UserError(f"--animator {animator} needs --sources and --drivers")
-        animates = program_animator(animator, program, command, limit=limit, retries=retries, gpus=gpus)
+        if animator == "warp":
+            from i4d_bench.data.teacher.warp import Warp
+
+            animates = Warp(model)
+        else:
+            animates = program_animator(animator, program, command, limit=limit, retries=retries, gpus=gpus)
         maker = PhotoMaker(animates, sources, drivers, size, moments, held_out, model)
     sys.exit(job(maker, out, workers, retry, complete))
 

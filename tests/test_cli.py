@@ -120,6 +120,7 @@ def test_the_doctor_as_json_prints_nothing_else(monkeypatch, capsys):
         (["report", "nowhere"], "nowhere"),
         (["data", "check", "nowhere"], "nowhere"),
         (["teacher", "make", "--animator", "liveportrait", "--out", "pairs"], "--sources"),
+        (["teacher", "make", "--animator", "warp", "--out", "pairs"], "--sources"),
         (["teacher", "make", "--animator", "world", "--spoil", "blur=1", "--out", "pairs"], "swim, drift"),
         (["animate", "--source", "no.png", "--driving", "no.mp4", "--run", "nowhere", "--out", "x.mp4"], "nowhere"),
     ],
