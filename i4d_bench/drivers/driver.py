@@ -15,11 +15,11 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from i4d_bench.data.frames import Frames
-from i4d_bench.types import MOTION_DIM, MOTION_TOKENS, MotionCode, UserError
+from i4d_bench.types import MOTION_DIM, MOTION_TOKENS, FlameCode, MotionCode, UserError
 
 HIDDEN = 256
 GAIN = 0.4
@@ -50,7 +50,7 @@ class ImageReader(Protocol):
 
 
 class Driver(nn.Module):
-    """`encode(frames, index)` gives the motion codes of these frames, on the driver's device."""
+    """`encode(frames, index)` gives the motion codes of these frames, `codes` those of a batch of pictures."""
 
     def __init__(self, name: str, frames: Frames, reader: ImageReader | None = None):
         super().__init__()
@@ -75,17 +75,41 @@ class Driver(nn.Module):
         self.tokens = RandomTokens(size)
         self.reader = reader if name == "image" else None
 
-    @torch.no_grad()
+    @property
+    def device(self) -> torch.device:
+        return self.tokens.w1.device
+
     def encode(self, frames: Frames, index: np.ndarray, flame: bool = True) -> MotionCode:
-        device = self.tokens.w1.device
         code = frames.flame(index)
-        code = code.to(device) if code is not None else None
+        code = code.to(self.device) if code is not None else None
+        motion = self.codes(frames.rgb[index], frames.landmarks[index], frames.coefficients[index], code)
+        return MotionCode(motion, code if flame else None)
+
+    @torch.no_grad()
+    def codes(
+        self,
+        rgb: Shaped[Tensor | np.ndarray, "B H W 3"],
+        landmarks: Float[Tensor | np.ndarray, "B 68 2"],
+        coefficients: Float[Tensor | np.ndarray, "B 52"],
+        flame: FlameCode | None = None,
+    ) -> Float[Tensor, "B 512"]:
+        """Codes of pictures, on the driver's device. rgb: premultiplied by alpha, uint8 or floats in 0..1. landmarks: pixels. Each
+        driver reads what it needs and ignores the rest.
+
+        Raises UserError when the flame driver gets no `flame`.
+        """
         if self.reader is not None:
-            rgb = torch.from_numpy(frames.rgb[index]).to(device).permute(0, 3, 1, 2) / 255
-            values = self.reader.coefficients(rgb)
+            values = self.reader.coefficients(_unit(rgb, self.device).movedim(-1, 1))
         elif self.name == "flame":
-            assert code is not None  # the constructor refuses such data
-            values = torch.cat([code.expression, code.pose], -1)
+            if flame is None:
+                raise UserError("the flame driver reads FLAME coefficients, and these pictures have none")
+            values = torch.cat([flame.expression, flame.pose], -1).to(self.device)
         else:
-            values = torch.from_numpy(frames.coefficients[index]).to(device)
-        return MotionCode(self.tokens(values), code if flame else None)
+            values = torch.as_tensor(coefficients, device=self.device)
+        return self.tokens(values)
+
+
+def _unit(rgb: Shaped[Tensor | np.ndarray, "B H W 3"], device: torch.device) -> Float[Tensor, "B H W 3"]:
+    """uint8 or floats in 0..1 → floats in 0..1."""
+    images = torch.as_tensor(rgb, device=device)
+    return images.float() if images.is_floating_point() else images / 255
