@@ -17,7 +17,8 @@ from i4d_bench.config.experiment import Experiment
 from i4d_bench.data.frames import Frames
 from i4d_bench.data.opening import open_data, open_head
 from i4d_bench.data.splits import SPLITS, split_of, triples
-from i4d_bench.drivers.driver import Driver
+from i4d_bench.drivers import external
+from i4d_bench.drivers.driver import Driver, label
 from i4d_bench.evaluate.evaluator import Evaluator
 from i4d_bench.evaluate.gap import ONSET_DB
 from i4d_bench.jobs.plan import DRIVER_READER, METRIC_READER, Run, RunPlan
@@ -54,7 +55,7 @@ class Bench:
         self.loader = Loader(self.frames, driver, self.device)
         lpips = load_lpips("alex", self.device) if self.experiment.train.loss.lpips else None
         self.trainer = Trainer(self.experiment, self.loader, self.head, self.device, lpips)
-        self.notes: list[str] = []
+        self.notes: list[str] = [driver.note] * bool(driver.note)
         self.extras: dict[str, float] = {}
         self._evaluator: Evaluator | None = None
 
@@ -127,6 +128,8 @@ class Bench:
         e, meta = self.experiment, self.frames.meta
         curve = progress.curve if progress else []
         weights = {"backbone": self.plan.backbone} | {f"reader_{seed}": p for seed, p in self.plan.readers.items()}
+        if external.is_file(e.driver):
+            weights["encoder"] = Path(e.driver)
         return Record(
             run_id=run.id,
             scoring=run.scoring,
@@ -138,7 +141,7 @@ class Bench:
             config=e.to_dict(),
             overrides=e.settings(run.entry),
             seed=e.seed,
-            driver=e.driver,
+            driver=label(e.driver),
             data={"kind": meta["kind"], "hash": meta["hash"], "frames": meta["frames"], "flame": self.flame_note},
             status=status,
             why=why,
@@ -190,6 +193,8 @@ def describe(run: Run, experiment: Experiment, frames: Frames) -> None:
     """Writes run.json beside a checkpoint: what `animate` needs to use it; of the sources the design's own alone."""
     experiment = dataclasses.replace(experiment, sources=given([run.entry]))
     content = {"design": run.entry, "experiment": experiment.to_dict(), "data": str(frames.path)}
+    if external.is_file(experiment.driver):
+        content["encoder"] = file_digest(Path(experiment.driver))
     with atomic_file(run.folder / "run.json") as path:
         path.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
