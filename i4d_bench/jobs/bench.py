@@ -19,6 +19,7 @@ from i4d_bench.data.opening import open_data, open_head
 from i4d_bench.data.splits import SPLITS, split_of, triples
 from i4d_bench.drivers import external
 from i4d_bench.drivers.driver import Driver, label
+from i4d_bench.drivers.probe import probe
 from i4d_bench.evaluate.evaluator import Evaluator
 from i4d_bench.evaluate.gap import ONSET_DB
 from i4d_bench.jobs.plan import DRIVER_READER, METRIC_READER, Run, RunPlan
@@ -56,8 +57,17 @@ class Bench:
         lpips = load_lpips("alex", self.device) if self.experiment.train.loss.lpips else None
         self.trainer = Trainer(self.experiment, self.loader, self.head, self.device, lpips)
         self.notes: list[str] = [driver.note] * bool(driver.note)
-        self.extras: dict[str, float] = {}
+        self.extras: dict[str, float | None] = {}
         self._evaluator: Evaluator | None = None
+
+    def probe(self) -> None:
+        """Says what the driver's codes hold, and keeps it for the records."""
+        if self.loader.driver.note:
+            console.print(self.loader.driver.note)
+        leak = probe(self.loader.motion.cpu().numpy(), self.frames)
+        if leak is not None:
+            console.print(f"driver {label(self.experiment.driver)}: {leak}")
+            self.extras |= leak.extras
 
     def _reader(self, seed: int) -> Reader | None:
         return Reader.load(self.plan.readers[seed]).to(self.device) if seed in self.plan.readers else None
@@ -171,6 +181,7 @@ def prepare(plan: RunPlan) -> Bench:
     for seed, path in plan.readers.items():
         make_once(path, lambda seed=seed, path=path: _train_reader(plan.experiment, seed, path, device))
     bench = Bench(plan)
+    bench.probe()
     with alone(plan.backbone):
         bench.trainer.warm_up(plan.backbone)
     return bench

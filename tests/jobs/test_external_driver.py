@@ -10,6 +10,7 @@ import pytest
 from helpers.encoders import TinyEncoder, onnx, torchscript
 
 from i4d_bench.config import presets
+from i4d_bench.drivers import probe
 from i4d_bench.errors import UserError
 from i4d_bench.jobs import run
 from i4d_bench.jobs.names import folder_name
@@ -28,7 +29,9 @@ def trained(cpu, tmp_path_factory):
     """The smoke preset with an encoder, run once: work folder, report folder, the encoder."""
     work = tmp_path_factory.mktemp("work")
     path = torchscript(work / "enc.pt")
-    return work, run.run(experiment(path), work / "reports", work / "runs"), path
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probe, "FEWEST", 1)
+        return work, run.run(experiment(path), work / "reports", work / "runs"), path
 
 
 def test_it_trains_scores_and_times_the_crop_beside_the_driver(trained):
@@ -38,6 +41,15 @@ def test_it_trains_scores_and_times_the_crop_beside_the_driver(trained):
     assert {"crop/external/eager/b1", "driver/external/eager/b1"} <= record.timings.keys()
     assert record.driver.startswith("enc-") and f"driver {record.driver}" in (folder / "main.md").read_text("utf-8")
     assert record.driver in folder.name and len(record.weights["encoder"]) == 16
+
+
+def test_its_report_says_what_its_code_gives_away(trained):
+    _, folder, _ = trained
+    (record,) = Store(folder).records
+    assert record.extras["code_identity"] is not None and record.extras["code_chance"] == 0.25
+    assert f"Read linearly off the driver's code: {probe.Leak.of(record.extras)}." in (folder / "main.md").read_text(
+        "utf-8"
+    )
 
 
 def test_a_run_is_named_by_the_encoders_bytes_and_not_by_its_place(trained, tmp_path):
