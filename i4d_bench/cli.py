@@ -48,7 +48,11 @@ def run(
         Literal["procedural", "ict"], arg(help="the heads that are rendered; ict needs a file, see `i4d-bench assets`")
     ] = "procedural",
     driver: Annotated[
-        str | None, arg(help="oracle, image, blendshapes or flame; default: oracle, on video blendshapes")
+        str | None,
+        arg(
+            help="oracle, image, blendshapes, flame, or your encoder's file (./encoder.onnx, .pt, .ts); "
+            "default: oracle, on video blendshapes"
+        ),
     ] = None,
     flame: Annotated[
         Path | None, arg(help="your FLAME .pkl for the parametric designs; default: the world's own head")
@@ -115,12 +119,13 @@ def reproduce(
     reports: Annotated[Path, arg(help="where the new report folder goes")] = Path("reports"),
     runs: Annotated[Path, arg(help="where checkpoints are kept")] = Path("runs"),
     jobs: Annotated[int | None, arg(help="designs trained at once; default: as `run`")] = None,
+    driver: Annotated[Path | None, arg(help="where the report's encoder lies now, if it was moved")] = None,
 ) -> None:
     """Trains again what a report holds and compares row by row. Exit code 1: a row differs by more than its spread."""
     from i4d_bench.jobs.reproduce import reproduce as job
     from variants import load
 
-    sys.exit(job(published, load(designs), reports, runs, jobs))
+    sys.exit(job(published, load(designs), reports, runs, jobs, driver))
 
 
 @app.command
@@ -256,13 +261,14 @@ def animate(
     ] = None,
     max_frames: Annotated[int | None, arg(help="of the driver, at most; default: all")] = None,
     designs: Annotated[tuple[str, ...], arg(help="where the run's design lies now, if it is yours and was moved")] = (),
+    driver: Annotated[Path | None, arg(help="where the run's encoder lies now, if it was moved")] = None,
 ) -> None:
     """Animates one photo with a trained design."""
     from i4d_bench.play.animate import animate as job
     from variants import load
 
     load(designs)
-    job(source, driving, run, out, model=model, max_frames=max_frames)
+    job(source, driving, run, out, model=model, max_frames=max_frames, driver=driver)
 
 
 @app.command

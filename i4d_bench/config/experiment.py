@@ -120,7 +120,7 @@ class Experiment:
     train: Train
     evaluate: Evaluate
     teacher: Teacher = field(default_factory=Teacher)
-    driver: str = "oracle"
+    driver: str = "oracle"  # a name, or the file of a motion encoder
     flame: str | None = None  # a FLAME file in place of the world's exported head
     seed: int = 0
     designs: tuple[str, ...] = ("local_adaln", "global_triplane_attention", "flame_blendshapes", "static")

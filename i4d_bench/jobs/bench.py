@@ -18,7 +18,9 @@ from i4d_bench.data.frames import Frames
 from i4d_bench.data.opening import open_data, open_head
 from i4d_bench.data.splits import SPLITS, split_of, triples
 from i4d_bench.data.teacher.store import Store as TeacherStore
-from i4d_bench.drivers.driver import Driver
+from i4d_bench.drivers import external
+from i4d_bench.drivers.driver import Driver, label
+from i4d_bench.drivers.probe import probe
 from i4d_bench.evaluate.evaluator import Evaluator
 from i4d_bench.evaluate.gap import ONSET_DB
 from i4d_bench.jobs.plan import DRIVER_READER, METRIC_READER, Run, RunPlan, lifting_world
@@ -62,9 +64,18 @@ class Bench:
         identity = embedder(loss.identity_network) if loss.identity else None
         lessons = self._lessons(driver) if self.experiment.teacher.path else None
         self.trainer = Trainer(self.experiment, self.loader, self.head, self.device, lpips, identity, lessons)
-        self.notes: list[str] = []
-        self.extras: dict[str, float] = {}
+        self.notes: list[str] = [driver.note] * bool(driver.note)
+        self.extras: dict[str, float | None] = {}
         self._evaluator: Evaluator | None = None
+
+    def probe(self) -> None:
+        """Says what the driver's codes hold, and keeps it for the records."""
+        if self.loader.driver.note:
+            console.print(self.loader.driver.note)
+        leak = probe(self.loader.motion.cpu().numpy(), self.frames)
+        if leak is not None:
+            console.print(f"driver {label(self.experiment.driver)}: {leak}")
+            self.extras |= leak.extras
 
     def _reader(self, seed: int) -> Reader | None:
         return Reader.load(self.plan.readers[seed]).to(self.device) if seed in self.plan.readers else None
@@ -150,6 +161,8 @@ class Bench:
         e, meta = self.experiment, self.frames.meta
         curve = progress.curve if progress else []
         weights = {"backbone": self.plan.backbone} | {f"reader_{seed}": p for seed, p in self.plan.readers.items()}
+        if external.is_file(e.driver):
+            weights["encoder"] = Path(e.driver)
         return Record(
             run_id=run.id,
             scoring=run.scoring,
@@ -161,7 +174,7 @@ class Bench:
             config=e.to_dict(),
             overrides=e.settings(run.entry),
             seed=e.seed,
-            driver=e.driver,
+            driver=label(e.driver),
             data={"kind": meta["kind"], "hash": meta["hash"], "frames": meta["frames"], "flame": self.flame_note},
             status=status,
             why=why,
@@ -194,6 +207,7 @@ def prepare(plan: RunPlan) -> Bench:
         with alone(plan.lifter):
             _train_lifter(plan.experiment, plan.lifter, device)
     bench = Bench(plan)
+    bench.probe()
     with alone(plan.backbone):
         bench.trainer.warm_up(plan.backbone)
     return bench
@@ -225,6 +239,8 @@ def describe(run: Run, experiment: Experiment, frames: Frames) -> None:
     """Writes run.json beside a checkpoint: what `animate` needs to use it; of the sources the design's own alone."""
     experiment = dataclasses.replace(experiment, sources=given([run.entry]))
     content = {"design": run.entry, "experiment": experiment.to_dict(), "data": str(frames.path)}
+    if external.is_file(experiment.driver):
+        content["encoder"] = file_digest(Path(experiment.driver))
     with atomic_file(run.folder / "run.json") as path:
         path.write_text(json.dumps(content, indent=1), encoding="utf-8")
 

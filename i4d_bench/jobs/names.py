@@ -11,6 +11,7 @@ from i4d_bench.config.ablations import ablation
 from i4d_bench.config.experiment import Experiment, digest
 from i4d_bench.data.frames import open_frames
 from i4d_bench.data.teacher.store import pairs_digest
+from i4d_bench.drivers.driver import label
 from i4d_bench.results.environment import hardware_name
 from variants import know, names
 
@@ -27,7 +28,7 @@ def designs(experiment: Experiment) -> list[str]:
 
 def folder_name(experiment: Experiment) -> str:
     """One report folder per preset, hardware, data and driver, and of its own for changed settings: what stands in one table was
-    made alike. A data set or FLAME file is named with a hash of its content. Raises UserError for a missing one."""
+    made alike. A data set, FLAME file or encoder is named with a hash of its content. Raises UserError for a missing one."""
     e, preset = experiment, presets.preset(experiment.preset)
     kind, path = e.world.kind, e.world.path
     plain = dataclasses.replace(preset.world, kind=kind, path=path)
@@ -36,7 +37,7 @@ def folder_name(experiment: Experiment) -> str:
     own = {k: getattr(e, k) for k in ("driver", "flame", "teacher", "designs", "sources", "seed")} | {"world": plain}
     parts = [f"ablation-{e.ablation}"] if e.ablation else []
     data = f"{Path(path).resolve().name}-{open_frames(Path(path)).meta['hash'][:6]}" if path else kind
-    parts += [e.preset, hardware_name(), data, e.driver]
+    parts += [e.preset, hardware_name(), data, label(e.driver)]
     parts += [f"{Path(e.flame).stem}-{file_digest(Path(e.flame))[:6]}"] if e.flame else []
     if e.teacher.path:
         store = Path(e.teacher.path).resolve()
@@ -45,5 +46,7 @@ def folder_name(experiment: Experiment) -> str:
             e.teacher.supervision + ("-bias_sink" if e.teacher.bias_sink else ""),
         ]
     if e != dataclasses.replace(preset, **own):
-        parts.append(digest([{**e.shared(), "seed": None}, e.overrides])[:6])
+        parts.append(
+            digest([{**e.shared(), "seed": None, "driver": label(e.driver), "teacher": None}, e.overrides])[:6]
+        )
     return "-".join(parts)

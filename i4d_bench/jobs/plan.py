@@ -19,6 +19,7 @@ from i4d_bench.config.ablations import scored
 from i4d_bench.config.experiment import Experiment, World, digest
 from i4d_bench.data.opening import open_data
 from i4d_bench.data.teacher.store import pairs_digest
+from i4d_bench.drivers import external
 from i4d_bench.jobs.names import designs, folder_name
 from i4d_bench.results.environment import hardware_name, versions
 from i4d_bench.results.store import Store
@@ -35,6 +36,7 @@ SCORING = ("i4d_bench.evaluate.evaluator", "i4d_bench.jobs.stage_times", "i4d_be
 READER = ("i4d_bench.metrics.reader_training",)
 """Where what is trained, scored and read begins."""
 TRAINS_WITH, SCORES_WITH = ("torch", "triton", "gsplat", "numpy", "numba"), ("lpips", "torchmetrics", "mediapipe")
+ENCODES_WITH = ("onnxruntime", "onnxruntime-gpu")
 WEIGHTS = {"mobileface": MOBILEFACE}
 """Networks whose weights are a user's file, by their names in `Evaluate.identity`."""
 METRIC_READER, DRIVER_READER = 1, 2
@@ -104,7 +106,7 @@ def plan(experiment: Experiment, reports: Path, runs: Path) -> RunPlan:
     reader_code = [here, e.evaluate.reader_steps, source.digest(*READER)]
     readers = {seed: runs / "readers" / f"{seed}-{digest([reader_code, seed])}.pt" for seed in seeds}
 
-    driver = [e.driver, reader_code if e.driver == "image" else None]
+    driver = [_encoder(e) or e.driver, reader_code if e.driver == "image" else None]
     training = digest([here, asdict(e.model), train, driver, code, teacher])
     scoring = digest([here, versions(*SCORES_WITH), asdict(e.evaluate), _files(e), source.digest(*SCORING)])
     made = {"hardware": here["hardware"], "data": data, "training": training, "scoring": scoring}
@@ -139,3 +141,11 @@ def _files(experiment: Experiment) -> dict[str, Any]:
         wanted.append(LANDMARKER)
     found = {path: find(path) for path in wanted}
     return {path: file_digest(file) if file else None for path, file in found.items()}
+
+
+def _encoder(experiment: Experiment) -> list[Any]:
+    """Of the external driver: its file's bytes and what runs them beside torch."""
+    if not external.is_file(experiment.driver):
+        return []
+    onnx = experiment.driver.lower().endswith(external.ONNX)
+    return [file_digest(Path(experiment.driver)), versions(*ENCODES_WITH) if onnx else None]

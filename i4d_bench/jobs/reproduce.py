@@ -19,6 +19,7 @@ import torch
 from scipy import stats
 
 from i4d_bench.config.experiment import Experiment, from_dict
+from i4d_bench.drivers.external import located
 from i4d_bench.jobs.run import run
 from i4d_bench.metrics.cards import CARDS
 from i4d_bench.printing import print_table
@@ -35,9 +36,16 @@ SEEN = {"psnr": 0.32, "gap": 0.40}
 LEVEL = 0.05
 
 
-def reproduce(published: Path, designs: tuple[str, ...], reports: Path, runs: Path, jobs: int | None = None) -> int:
+def reproduce(
+    published: Path,
+    designs: tuple[str, ...],
+    reports: Path,
+    runs: Path,
+    jobs: int | None = None,
+    driver: Path | None = None,
+) -> int:
     """Trains the report's designs, or those named, at its first seed, and prints the comparison. Returns 1 if a row disagrees or is
-    missing, else 0.
+    missing, else 0. driver: where the report's encoder lies now, if it was moved.
 
     Raises UserError where the report holds no such run, or cannot be trained here.
     """
@@ -53,6 +61,8 @@ def reproduce(published: Path, designs: tuple[str, ...], reports: Path, runs: Pa
     chosen = {d: records[d] for d in designs or records}
     if any(r.preset == "gpu" for r in chosen.values()) and not torch.cuda.is_available():
         raise UserError(f"{published} was trained with the gpu preset, and torch sees no GPU here")
+    for r in chosen.values():
+        r.config["driver"] = located(r.config["driver"], r.weights.get("encoder"), driver)
     here: dict[str, Record] = {}
     samples = []
     for experiment in experiments(list(chosen.values())):

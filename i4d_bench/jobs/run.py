@@ -10,6 +10,7 @@ import torch
 from i4d_bench import outputs
 from i4d_bench.config.ablations import scored
 from i4d_bench.config.experiment import Experiment
+from i4d_bench.drivers.driver import check
 from i4d_bench.jobs.bench import prepare
 from i4d_bench.jobs.local import default_jobs, keep_memory, trained
 from i4d_bench.jobs.names import designs, folder_name
@@ -48,6 +49,7 @@ def run(
     outputs.folder(runs)
     keep_memory()
     wanted = designs(experiment)  # mistakes first
+    check(experiment.driver)
     store = Store(reports / folder_name(experiment))
     if baseline is not None:
         if not scored(experiment):

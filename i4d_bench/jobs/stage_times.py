@@ -14,7 +14,8 @@ from i4d_bench.speed.protocol import measure
 
 @torch.no_grad()
 def stages(avatar: Avatar, loader: Loader, rows: Triples, grid: int, head, count: int, name: str) -> dict[str, dict]:
-    """Timings of one identity driven by the rows' frames in turn, under the keys of DESIGN §7; on a GPU with its kernels."""
+    """Timings of one identity driven by the rows' frames in turn, under the keys of DESIGN §7; on a GPU with its kernels.
+    `driver` is all from frame to code; of the external one, `crop` is what cuts the face out."""
     device, size = loader.device, loader.frames.resolution
     image = loader.sources(rows.source[:1], avatar.backbone.config.size)
     identity = avatar.backbone.lift(image, grid, head)
@@ -33,9 +34,14 @@ def stages(avatar: Avatar, loader: Loader, rows: Triples, grid: int, head, count
         code = loader.driver.encode(loader.frames, np.array([index[k]]))
         return splat(avatar.fusion.animate(prepared, code), k)
 
+    def crop(k: int):
+        frames, i = loader.frames, np.array([index[k]])
+        return loader.driver.crop(frames.rgb[i], frames.landmarks[i])
+
     calls = {
         f"encode/backbone/eager/b1/n{n}": lambda k: avatar.backbone.lift(image, grid, head),
         f"driver/{loader.driver.name}/eager/b1": lambda k: loader.driver.encode(loader.frames, np.array([index[k]])),
+        **({"crop/external/eager/b1": crop} if loader.driver.encoder else {}),
         f"fusion/{name}/{mode}/b1/n{n}": lambda k: avatar.fusion.animate(prepared, codes[k]),
         f"raster/{name}/eager/b1/n{n}/r{size}": lambda k: splat(gaussians[k % len(gaussians)], k),
         f"frame/{name}/{mode}/b1/n{n}/r{size}": frame,

@@ -20,9 +20,16 @@ from i4d_bench.types import Identity, UserError
 
 @torch.no_grad()
 def animate(
-    source: Path, driving: Path, run: Path, out: Path, model: Path | None = None, max_frames: int | None = None
+    source: Path,
+    driving: Path,
+    run: Path,
+    out: Path,
+    model: Path | None = None,
+    max_frames: int | None = None,
+    driver: Path | None = None,
 ) -> Path:
     """Writes `out`: .mp4 (source, driver and result side by side) or .ply (the avatar at the first driving frame).
+    driver: where the run's encoder lies now, if it was moved.
 
     Raises UserError for input that cannot be used; nothing half-written stays.
     """
@@ -30,7 +37,7 @@ def animate(
         raise UserError(f"--out names a .mp4 or a .ply file, not {out.name}")
     out = outputs.file(out, [source, driving])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    trained = load_run(run, device)
+    trained = load_run(run, device, driver)
     size, model_size = trained.experiment.world.resolution, trained.experiment.model.size
     head = open_head(trained.experiment, device)
     person, drivers = open_source(source, model, size), open_driving(driving, model, size, max_frames)

@@ -17,6 +17,7 @@ from i4d_bench.config.experiment import Experiment, from_dict
 from i4d_bench.data.frames import Frames, open_frames
 from i4d_bench.data.splits import SPLITS, source_frames, split_of
 from i4d_bench.drivers.driver import Driver
+from i4d_bench.drivers.external import located
 from i4d_bench.model.avatar import Avatar, Backbone
 from i4d_bench.types import UserError
 from variants import know
@@ -35,8 +36,9 @@ class Run:
     folder: Path
 
 
-def load_run(folder: Path, device: torch.device) -> Run:
-    """Raises UserError when the folder holds no finished run."""
+def load_run(folder: Path, device: torch.device, driver: Path | None = None) -> Run:
+    """driver: where the run's encoder lies now, if it was moved. Raises UserError when the folder holds no finished run, or the
+    encoder is gone."""
     described, checkpoint = folder / "run.json", folder / "checkpoint.pt"
     if not described.exists() or not checkpoint.exists():
         raise UserError(
@@ -44,6 +46,8 @@ def load_run(folder: Path, device: torch.device) -> Run:
         )
     content = json.loads(described.read_text(encoding="utf-8"))
     experiment = from_dict(content["experiment"])
+    found = located(experiment.driver, content.get("encoder"), driver)
+    experiment = dataclasses.replace(experiment, driver=found)
     backbone = Backbone(experiment.model)
     know([content["design"]], experiment.sources)
     fusion = experiment.fusion(content["design"])
@@ -110,5 +114,7 @@ def shown_at(frames: Frames) -> tuple[Float[np.ndarray, " F"], float]:
 def _driver(experiment: Experiment, frames: Frames) -> Driver:
     name = experiment.driver
     if name == "image":
-        raise UserError("runs with the image driver cannot be animated yet: train with oracle, blendshapes or flame")
+        raise UserError(
+            "runs with the image driver cannot be animated yet: train with oracle, blendshapes, flame or an encoder"
+        )
     return Driver(DRIVER_ON_VIDEO.get(name, name) if frames.meta["kind"] == "clips" else name, frames)

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from i4d_bench.cache import atomic_file
+from i4d_bench.drivers.probe import Leak
 from i4d_bench.metrics.cards import CARDS
 from i4d_bench.report import baseline as baselines
 from i4d_bench.results.record import Record
@@ -176,6 +177,8 @@ def notes(records: dict[str, Record], people: int, left_out: Sequence[Record] = 
             out.append(f"CSIM ({key.removeprefix('impostor_')}): pairs of different people have {value}.")
         if key == "floor_aed":
             out.append(f"AED (reader): ground-truth images of held-out people have {value}.")
+    leaks = {str(leak) for r in records.values() if (leak := Leak.of(r.extras))}
+    out += [f"Read linearly off the driver's code: {leak}." for leak in sorted(leaks)]
     for design, r in records.items():
         if r.status in ("not converged", "failed"):
             out.append(f"† {design}: {r.status}" + (f" ({r.why})" if r.why else "") + ".")

@@ -34,7 +34,7 @@ class Record:
     )  # what runs of one table have in common: hardware, data, training, scoring
     weights: dict[str, str] = field(
         default_factory=dict
-    )  # hashes of what was trained before the design: backbone, readers
+    )  # hashes of what was trained before the design: backbone, readers, the encoder of a driver
     params: int | None = None
     flops_identity: int | None = None
     flops_frame: int | None = None

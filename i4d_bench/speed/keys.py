@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-STAGES = ("encode", "driver", "tracker", "fusion", "raster", "frame")
+STAGES = ("encode", "crop", "driver", "tracker", "fusion", "raster", "frame")
 
 
 @dataclass(frozen=True)
