@@ -64,7 +64,7 @@ class Loss:
     ssim: float = 0.5
     delta: float = 0.001
     identity: float = 0.0
-    identity_network: str = "mobileface"  # not the one that scores are read from
+    identity_network: str = "dlib"
     adversarial: float = 0.0
     adversarial_from: float = 0.5  # share of a design's steps after which it counts
 

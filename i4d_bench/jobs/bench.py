@@ -65,6 +65,11 @@ class Bench:
         lessons = self._lessons(driver) if self.experiment.teacher.path else None
         self.trainer = Trainer(self.experiment, self.loader, self.head, self.device, lpips, identity, lessons)
         self.notes: list[str] = [driver.note] * bool(driver.note)
+        if loss.identity and loss.identity_network in self.experiment.evaluate.identity:
+            seen = (
+                f"CSIM by {loss.identity_network} was trained for (its identity term has a weight of {loss.identity:g})"
+            )
+            self.notes.append(f"{seen}: another network judges fairly")
         self.extras: dict[str, float | None] = {}
         self._evaluator: Evaluator | None = None
 

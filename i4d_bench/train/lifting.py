@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -73,5 +74,5 @@ def _read(images: Float[Tensor, "B H W 1"], gaussians: Gaussians, camera: Camera
 
 
 def _stacked(cameras: list[tuple], size: int, device: torch.device) -> Camera:
-    views, Ks = (torch.tensor(m, dtype=torch.float32, device=device) for m in map(list, zip(*cameras, strict=True)))
+    views, Ks = (torch.from_numpy(np.stack(m)).float().to(device) for m in zip(*cameras, strict=True))
     return Camera(views, Ks, size, size)

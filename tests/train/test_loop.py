@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 import torch
 
 from i4d_bench.config import presets
+from i4d_bench.config.experiment import Teacher
 from i4d_bench.config.override import override
 from i4d_bench.data import synthetic
 from i4d_bench.data.frames import open_frames
 from i4d_bench.data.opening import open_head
 from i4d_bench.drivers.driver import Driver
+from i4d_bench.heads.worlds import exported_head
 from i4d_bench.loader import Loader
 from i4d_bench.model.avatar import Backbone
 from i4d_bench.train import loop
-from i4d_bench.train.loop import Trainer
+from i4d_bench.train.distil import FromPairs, Mixed
+from i4d_bench.train.lessons import FromFrames, Lessons
+from i4d_bench.train.loop import BiasSink, Trainer
 from i4d_bench.types import UserError
 
 CPU = torch.device("cpu")
@@ -62,6 +67,76 @@ def test_an_interrupted_run_resumes_to_the_same_weights(smoke_frames, tmp_path, 
     assert [c["gap"] for c in again.curve] == [c["gap"] for c in progress.curve]
     for key, value in straight.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[key]), key
+
+
+TERMS = ["train.loss.adversarial=0.1", "train.loss.adversarial_from=0.5", "train.loss.identity=0.1"]
+
+
+class Network:
+    """Stands for a face network."""
+
+    name = "mean colour"
+
+    def embed(self, images, landmarks):
+        return torch.nn.functional.normalize(images.mean((1, 2)) - 0.5, dim=-1)
+
+
+def taught(frames, pairs, *settings, mixed=False, identity=None) -> Trainer:
+    """By the pairs of an animator, perhaps beside the data set's own frames."""
+    e = override(presets.smoke(), ["train.stages=[[6,32,16,2,2]]", "train.checkpoint_seconds=0.0", *settings])
+    e = dataclasses.replace(e, teacher=Teacher(str(pairs.folder), bias_sink=mixed))
+    loader, head = Loader(frames, Driver("oracle", frames), CPU), exported_head("procedural")
+    lessons: Lessons = FromPairs(pairs, loader.driver, head, e.model.size, e.seed)
+    if mixed:
+        lessons = Mixed(lessons, FromFrames(loader, e.model.size, e.seed))
+    return Trainer(e, loader, head, CPU, identity=identity, lessons=lessons)
+
+
+def test_every_term_at_once_resumes_to_the_same_weights(smoke_frames, pairs, tmp_path, monkeypatch):
+    make = lambda: taught(smoke_frames, pairs, *TERMS, mixed=True, identity=Network())  # noqa: E731
+    straight, progress = make().design(tmp_path / "a", "local_adaln", warmed(make(), tmp_path))
+    step, learned = Trainer._step, []
+
+    def killed(self, student, lesson, *args):
+        learned.append(student.adversary.steps)
+        if len(learned) == 5:
+            raise RuntimeError("killed")
+        return step(self, student, lesson, *args)
+
+    monkeypatch.setattr(Trainer, "_step", killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        make().design(tmp_path / "b", "local_adaln", tmp_path / "backbone.pt")
+    assert learned == [0, 0, 0, 0, 1], "the adversary begins midway"
+    monkeypatch.setattr(Trainer, "_step", step)
+    resumed, again = make().design(tmp_path / "b", "local_adaln", tmp_path / "backbone.pt")
+    assert again.step == progress.step == 6 and [c["gap"] for c in again.curve] == [c["gap"] for c in progress.curve]
+    for key, value in straight.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[key]), key
+    states = [torch.load(tmp_path / x / "checkpoint.pt") for x in "ab"]
+    assert states[0]["sink"]["token"].any() and torch.equal(states[0]["sink"]["token"], states[1]["sink"]["token"])
+    assert states[0]["adversary"]["steps"] == states[1]["adversary"]["steps"] == 3
+
+
+def test_the_bias_sink_hears_of_the_animators_pictures_alone():
+    sink = BiasSink()
+    planar = torch.tensor([True, False, True])
+    out = sink(torch.zeros(3, 512), planar)
+    assert not out.any(), "it starts as nothing, and true views stay so"
+    (out * torch.tensor([[1.0], [10.0], [2.0]])).sum().backward()
+    assert (sink.token.grad == 3).all()
+
+
+def test_parts_of_a_step_are_the_step(smoke_frames, tmp_path):
+    """Accumulated gradients are those of the whole batch, but for eyes and mouth, which count by their own pixels."""
+    weights = ["train.loss.regions=0.0", "train.stages=[[1,32,16,4,2]]"]
+    states = []
+    for parts in (1, 2):
+        e = override(presets.smoke(), [*weights, f"train.accumulate={parts}"])
+        t = Trainer(e, Loader(smoke_frames, Driver("oracle", smoke_frames), CPU), None, CPU)
+        t.design(tmp_path / str(parts), "local_adaln", warmed(t, tmp_path / str(parts)))
+        states.append(torch.load(tmp_path / str(parts) / "checkpoint.pt"))
+    a, b = ([m["exp_avg"] for m in s["optimizer"]["state"].values()] for s in states)
+    assert max(float((x - y).abs().max() / x.abs().max().clamp_min(1e-6)) for x, y in zip(a, b, strict=True)) < 1e-3
 
 
 def test_a_damaged_checkpoint_says_what_to_do(smoke_frames, tmp_path):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from helpers import teacher
 
-from i4d_bench.data.teacher.store import Store
+from i4d_bench.data.teacher.store import Store, Writer, write_index
 from i4d_bench.data.teacher.stream import Draws, stream
 from i4d_bench.types import UserError
 
@@ -35,8 +37,9 @@ def test_batches_come_in_order_and_resume_at_any_step(opened, workers):
     for a, b in zip(whole[2:], rest, strict=True):
         assert torch.equal(a["target"]["rgb"], b["target"]["rgb"])
     rows = draws.draw(1)
-    truth = np.stack([opened.read(int(r))["source"]["alpha"] for r in rows])
-    np.testing.assert_array_equal(whole[1]["source"]["alpha"].numpy(), truth)
+    for role, of in (("target", rows), ("source", rows[::2])):  # one source of each person
+        truth = np.stack([opened.read(int(r))[role]["alpha"] for r in of])
+        np.testing.assert_array_equal(whole[1][role]["alpha"].numpy(), truth)
     assert whole[0]["driver"]["coefficients"].shape == (4, 52) and whole[0]["target"]["rgb"].dtype == torch.uint8
 
 
@@ -58,6 +61,18 @@ def test_a_damaged_row_stops_training_in_one_sentence(tmp_path):
             next(stream(s, Draws(s, "train", 1, 1, 0), range(1), workers))
 
 
+def test_true_views_are_drawn_apart(tmp_path):
+    with Writer(tmp_path) as w:
+        for d in range(6):
+            w.add(dataclasses.replace(teacher.row(0, d), view=d % 3), teacher.sample(d))
+    write_index(tmp_path)
+    s = Store(tmp_path)
+    for true_views, views in ((False, {0}), (True, {1, 2})):
+        assert set(s.view[Draws(s, "train", 1, 4, 0, true_views).draw(0)]) == views
+
+
 def test_a_store_without_the_split_is_one_sentence(opened):
     with pytest.raises(UserError, match="no pictures of the split test"):
         Draws(opened, "test", 1, 1, 0)
+    with pytest.raises(UserError, match="no true views of the split train"):
+        Draws(opened, "train", 1, 1, 0, true_views=True)
