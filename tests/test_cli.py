@@ -121,6 +121,8 @@ def test_the_doctor_as_json_prints_nothing_else(monkeypatch, capsys):
         (["run", "--preset", "smoke", "--driver", "nowhere/encoder.onnx"], "there is no encoder nowhere"),
         (["run", "--preset", "smoke", "--driver", "./encoder.pth"], "TorchScript (.pt, .ts)"),
         (["run", "--preset", "smoke", "--reports", "/proc/reports"], "/proc/reports"),
+        (["run", "--preset", "smoke", "--supervision", "lifted"], "go with --teacher"),
+        (["run", "--preset", "smoke", "--teacher", "nowhere"], "no store of teacher pairs"),
         (["report", "nowhere"], "nowhere"),
         (["data", "check", "nowhere"], "nowhere"),
         (["teacher", "make", "--animator", "liveportrait", "--out", "pairs"], "--sources"),

@@ -1,0 +1,96 @@
+"""The whole path in miniature: pairs are made and checked, a design learns from them by every term and survives a kill -9."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from helpers import ROOT, teacher
+
+from i4d_bench.config import presets
+from i4d_bench.config.experiment import Teacher
+from i4d_bench.jobs.names import folder_name
+from i4d_bench.jobs.plan import plan
+from i4d_bench.results.store import Store
+
+MAKE = ["teacher", "make", "--animator", "world", "--preset", "smoke", "--pairs", "2", "--frontal", "--out", "pairs"]
+TERMS = ("loss.identity=0.1", "loss.adversarial=0.025", "loss.lpips=0.0", "stages=[[6,16,8,2,2],[6,32,16,2,2]]")
+RUN = ["run", "--preset", "smoke", "--designs", "local_adaln", "--teacher", "pairs", "--supervision", "lifted"]
+RUN += ["--bias-sink", "--set", *(f"train.{t}" for t in TERMS), "train.checkpoint_seconds=0.0", "train.accumulate=2"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("whole")
+
+
+def command(folder, *words) -> subprocess.Popen:
+    env = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    whole = [sys.executable, "-m", "i4d_bench.cli", *words]
+    return subprocess.Popen(
+        whole, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8"
+    )
+
+
+def finished(folder, *words) -> str:
+    process = command(folder, *words)
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    return said
+
+
+def test_from_an_animator_to_scores(folder):
+    finished(folder, *MAKE)
+    assert "18 good, 0 bad" in finished(folder, "data", "check", "pairs")
+
+    process = command(folder, *RUN)
+    deadline = time.monotonic() + 240
+    while not (found := list(folder.glob("runs/*/local_adaln-*/checkpoint.pt"))):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    stopped = torch.load(found[0])["progress"]["step"]
+    assert 0 < stopped < 12
+
+    said = finished(folder, *RUN)
+    state = torch.load(found[0])
+    assert state["progress"]["step"] == 12 == state["progress"]["curve"][-1]["step"]
+    assert state["adversary"]["steps"] == 12, "two parts in each of the last six steps"
+    assert state["sink"]["token"].any()
+    assert "CSIM by dlib" not in said, "no score here is one that training saw"
+    (report,) = folder.glob("reports/*-lifted-bias_sink-*")
+    (record,) = Store(report).records
+    assert {"self", "cross", "novel", "recon"} <= set(record.metrics)
+    assert len(list(folder.glob("runs/backbones/lifter-*.pt"))) == 1
+
+
+def experiment(store, **more):
+    return dataclasses.replace(presets.smoke(), designs=("static",), teacher=Teacher(str(store), **more))
+
+
+def test_a_run_is_known_by_its_pairs_and_its_supervision(tmp_path):
+    a, b = teacher.store(tmp_path / "a" / "pairs"), teacher.store(tmp_path / "b" / "pairs", drivers=5)
+    moved = tmp_path / "c"
+    moved.mkdir()
+    (tmp_path / "a" / "pairs").rename(moved / "pairs")
+    known = (
+        experiment(b),
+        experiment(moved / "pairs"),
+        experiment(b, supervision="lifted"),
+        experiment(b, bias_sink=True),
+    )
+    plans = [plan(e, tmp_path / "reports", tmp_path / "runs") for e in known]
+    assert len({p.runs[0].id for p in plans}) == len({p.report for p in plans}) == 4
+    assert len({p.backbone for p in plans}) == 2, "all supervisions of a store warm up alike"
+    assert [p.lifter is not None for p in plans] == [False, False, True, False]
+    (moved / "pairs").rename(a)
+    there = plan(experiment(a), tmp_path / "reports", tmp_path / "runs")
+    assert there.runs[0].id == plans[1].runs[0].id and there.report == plans[1].report, "wherever it lies"
+    assert "-pairs-" in folder_name(experiment(b)) and folder_name(experiment(b)).endswith("monocular")
