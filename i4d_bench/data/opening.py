@@ -51,13 +51,10 @@ def on_head(frames: Frames, experiment: Experiment, head: Callable[[], FlameMode
     """
     real, tracked = frames.meta["kind"] == "clips", frames.meta.get("flame")
     own = f"{Path(experiment.flame).name}'s" if experiment.flame else "the embedded head's"
-    if experiment.teacher.path:  # its pairs have the 52 alone: nobody knows more in training than in the test
-        return with_flame(
-            frames, head()
-        ), f"{own} components, mapped from the 52 expression coefficients, average shape"
-    if not real and not experiment.flame:
+    mapped = experiment.teacher.path is not None  # pairs have the 52 alone: the test knows no more than training
+    if not real and not experiment.flame and not mapped:
         return frames, "shape by least squares on the true mesh, expression from the true ARKit coefficients"
-    if tracked and experiment.flame and tracked["digest"] == file_digest(Path(experiment.flame)):
+    if tracked and not mapped and experiment.flame and tracked["digest"] == file_digest(Path(experiment.flame)):
         return frames, f"{own} components, tracked by {tracked['tracker']}"
     if not frames.measured:
         why = f"{frames.path} has no 52 expression coefficients to map those of {own} components from"
