@@ -152,11 +152,8 @@ def read(published: Path) -> Measured:
     seconds = {n: by_size("seconds_per_step", n) for n in records}
     card = next((c for c in CARDS if c.key in device), H100)
     plain = presets.paper()
-    counter = Counter(plain, open_head(plain, META))
-    counted, parts = (
-        Forecast(phases(counter, "local_adaln"), plain.train.accumulate, data_gib(plain.world)),
-        plain.train.accumulate,
-    )
+    counter, parts = Counter(plain, open_head(plain, META)), plain.train.accumulate
+    counted = Forecast(phases(counter, "local_adaln"), parts, data_gib(plain.world))
     of = {p.stage.resolution: p for p in counted.phases if not p.name}
     slower = {size: s / counted.seconds(of[size], card, 1, parts) for size, s in seconds[1].items() if size in of}
     larger = by_size("peak_memory_gib", 1)
