@@ -37,7 +37,7 @@ Json = Annotated[bool, FlagCreatePairsOff, arg(help="for scripts: JSON on standa
 
 @app.command
 def run(
-    preset: Annotated[str, arg(help="cpu, gpu or smoke; auto: gpu where there is one")] = "auto",
+    preset: Annotated[str, arg(help="cpu, gpu, paper or smoke; auto: gpu where there is one")] = "auto",
     designs: Designs = (),
     ablation: Annotated[
         str | None,
@@ -81,6 +81,11 @@ def run(
     ] = None,
     fresh: Annotated[bool, arg(help="train and score again what is finished, and all that is shared")] = False,
     baseline: Baseline = None,
+    dry_run: Annotated[
+        bool,
+        FlagCreatePairsOff,
+        arg(help="trains nothing: prints parameters, memory and hours by card and number of cards"),
+    ] = False,
 ) -> None:
     """Trains and evaluates fusion designs, and writes records, tables and figures. Goes on where it was stopped."""
     from i4d_bench.config import ablations, presets
@@ -107,7 +112,13 @@ def run(
         sources=given(designs),
         seed=seed,
     )
-    job.run(override(experiment, list(set)), reports, runs, jobs, fresh, baseline)
+    experiment = override(experiment, list(set))
+    if dry_run:
+        from i4d_bench.jobs.forecast import show
+
+        show(experiment, reports / "published")
+    else:
+        job.run(experiment, reports, runs, jobs, fresh, baseline)
 
 
 @app.command

@@ -31,7 +31,8 @@ class World:
 class Model:
     """The backbone every design shares."""
 
-    size: int = 64  # encoder input and planes, pixels
+    size: int = 64  # encoder input, pixels
+    planes: int | None = None  # texels per side of the planes at most, dividing size; None: as many as the grid needs
     stem: int = 32
     widths: tuple[int, int, int] = (48, 96, 160)
     blocks: int = 2

@@ -9,9 +9,13 @@ from dataclasses import replace
 from i4d_bench.config.ablations import SEARCH
 from i4d_bench.config.experiment import Evaluate, Experiment, Loss, Model, Stage, Train, World
 from i4d_bench.types import UserError
+from variants import names
+from variants.base import defaults
 
 QUICK = {name: {"delta_scale": 1.0, "w_std": 0.14} for name in ("local_adaln", "flame_adaln")}
 """The published start (0.01, 0.02) is for long training."""
+PUBLISHED = {"delta_scale": 0.01, "w_std": 0.02}
+"""PAPER §1."""
 TUNED = {
     "flame_adaln": (3e-3, 1.0),
     "flame_blendshapes": (1e-4, 0.0),
@@ -89,7 +93,44 @@ def smoke() -> Experiment:
     )
 
 
-PRESETS = {"cpu": cpu, "gpu": gpu, "smoke": smoke}
+def paper() -> Experiment:
+    """The paper's scale and constants, for --teacher: 512², planes 256², 199,374 Gaussians, batch 32; a day or two of one GPU.
+
+    Grid 424: 179,776 Gaussians in front and 19,598 behind. The paper says how its resolution and batch are, but not how long it
+    trained: here two epochs of its 480,000 pairs at each of four resolutions. A sample is the source as itself and a pair.
+    """
+    steps = 2 * 480_000 // 32
+    grids = {64: 53, 128: 106, 256: 212, 512: 424}
+    return Experiment(
+        preset="paper",
+        world=World(resolution=512, train_identities=120, val_identities=24, test_identities=48),
+        model=Model(
+            size=512, planes=256, stem=128, widths=(128, 256, 1024), blocks=3, motion_basis=48, grid=424, bf16=True
+        ),
+        train=Train(
+            warmup=(Stage(2000, 64, 53, 32, 1),),
+            stages=tuple(Stage(steps, resolution, grid, 32, 2) for resolution, grid in grids.items()),
+            lr=1e-4,
+            lr_fusion=1e-4,
+            accumulate=4,
+            loss=Loss(
+                l1=1.0, regions=0.1, lpips=1.0, ssim=0.0, delta=0.001, identity=0.1, identity_network="dlib",
+                adversarial=0.025, adversarial_from=0.5,
+            ),
+            validate_every=2000,
+            checkpoint_seconds=300.0,
+        ),
+        evaluate=Evaluate(batch=8, reader_steps=1000, identity=("mobileface",)),
+        overrides={name: own for name in names() if (own := _published(name))},
+    )  # fmt: skip
+
+
+def _published(design: str) -> dict[str, float]:
+    """Those of the paper's constants that are settings of this design."""
+    return {k: v for k, v in PUBLISHED.items() if k in defaults(design)}
+
+
+PRESETS = {"cpu": cpu, "gpu": gpu, "paper": paper, "smoke": smoke}
 
 
 def preset(name: str) -> Experiment:

@@ -88,10 +88,7 @@ class Lpips(nn.Module):
         super().__init__()
         self.net = net
         backbone = {k: torch.from_numpy(v) for k, v in lpips_backbone(net).items()}
-        # meta: no 138 M random numbers, which would also disturb the caller's generator.
-        with torch.device("meta"), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")  # lpips' old-style call
-            self.network = lpips.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False)
+        self.network = bare_lpips(net)
         heads = lpips_heads(net)
         scaling = lpips.ScalingLayer().state_dict(prefix="scaling_layer.")
         aliases = {k.replace("lin", "lins.", 1): v for k, v in heads.items()}
@@ -109,6 +106,13 @@ class Lpips(nn.Module):
                              f"got {tuple(pred.shape[1:3])}")  # fmt: skip
         pred, target = (2 * x.movedim(-1, 1) - 1 for x in (pred, target))
         return self.network(pred, target).flatten()
+
+
+def bare_lpips(net: str) -> lpips.LPIPS:
+    """The network on the meta device: no 138 M random numbers, which would also disturb the caller's generator."""
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module="torchvision")  # lpips' old-style call
+        return lpips.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False)
 
 
 def lpips_heads(net: str) -> dict[str, Tensor]:

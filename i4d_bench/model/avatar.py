@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from i4d_bench.config.experiment import Model
 from i4d_bench.model.decoder import Decode, Decoder
 from i4d_bench.model.encoder import Encoder
-from i4d_bench.model.sampling import SAMPLINGS
+from i4d_bench.model.sampling import SAMPLINGS, PlaneSampling, RaySampling
 from i4d_bench.model.surface import HeadSurface
-from i4d_bench.types import FEATURE_DIM, Gaussians, Identity, MotionCode, ParametricHead
+from i4d_bench.types import FEATURE_DIM, Gaussians, Identity, MotionCode, ParametricHead, UserError
 from variants import Fusion
 
 
@@ -20,7 +20,10 @@ class Backbone(nn.Module):
     """What every design shares. `grid` (texels or rays per side) may grow during training; no weight depends on it."""
 
     def __init__(self, config: Model):
+        """Raises UserError for planes that do not divide the size."""
         super().__init__()
+        if config.planes is not None and (config.planes < 1 or config.size % config.planes):
+            raise UserError(f"model.planes={config.planes} does not divide model.size={config.size}")
         self.config = config
         self.encoder = Encoder(
             config.size, FEATURE_DIM + config.motion_basis, config.stem, config.widths, config.blocks
@@ -44,13 +47,18 @@ class Backbone(nn.Module):
         out.weight[-3:, :3], out.weight[-3:, 3:6] = 2 * rgb, -2 * rgb
         out.bias.copy_(-out.weight @ F.softplus(hidden.bias))  # f = 0 is the prior
 
+    def texels(self, sampling: PlaneSampling | RaySampling) -> int:
+        """Per side of the planes: what the sampling needs, or the most that there may be."""
+        size = self.config.size
+        return min(sampling.resolution(size), self.config.planes or size)
+
     def lift(
         self, images: Float[Tensor, "B 3 S S"], grid: int | None = None, head: ParametricHead | None = None
     ) -> Identity:
         """One image per person → the canonical avatar and everything a design may read."""
         sampling = SAMPLINGS[self.config.sampling](grid or self.config.grid, self.config.focus)
         with torch.autocast("cuda", torch.bfloat16, enabled=self.config.bf16 and images.is_cuda):
-            planes = self.encoder(images, sampling.resolution(self.config.size))
+            planes = self.encoder(images, self.texels(sampling))
         anchors, prior, places = sampling(planes, self.decoder, self.surface)
         features = places.features(planes)
         f, m = features[..., :FEATURE_DIM], features[..., FEATURE_DIM:]

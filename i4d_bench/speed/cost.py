@@ -30,23 +30,25 @@ class Cost:
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of tensor storages made inside it; `peak` is their maximum. The same on CPUs and GPUs."""
+    """Counts the bytes of tensor storages made inside it; `peak` is the most at once, `made` their sum. The same on
+    CPUs, GPUs and the meta device."""
 
     def __init__(self):
         super().__init__()
-        self.live = self.peak = 0
+        self.live = self.peak = self.made = 0
         self._seen: set[int] = set()
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        before = {t.untyped_storage().data_ptr() for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
+        before = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
         out = func(*args, **(kwargs or {}))
         for t in tree_leaves(out):
             if isinstance(t, torch.Tensor):
                 storage = t.untyped_storage()
-                key = storage.data_ptr()
+                key = storage._cdata
                 if key not in before and key not in self._seen and storage.nbytes():
                     self._seen.add(key)
                     self.live += storage.nbytes()
+                    self.made += storage.nbytes()
                     self.peak = max(self.peak, self.live)
                     weakref.finalize(storage, self._freed, key, storage.nbytes())
         return out

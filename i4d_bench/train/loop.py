@@ -232,7 +232,8 @@ class Trainer:
             torch.set_float32_matmul_precision(before)
 
     def _validate(self, backbone, fusion, progress: Progress, loss: float) -> dict[str, float]:
-        rows = driving_gap(Avatar(backbone, fusion), self.loader, self.validation, self.head)
+        batch = min(16, self.experiment.evaluate.batch)
+        rows = driving_gap(Avatar(backbone, fusion), self.loader, self.validation, self.head, batch)
         means = {k: float(v.mean()) for k, v in rows.items()}
         return {"step": progress.step, "seconds": progress.seconds, "loss": loss, **means}
 
