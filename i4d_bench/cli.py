@@ -77,7 +77,9 @@ def run(
     runs: Annotated[Path, arg(help="where checkpoints are kept")] = Path("runs"),
     jobs: Annotated[
         int | None,
-        arg(help="designs trained at once; default: on a GPU what its free memory holds, up to four, else one"),
+        arg(
+            help="designs trained at once; default: on a GPU what its free memory holds, up to four, else one; under torchrun one"
+        ),
     ] = None,
     fresh: Annotated[bool, arg(help="train and score again what is finished, and all that is shared")] = False,
     baseline: Baseline = None,
@@ -87,27 +89,29 @@ def run(
     from i4d_bench.config.experiment import Teacher
     from i4d_bench.config.override import override
     from i4d_bench.jobs import run as job
+    from i4d_bench.train import distributed
     from variants import given, load
 
-    if teacher is None and (supervision or bias_sink):
-        raise UserError("--supervision and --bias-sink go with --teacher")
-    designs = load(designs)
-    experiment = presets.preset(job.default_preset() if preset == "auto" else preset)
-    if ablation:
-        experiment = ablations.ablation(ablation, experiment, designs)
-    elif designs:
-        experiment = dataclasses.replace(experiment, designs=designs)
-    kind = "clips" if data else world
-    experiment = dataclasses.replace(
-        experiment,
-        world=dataclasses.replace(experiment.world, kind=kind, path=str(data) if data else None),
-        driver=driver or ("blendshapes" if data else "oracle"),
-        teacher=Teacher(str(teacher), supervision or "monocular", bias_sink) if teacher else Teacher(),
-        flame=str(flame) if flame else None,
-        sources=given(designs),
-        seed=seed,
-    )
-    job.run(override(experiment, list(set)), reports, runs, jobs, fresh, baseline)
+    with distributed.joined():
+        if teacher is None and (supervision or bias_sink):
+            raise UserError("--supervision and --bias-sink go with --teacher")
+        designs = load(designs)
+        experiment = presets.preset(job.default_preset() if preset == "auto" else preset)
+        if ablation:
+            experiment = ablations.ablation(ablation, experiment, designs)
+        elif designs:
+            experiment = dataclasses.replace(experiment, designs=designs)
+        kind = "clips" if data else world
+        experiment = dataclasses.replace(
+            experiment,
+            world=dataclasses.replace(experiment.world, kind=kind, path=str(data) if data else None),
+            driver=driver or ("blendshapes" if data else "oracle"),
+            teacher=Teacher(str(teacher), supervision or "monocular", bias_sink) if teacher else Teacher(),
+            flame=str(flame) if flame else None,
+            sources=given(designs),
+            seed=seed,
+        )
+        job.run(override(experiment, list(set)), reports, runs, jobs, fresh, baseline)
 
 
 @app.command
