@@ -298,6 +298,31 @@ def speed(
 
 
 @app.command
+def scaling(
+    out: Annotated[Path, arg(help="the times, JSON; those by other numbers of GPUs in it stay, and are compared with")],
+    preset: Annotated[str, arg(help="whose steps; auto as in run")] = "auto",
+    design: Annotated[str, arg(help="what is trained: a name, your file or module")] = "local_adaln",
+    steps: Annotated[int, arg(help="timed of every stage")] = 10,
+    batch: Annotated[int | None, arg(help="people of a step, all GPUs' together; default: the stage's own")] = None,
+    set: Annotated[tuple[str, ...], arg(help="FIELD=VALUE as in run")] = (),
+) -> None:
+    """Times training steps on made-up pictures, and says how close several GPUs (under torchrun) come to linear."""
+    from i4d_bench.config import presets
+    from i4d_bench.config.override import override
+    from i4d_bench.jobs.run import default_preset
+    from i4d_bench.jobs.scaling import scaling as job
+    from i4d_bench.train import distributed
+    from variants import load
+
+    with distributed.joined():
+        designs = load((design,))
+        if len(designs) != 1 or designs[0] == "all":
+            raise UserError(f"--design {design}: name one design")
+        experiment = presets.preset(default_preset() if preset == "auto" else preset)
+        job(override(experiment, list(set)), designs[0], steps, out, batch)
+
+
+@app.command
 def compare(
     base: Annotated[Positional[Path], arg(help="the run that stands")],
     new: Annotated[Positional[Path], arg(help="the run that is judged")],

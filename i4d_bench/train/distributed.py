@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
 
+import numba
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -27,6 +28,7 @@ from torch.distributed.distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 
 from i4d_bench import progress
+from i4d_bench.portable import cores
 from i4d_bench.types import UserError
 
 T = TypeVar("T")
@@ -79,15 +81,19 @@ def joined() -> Iterator[None]:
 
 
 def _begin(store: Store, number: int, count: int) -> None:
-    device = None
+    device, here = None, int(os.environ["LOCAL_WORLD_SIZE"])
     if torch.cuda.is_available():
-        here, gpus = int(os.environ["LOCAL_WORLD_SIZE"]), torch.cuda.device_count()
+        gpus = torch.cuda.device_count()
         if here > gpus:
             raise UserError(
                 f"torchrun started {here} processes, and this machine has {gpus} GPUs: one for each is needed"
             )
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
+    else:
+        threads = max(1, cores() // here)
+        numba.set_num_threads(min(numba.get_num_threads(), threads))
+        torch.set_num_threads(threads)  # after numba, whose begin undoes what torchrun has set
     backend = "cpu:gloo,cuda:nccl" if device else "gloo"
     dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=WAIT, device_id=device)
     if number:
