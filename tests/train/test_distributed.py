@@ -175,6 +175,14 @@ def test_uneven_halves_are_refused(monkeypatch):
         _check_shares(override(mixed, ["teacher.bias_sink=true"]))
 
 
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="started 2 processes, and this machine has 1 GPUs"):
+        distributed._begin(torch.distributed.HashStore(), 0, 2)
+
+
 def test_torchrun_runs_the_whole_job(tmp_path, smoke_frames):
     command = ["torch.distributed.run", "--nproc-per-node", "2", "-m", "i4d_bench.cli", "run", "--preset", "smoke"]
     more = ["--designs", "static", "--reports", str(tmp_path / "reports"), "--runs", str(tmp_path / "runs")]
