@@ -77,7 +77,9 @@ def run(
     runs: Annotated[Path, arg(help="where checkpoints are kept")] = Path("runs"),
     jobs: Annotated[
         int | None,
-        arg(help="designs trained at once; default: on a GPU what its free memory holds, up to four, else one"),
+        arg(
+            help="designs trained at once; default: on a GPU what its free memory holds, up to four, else one; under torchrun one"
+        ),
     ] = None,
     fresh: Annotated[bool, arg(help="train and score again what is finished, and all that is shared")] = False,
     baseline: Baseline = None,
@@ -92,33 +94,35 @@ def run(
     from i4d_bench.config.experiment import Teacher
     from i4d_bench.config.override import override
     from i4d_bench.jobs import run as job
+    from i4d_bench.train import distributed
     from variants import given, load
 
-    if teacher is None and (supervision or bias_sink):
-        raise UserError("--supervision and --bias-sink go with --teacher")
-    designs = load(designs)
-    experiment = presets.preset(job.default_preset() if preset == "auto" else preset)
-    if ablation:
-        experiment = ablations.ablation(ablation, experiment, designs)
-    elif designs:
-        experiment = dataclasses.replace(experiment, designs=designs)
-    kind = "clips" if data else world
-    experiment = dataclasses.replace(
-        experiment,
-        world=dataclasses.replace(experiment.world, kind=kind, path=str(data) if data else None),
-        driver=driver or ("blendshapes" if data else "oracle"),
-        teacher=Teacher(str(teacher), supervision or "monocular", bias_sink) if teacher else Teacher(),
-        flame=str(flame) if flame else None,
-        sources=given(designs),
-        seed=seed,
-    )
-    experiment = override(experiment, list(set))
-    if dry_run:
-        from i4d_bench.jobs.forecast import show
+    with distributed.joined():
+        if teacher is None and (supervision or bias_sink):
+            raise UserError("--supervision and --bias-sink go with --teacher")
+        designs = load(designs)
+        experiment = presets.preset(job.default_preset() if preset == "auto" else preset)
+        if ablation:
+            experiment = ablations.ablation(ablation, experiment, designs)
+        elif designs:
+            experiment = dataclasses.replace(experiment, designs=designs)
+        kind = "clips" if data else world
+        experiment = dataclasses.replace(
+            experiment,
+            world=dataclasses.replace(experiment.world, kind=kind, path=str(data) if data else None),
+            driver=driver or ("blendshapes" if data else "oracle"),
+            teacher=Teacher(str(teacher), supervision or "monocular", bias_sink) if teacher else Teacher(),
+            flame=str(flame) if flame else None,
+            sources=given(designs),
+            seed=seed,
+        )
+        experiment = override(experiment, list(set))
+        if dry_run:
+            from i4d_bench.jobs.forecast import show
 
-        show(experiment, reports / "published")
-    else:
-        job.run(experiment, reports, runs, jobs, fresh, baseline)
+            show(experiment, reports / "published")
+        else:
+            job.run(experiment, reports, runs, jobs, fresh, baseline)
 
 
 @app.command
@@ -302,6 +306,31 @@ def speed(
 
     given = {"designs": designs, "modes": modes, "gaussians": gaussians, "resolution": resolution, "frames": frames}
     sys.exit(job(reports, {k: v for k, v in given.items() if v}, base_only))
+
+
+@app.command
+def scaling(
+    out: Annotated[Path, arg(help="the times, JSON; those by other numbers of GPUs in it stay, and are compared with")],
+    preset: Annotated[str, arg(help="whose steps; auto as in run")] = "auto",
+    design: Annotated[str, arg(help="what is trained: a name, your file or module")] = "local_adaln",
+    steps: Annotated[int, arg(help="timed of every stage")] = 10,
+    batch: Annotated[int | None, arg(help="people of a step, all GPUs' together; default: the stage's own")] = None,
+    set: Annotated[tuple[str, ...], arg(help="FIELD=VALUE as in run")] = (),
+) -> None:
+    """Times training steps on made-up pictures, and says how close several GPUs (under torchrun) come to linear."""
+    from i4d_bench.config import presets
+    from i4d_bench.config.override import override
+    from i4d_bench.jobs.run import default_preset
+    from i4d_bench.jobs.scaling import scaling as job
+    from i4d_bench.train import distributed
+    from variants import load
+
+    with distributed.joined():
+        designs = load((design,))
+        if len(designs) != 1 or designs[0] == "all":
+            raise UserError(f"--design {design}: name one design")
+        experiment = presets.preset(default_preset() if preset == "auto" else preset)
+        job(override(experiment, list(set)), designs[0], steps, out, batch)
 
 
 @app.command

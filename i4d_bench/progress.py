@@ -75,6 +75,12 @@ def lines_only() -> None:
     _bars = False
 
 
+def silent() -> None:
+    """From now on this process shows nothing: it works beside one that does."""
+    lines_only()
+    console.quiet = True
+
+
 def duration(seconds: float) -> str:
     """40 s, 20 min, 3 h 20 min."""
     if seconds < 90:

@@ -115,3 +115,10 @@ def test_text_is_utf8_whatever_the_locale_says(name):
         if called == "open" and owner not in modules and not is_binary(call):
             assert "encoding" in given, where
         assert not given & {"text", "universal_newlines"}, where
+
+
+def test_one_file_knows_of_several_processes():
+    """Of torch.distributed, and of what torchrun says in the environment."""
+    words = ("torch.distributed", "WORLD_SIZE", "LOCAL_RANK")
+    knowing = {n for n, path in MODULES.items() if any(word in path.read_text(encoding="utf-8") for word in words)}
+    assert knowing == {"i4d_bench.train.distributed"}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,6 +37,7 @@ from i4d_bench.progress import console
 from i4d_bench.results.record import Record, Status
 from i4d_bench.results.store import Store
 from i4d_bench.speed.cost import cost
+from i4d_bench.train import distributed
 from i4d_bench.train.checkpoint import Progress
 from i4d_bench.train.distil import FromPairs, Mixed
 from i4d_bench.train.lessons import FromFrames, Lessons
@@ -70,6 +72,8 @@ class Bench:
                 f"CSIM by {loss.identity_network} was trained for (its identity term has a weight of {loss.identity:g})"
             )
             self.notes.append(f"{seen}: another network judges fairly")
+        if distributed.ranks() > 1:
+            self.notes.append(f"trained by {distributed.ranks()} processes together")
         self.extras: dict[str, float | None] = {}
         self._evaluator: Evaluator | None = None
 
@@ -94,7 +98,7 @@ class Bench:
             backbone = Backbone(e.model).to(self.device)
             backbone.load_state_dict(torch.load(self.plan.lifter, map_location=self.device)["backbone"])
             lifter = Lifter(backbone)
-        workers = min(4, cores() // 4) if self.device.type == "cuda" else 0
+        workers = min(4, cores() // (4 * distributed.ranks())) if self.device.type == "cuda" else 0
         true_views = teacher.supervision == "multiview"
         store = TeacherStore(Path(teacher.path))
         pairs = FromPairs(store, driver, self.head, e.model.size, e.seed, true_views, lifter, workers)
@@ -144,12 +148,14 @@ class Bench:
 
     def train(self, run: Run) -> tuple[Avatar, Progress]:
         """Trains a design, or goes on, or finds it done; a process that trains the same run is waited for. Raises Diverged."""
-        with alone(run.folder / "checkpoint.pt"):
+        with _alone(run.folder / "checkpoint.pt"):
             return self.trainer.design(run.folder, run.entry, self.plan.backbone)
 
     def run_design(self, run: Run, store: Store) -> None:
         """Trains, scores, times and stores one design; one that is not scored keeps its curve alone. Raises Diverged."""
         avatar, progress = self.train(run)
+        if not distributed.first():
+            return
         describe(run, self.experiment, self.frames)
         begun = time.monotonic()
         if not self.plan.scored:
@@ -204,22 +210,33 @@ class Bench:
 
 
 def prepare(plan: RunPlan) -> Bench:
-    """Opens the bench once all that designs share is made: expression readers, then the backbone. One process makes them."""
+    """Opens the bench once all that designs share is made: expression readers by one process, then the lifting network and the
+    backbone by all that train together."""
     device = default_device()
     for seed, path in plan.readers.items():
-        make_once(path, lambda seed=seed, path=path: _train_reader(plan.experiment, seed, path, device))
+        train = lambda seed=seed, path=path: _train_reader(plan.experiment, seed, path, device)  # noqa: E731
+        distributed.after_first(lambda path=path, train=train: make_once(path, train))
     if plan.lifter is not None:
-        with alone(plan.lifter):
+        with _alone(plan.lifter):
             _train_lifter(plan.experiment, plan.lifter, device)
     bench = Bench(plan)
-    bench.probe()
-    with alone(plan.backbone):
+    if distributed.first():
+        bench.probe()
+    with _alone(plan.backbone):
         bench.trainer.warm_up(plan.backbone)
     return bench
 
 
 def default_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The GPU that is this process's own, or the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Inside, only this process and those that train together with it make `path`."""
+    with alone(path) if distributed.first() else nullcontext():
+        yield
 
 
 def _train_reader(experiment: Experiment, seed: int, path: Path, device: torch.device) -> None:
@@ -235,7 +252,7 @@ def _train_lifter(experiment: Experiment, path: Path, device: torch.device) -> N
     """A lifting network, by true views of a rendered world, at `path`."""
     world = lifting_world(experiment)
     e = dataclasses.replace(experiment, world=world, driver="oracle", flame=None, teacher=Teacher())
-    frames, _ = open_data(e)
+    frames, _ = distributed.after_first(lambda: open_data(e))
     lpips = load_lpips("alex", device) if e.train.loss.lpips else None
     Trainer(e, Loader(frames, Driver(e.driver, frames), device), None, device, lpips).lifter(path)
 

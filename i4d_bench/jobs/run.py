@@ -19,6 +19,8 @@ from i4d_bench.progress import Whole, console
 from i4d_bench.report.baseline import pick
 from i4d_bench.results.environment import hardware_name
 from i4d_bench.results.store import Store
+from i4d_bench.train import distributed
+from i4d_bench.train.distil import halves
 from i4d_bench.train.loop import Diverged
 from i4d_bench.types import UserError
 
@@ -39,16 +41,39 @@ def run(
     report folder. fresh: what these runs left is removed first. baseline: the row that others are compared with
     (`report.baseline.pick`).
 
+    Processes that torchrun started (`train.distributed`) train together, one design at a time; the first does all else.
+
     Raises UserError when a design failed to train (after every other design's results are stored).
     """
     from i4d_bench import report
     from i4d_bench.report import terminal
 
     started = time.monotonic()
+    keep_memory()
+    what, todo = distributed.of_first(lambda: _planned(experiment, reports, runs, fresh, baseline))
+    store = Store(what.report)
+    if todo:
+        _check_shares(experiment)
+    console.print(f"{experiment.preset} preset on {hardware_name()}: {', '.join(r.entry for r in what.runs)}")
+    ready = [r.entry for r in what.runs if r not in todo]
+    if ready:
+        console.print(f"already finished: {', '.join(ready)}")
+    failed = _run(what, todo, store, jobs or default_jobs()) if todo else {}
+    if distributed.first():
+        terminal.show(store.folder, *report.build_runs(store.folder, baseline))
+    console.print(f"tables and figures: {store.folder}  ({time.monotonic() - started:.0f} s)")
+    if failed:
+        raise UserError("; ".join(f"{name} failed: {why}" for name, why in failed.items()))
+    return store.folder
+
+
+def _planned(
+    experiment: Experiment, reports: Path, runs: Path, fresh: bool, baseline: str | None
+) -> tuple[RunPlan, list[Run]]:
+    """The plan, and what is to be done of it. Mistakes first."""
     outputs.folder(reports)
     outputs.folder(runs)
-    keep_memory()
-    wanted = designs(experiment)  # mistakes first
+    wanted = designs(experiment)
     check(experiment.driver)
     store = Store(reports / folder_name(experiment))
     if baseline is not None:
@@ -59,17 +84,14 @@ def run(
     what = plan(experiment, reports, runs)
     if fresh:
         what.forget()
-    todo = what.unfinished()
-    console.print(f"{experiment.preset} preset on {hardware_name()}: {', '.join(r.entry for r in what.runs)}")
-    ready = [r.entry for r in what.runs if r not in todo]
-    if ready:
-        console.print(f"already finished: {', '.join(ready)}")
-    failed = _run(what, todo, store, jobs or default_jobs()) if todo else {}
-    terminal.show(store.folder, *report.build_runs(store.folder, baseline))
-    console.print(f"tables and figures: {store.folder}  ({time.monotonic() - started:.0f} s)")
-    if failed:
-        raise UserError("; ".join(f"{name} failed: {why}" for name, why in failed.items()))
-    return store.folder
+    return what, what.unfinished()
+
+
+def _check_shares(experiment: Experiment) -> None:
+    """Raises UserError where a step's people cannot be divided among the processes."""
+    for stage in (*experiment.train.warmup, *experiment.train.stages):
+        for people in halves(stage.sources) if experiment.teacher.bias_sink else (stage.sources,):
+            distributed.share(people)
 
 
 def _run(what: RunPlan, todo: list[Run], store: Store, jobs: int) -> dict[str, str]:
@@ -77,16 +99,20 @@ def _run(what: RunPlan, todo: list[Run], store: Store, jobs: int) -> dict[str, s
     failed = {}
     with Whole(len(what.runs), "designs", done=len(what.runs) - len(todo)) as whole:
         bench = prepare(what)
+        jobs = jobs if distributed.ranks() == 1 else 1
         ready = trained(what, todo, jobs)
         ready = (
             list(ready) if what.scored and jobs > 1 else ready
         )  # scores come with timings, which want an idle machine
         for one in whole.parts(ready):
-            if store.finished(one.id, one.scoring):  # by another process in the meantime
+            if distributed.of_first(
+                lambda one=one: store.finished(one.id, one.scoring)
+            ):  # by another job in the meantime
                 continue
             try:
                 bench.run_design(one, store)
             except Diverged as e:
                 failed[one.entry] = str(e)
-                store.add(bench.record(one, "failed", str(e)), [])
+                if distributed.first():
+                    store.add(bench.record(one, "failed", str(e)), [])
     return failed

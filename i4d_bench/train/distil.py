@@ -55,37 +55,40 @@ class FromPairs:
         if drive and stage.frames < 2:
             raise UserError("a stage that learns from pairs needs two frames of each person: the source's and a pair's")
         draws = self._draws(stage.sources, stage.frames - 1 if drive else 1)
-        ranks, on_gpu = distributed.ranks(), self.driver.device.type == "cuda"
-        batches = stream(self.store, draws, steps, self.workers, distributed.rank(), ranks, pinned=on_gpu)
+        mine, on_gpu = distributed.share(draws.people), self.driver.device.type == "cuda"
+        people = range(draws.people)[mine]
+        batches = stream(self.store, draws, steps, self.workers, mine, pinned=on_gpu)
         for step, batch in zip(steps, batches, strict=True):
             here = {
                 role: {k: t.to(self.driver.device, non_blocking=True) for k, t in pictures.items()}
                 for role, pictures in batch.items()
             }
-            yield self._driven(here, stage, step) if drive else self._still(here["source"], stage)
+            yield self._driven(here, people, stage, step) if drive else self._still(here["source"], people, stage)
 
     def _draws(self, people: int, pairs: int) -> Draws:
         return Draws(self.store, "train", people, pairs, self.seed, self.true_views)
 
-    def _still(self, source: Pictures, stage: Stage) -> Lesson:
+    def _still(self, source: Pictures, people: range, stage: Stage) -> Lesson:
         own = self._code(source)
-        return self._lesson(source, own, own, _seen(source, stage.resolution))
+        return self._lesson(source, people, own, own, _seen(source, stage.resolution))
 
-    def _driven(self, batch: dict[str, Pictures], stage: Stage, step: int) -> Lesson:
+    def _driven(self, batch: dict[str, Pictures], people: range, stage: Stage, step: int) -> Lesson:
         source = batch["source"]
         own, driving = self._code(source), self._code(batch["driver"])
         woven = _weave(len(source["rgb"]))
         pictures = {k: woven(source[k], batch["target"][k]) for k in source}
         codes = _both(woven, own, driving)
         if self.lifter is None:
-            return self._lesson(source, own, codes, _seen(pictures, stage.resolution))
-        truth = self.lifter.views(_seen(pictures, self.size), stage.resolution, (self.seed, step, distributed.rank()))
-        return self._lesson(source, own, codes, truth)
+            return self._lesson(source, people, own, codes, _seen(pictures, stage.resolution))
+        keys = [(self.seed, step, p * stage.frames + k) for p in people for k in range(stage.frames)]
+        truth = self.lifter.views(_seen(pictures, self.size), stage.resolution, keys)
+        return self._lesson(source, people, own, codes, truth)
 
-    def _lesson(self, source: Pictures, own: MotionCode, driving: MotionCode, truth: Targets) -> Lesson:
+    def _lesson(self, source: Pictures, people: range, own: MotionCode, driving: MotionCode, truth: Targets) -> Lesson:
         photos = _seen(source, self.size)
         planar = torch.full((len(truth.rgb),), not self.true_views, device=truth.rgb.device)
-        return Lesson(self.surface.rectify(photos.photo, photos.camera), own, driving, truth, planar)
+        numbers = torch.tensor(people, device=truth.rgb.device)
+        return Lesson(self.surface.rectify(photos.photo, photos.camera), own, driving, truth, planar, numbers)
 
     def _code(self, pictures: Pictures) -> MotionCode:
         flame = None
@@ -105,12 +108,17 @@ class Mixed:
     def over(self, steps: range, stage: Stage, drive: bool) -> Iterator[Lesson]:
         if stage.sources < 2:
             raise UserError("a stage that learns from pairs and from true views needs two people, one for each")
-        half = stage.sources // 2
+        half, rest = halves(stage.sources)
         yield from map(
             _joined,
             self.planar.over(steps, replace(stage, sources=half), drive),
-            self.true.over(steps, replace(stage, sources=stage.sources - half), drive),
+            self.true.over(steps, replace(stage, sources=rest), drive),
         )
+
+
+def halves(people: int) -> tuple[int, int]:
+    """Of a mixed step's people those by planar lessons, and those by true ones."""
+    return people // 2, people - people // 2
 
 
 def _seen(pictures: Pictures, size: int) -> Targets:
@@ -131,6 +139,7 @@ def _joined(a: Lesson, b: Lesson) -> Lesson:
     """Both in one. Without driving a person of a's has fewer frames than one of b's: they are shown again."""
     k = max(a.frames, b.frames)
     a, b = (x.map(lambda t: t, lambda t, again=k // x.frames: t.repeat_interleave(again, 0)) for x in (a, b))
+    b = replace(b, people=b.people + len(a.people) * distributed.ranks())
     return _both(lambda x, y: torch.cat([x, y]), a, b)
 
 

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from i4d_bench.config.experiment import Stage
@@ -20,18 +20,26 @@ from i4d_bench.types import MotionCode
 
 @dataclass(frozen=True)
 class Lesson:
-    """S people, and for each k frames that stand together. planar: of these frames those that a 2D animator made."""
+    """S people, and for each k frames that stand together. planar: of these frames those that a 2D animator made. people: their
+    numbers among all that the step has, of which other ranks have the rest."""
 
     images: Float[Tensor, "S 3 P P"]  # as the encoder sees them
     source: MotionCode  # [S]
     driving: MotionCode  # [S·k]
     truth: Targets  # [S·k]
     planar: Bool[Tensor, " F"]
+    people: Int[Tensor, " S"]
 
     @property
     def frames(self) -> int:
         """Of each person."""
         return len(self.planar) // len(self.images)
+
+    def backgrounds(self, seed: int) -> Float[Tensor, "A k 3"]:
+        """A random colour for every frame of each of the step's people, other ranks' too."""
+        generator = torch.Generator().manual_seed(seed)
+        every = torch.rand(len(self.people) * distributed.ranks(), self.frames, 3, generator=generator)
+        return every.to(self.people.device)
 
     def parts(self, count: int) -> Iterator[Lesson]:
         """The lesson in parts of about as many people each."""
@@ -46,6 +54,7 @@ class Lesson:
             self.driving.map(of_frames),
             self.truth.map(of_frames),
             of_frames(self.planar),
+            of_people(self.people),
         )
 
 
@@ -70,6 +79,7 @@ class FromFrames:
         for step in steps:
             source, target = self.batches.draw(step, stage, drive)
             mine = distributed.share(len(source))
+            people = torch.arange(len(source), device=self.loader.device)[mine]
             source, target = source[mine], target.reshape(len(source), -1)[mine].ravel()
             yield Lesson(
                 self.loader.sources(source, self.size),
@@ -77,4 +87,5 @@ class FromFrames:
                 self.loader.code(target),
                 self.loader.targets(target, stage.resolution),
                 torch.zeros(len(target), dtype=torch.bool, device=self.loader.device),
+                people,
             )

@@ -25,9 +25,9 @@ class Lifter:
     def __init__(self, backbone: Backbone):
         self.backbone = backbone.eval().requires_grad_(False)
 
-    def views(self, pictures: Targets, size: int, key: tuple) -> Targets:
-        """The pictures, each from a side of its own that `key` alone decides, within training's angles."""
-        cameras = [orbit(rng("lifted", *key, k), SIDE_VIEW, size) for k in range(len(pictures.rgb))]
+    def views(self, pictures: Targets, size: int, keys: list[tuple]) -> Targets:
+        """The pictures, each from a side that its key alone decides, within training's angles."""
+        cameras = [orbit(rng("lifted", *key), SIDE_VIEW, size) for key in keys]
         return self.seen(pictures, _stacked([tuple(c) for c in cameras], size, pictures.rgb.device))
 
     def frontal(self, pictures: Targets, size: int) -> Targets:

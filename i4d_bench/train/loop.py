@@ -31,7 +31,7 @@ from i4d_bench.train import distributed
 from i4d_bench.train.adversary import Adversary
 from i4d_bench.train.checkpoint import Progress, Remembered, resume, save
 from i4d_bench.train.lessons import FromFrames, Lesson, Lessons
-from i4d_bench.train.losses import feature_change, identity_change, reconstruction
+from i4d_bench.train.losses import are_known, feature_change, identity_change, reconstruction
 from i4d_bench.types import MOTION_DIM, MOTION_TOKENS, ParametricHead
 from variants import Fusion
 
@@ -75,7 +75,8 @@ class Student:
 
 @dataclass
 class Trainer:
-    """Lessons, a data set to validate on, a frozen driver and an experiment; trains the backbone and any design on them.
+    """Lessons, a data set to validate on, a frozen driver and an experiment; trains the backbone and any design on them. Of several
+    ranks (`distributed`) each trains with its part of the lessons, and the first validates and writes.
 
     lessons: the data set's own frames if none are given. identity: the network of that term of the loss, where it has a weight.
     """
@@ -120,25 +121,35 @@ class Trainer:
     def fusion(self, name: str) -> Fusion:
         return self.experiment.fusion(name).to(self.device)
 
-    def _fit(
-        self, path: Path, name: str, lessons: Lessons, backbone: Backbone, fusion: Fusion | None, stages, start=None
-    ) -> Progress:
+    def student(
+        self, name: str, backbone: Backbone, fusion: Fusion | None, warm: dict | None = None
+    ) -> tuple[Student, torch.optim.Optimizer]:
+        """What learns, and what moves it. warm: the state of the warm-up's optimiser, which a design goes on with."""
         config = self.experiment.train
         groups = [{"params": list(backbone.parameters()), "lr": config.lr, "base": config.lr}]
         optimizer = torch.optim.Adam(groups, betas=config.betas, eps=1e-8, fused=True)
         student = Student(backbone, fusion, BiasSink().to(self.device) if self.experiment.teacher.bias_sink else None)
-        if start is not None and fusion is not None:
-            optimizer.load_state_dict(start["optimizer"])  # Adam's memory of the warm-up goes on
-            own = list(fusion.parameters())
-            if own:
-                lr = self.experiment.settings(name).get("lr", config.lr_fusion)
-                own += student.sink.parameters() if student.sink else []
-                optimizer.add_param_group({"params": own, "lr": lr, "base": lr})
-            if config.loss.adversarial:
-                student.adversary = Adversary(self.device)
+        if fusion is None:
+            return student, optimizer
+        if warm is not None:
+            optimizer.load_state_dict(warm)
+        own = list(fusion.parameters())
+        if own:
+            lr = self.experiment.settings(name).get("lr", config.lr_fusion)
+            own += student.sink.parameters() if student.sink else []
+            optimizer.add_param_group({"params": own, "lr": lr, "base": lr})
+        if config.loss.adversarial:
+            student.adversary = Adversary(self.device)
+        return student, optimizer
+
+    def _fit(
+        self, path: Path, name: str, lessons: Lessons, backbone: Backbone, fusion: Fusion | None, stages, start=None
+    ) -> Progress:
+        config, leads = self.experiment.train, distributed.first()
+        student, optimizer = self.student(name, backbone, fusion, start and start["optimizer"])
         parts = student.parts() | {"optimizer": optimizer}
         progress, total = Progress(), sum(s.steps for s in stages)
-        if path.exists():
+        if distributed.of_first(path.exists):
             progress = resume(path, parts, self.device)
         if progress.step >= total:
             return progress
@@ -154,32 +165,40 @@ class Trainer:
                 for group in optimizer.param_groups:
                     group["lr"] = group["base"] * scale
                 student.deceives = step >= config.loss.adversarial_from * total
-                loss = self._step(student, lesson, stage, offset + step, optimizer)
+                loss = self.step(student, lesson, stage, offset + step, optimizer)
                 progress.step, progress.seconds = step + 1, before + time.monotonic() - started
                 due = progress.step % config.validate_every == 0 or progress.step in (*EARLY, total)
                 checked = fusion is not None and due
                 if checked:
                     if not torch.isfinite(loss):
                         raise Diverged(f"the loss of {name} became {float(loss)} by step {progress.step}")
-                    progress.curve.append(self._validate(backbone, fusion, progress, float(loss)))
-                if checked or time.monotonic() - saved > config.checkpoint_seconds:
+                    if leads:
+                        progress.curve.append(self._validate(backbone, fusion, progress, float(loss)))
+                if leads and (checked or time.monotonic() - saved > config.checkpoint_seconds):
                     save(path, parts, progress)
                     saved = time.monotonic()
+                if checked:
+                    distributed.wait()
         except KeyboardInterrupt:
-            save(path, parts, progress)
+            if leads:
+                save(path, parts, progress)
             raise
-        save(path, parts, progress)
+        if leads:
+            save(path, parts, progress)
+        distributed.wait()
         return progress
 
-    def _step(self, student: Student, lesson: Lesson, stage: Stage, step: int, optimizer) -> Tensor:
-        """Returns the loss, a mean over the ranks."""
-        generator = torch.Generator().manual_seed(step * distributed.ranks() + distributed.rank())
+    def step(
+        self, student: Student, lesson: Lesson, stage: Stage, step: int, optimizer: torch.optim.Optimizer
+    ) -> Tensor:
+        """Learns from a lesson. Returns the loss, a mean over the ranks."""
         optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
+        backgrounds, shown = lesson.backgrounds(step), _shown(lesson)
         for part in lesson.parts(self.experiment.train.accumulate):
-            background = torch.rand(len(part.planar), 3, generator=generator).to(self.device)
+            background = backgrounds[part.people].flatten(0, 1)
             image = self._image(student, part, stage, background)
-            loss = self._loss(student, part, *image, background) * (len(part.images) / len(lesson.images))
+            loss = self._loss(student, part, *image, background, shown) * (len(part.images) / len(lesson.images))
             with self._products():
                 loss.backward()
             total += loss.detach()
@@ -208,14 +227,21 @@ class Trainer:
         return render(gaussians, lesson.truth.camera, background, depth=False).rgb, gaussians.delta
 
     def _loss(
-        self, student: Student, lesson: Lesson, image: Tensor, delta: Tensor | None, background: Tensor
+        self,
+        student: Student,
+        lesson: Lesson,
+        image: Tensor,
+        delta: Tensor | None,
+        background: Tensor,
+        shown: Float[Tensor, "2"],
     ) -> Tensor:
         weights, truth = self.experiment.train.loss, lesson.truth.over(background)
-        loss = reconstruction(image, truth, lesson.truth.regions, weights, self.lpips)
+        loss = reconstruction(image, truth, lesson.truth.regions, weights, self.lpips, shown[0])
         if delta is not None:
             loss = loss + weights.delta * feature_change(delta)
         if self.identity is not None:
-            loss = loss + weights.identity * identity_change(image, truth, lesson.truth.landmarks, self.identity)
+            change = identity_change(image, truth, lesson.truth.landmarks, self.identity, shown[1])
+            loss = loss + weights.identity * change
         if student.adversary is not None and student.deceives:
             loss = loss + weights.adversarial * student.adversary.deceived(image, lesson.driving.motion)
         return loss
@@ -236,6 +262,12 @@ class Trainer:
         rows = driving_gap(Avatar(backbone, fusion), self.loader, self.validation, self.head, batch)
         means = {k: float(v.mean()) for k, v in rows.items()}
         return {"step": progress.step, "seconds": progress.seconds, "loss": loss, **means}
+
+
+def _shown(lesson: Lesson) -> Float[Tensor, "2"]:
+    """In a picture of the whole step, every rank's: pixels of eyes and mouth, and how likely its landmarks are known."""
+    pixels = lesson.truth.regions.flatten(1).sum(1, dtype=torch.float32)
+    return distributed.mean(torch.stack([pixels.mean(), are_known(lesson.truth.landmarks).float().mean()]))
 
 
 def _lessons(

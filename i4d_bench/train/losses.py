@@ -19,11 +19,16 @@ def reconstruction(
     regions: Bool[Tensor, "B H W"],
     weights: Loss,
     lpips: nn.Module | None = None,
+    pixels: Tensor | None = None,
 ) -> Tensor:
-    """Weighted image loss, a scalar. `regions` marks eyes and mouth; `lpips` is `metrics.image.Lpips`, where it has a weight."""
+    """Weighted image loss, a scalar. `regions` marks eyes and mouth; `lpips` is `metrics.image.Lpips`, where it has a weight.
+
+    pixels: how many of eyes and mouth a picture has in the mean, where these are a part of those that count together.
+    """
     error = (pred - target).abs().mean(-1)
     loss = weights.l1 * error.mean()
-    loss = loss + weights.regions * (error * regions).sum() / regions.sum().clamp_min(1)
+    marked = regions.sum() if pixels is None else pixels * len(regions)
+    loss = loss + weights.regions * (error * regions).sum() / marked.clamp_min(1e-6)
     if weights.ssim:
         loss = loss + weights.ssim * (1 - ssim(pred, target))
     if weights.lpips:
@@ -37,14 +42,24 @@ def identity_change(
     target: Float[Tensor, "B H W 3"],
     landmarks: Float[Tensor, "B 68 2"],
     network: Embedder,
+    share: Tensor | None = None,
 ) -> Tensor:
-    """1 − the cosine of face embeddings, over pictures whose landmarks (pixels) are known; 0 where none are."""
-    known = landmarks.isfinite().all(-1).all(-1)
+    """1 − the cosine of face embeddings, over pictures whose landmarks (pixels) are known; 0 where none are.
+
+    share: of pictures whose landmarks are known, where these are a part of those that count together.
+    """
+    known = are_known(landmarks)
     if not known.any():
         return pred.new_zeros(())
     with torch.no_grad():
         wanted = network.embed(target[known].clamp(0, 1), landmarks[known])
-    return (1 - csim(network.embed(pred[known].clamp(0, 1), landmarks[known]), wanted)).mean()
+    change = 1 - csim(network.embed(pred[known].clamp(0, 1), landmarks[known]), wanted)
+    return change.mean() if share is None else change.sum() / (share * len(known))
+
+
+def are_known(landmarks: Float[Tensor, "B 68 2"]) -> Bool[Tensor, " B"]:
+    """Whether each picture has landmarks."""
+    return landmarks.isfinite().all(-1).all(-1)
 
 
 def feature_change(delta: Float[Tensor, "B N K"]) -> Tensor:

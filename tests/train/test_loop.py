@@ -50,7 +50,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(smoke_frames, tmp_path, 
     whole, broken = trainer(smoke_frames), trainer(smoke_frames)
     straight, progress = whole.design(tmp_path / "a", "local_adaln", warmed(whole, tmp_path))
 
-    step, calls = Trainer._step, []
+    step, calls = Trainer.step, []
 
     def killed(self, *args):
         calls.append(1)
@@ -58,10 +58,10 @@ def test_an_interrupted_run_resumes_to_the_same_weights(smoke_frames, tmp_path, 
             raise RuntimeError("killed")
         return step(self, *args)
 
-    monkeypatch.setattr(Trainer, "_step", killed)
+    monkeypatch.setattr(Trainer, "step", killed)
     with pytest.raises(RuntimeError, match="killed"):
         broken.design(tmp_path / "b", "local_adaln", tmp_path / "backbone.pt")
-    monkeypatch.setattr(Trainer, "_step", step)
+    monkeypatch.setattr(Trainer, "step", step)
     resumed, again = trainer(smoke_frames).design(tmp_path / "b", "local_adaln", tmp_path / "backbone.pt")
     assert again.step == progress.step == 6
     assert [c["gap"] for c in again.curve] == [c["gap"] for c in progress.curve]

@@ -1,7 +1,7 @@
 """Batches of teacher pairs, read from the store as training goes: memory does not grow with the store.
 
 A batch depends on (seed, step) alone and is drawn from the index, so that resuming takes one integer and every rank of a
-distributed training knows its own part.
+distributed training reads its own part alone.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Draws:
 class _Steps(Dataset):
     """Item `step` is its batch."""
 
-    def __init__(self, store: Store, draws: Draws, rank: int, ranks: int):
-        self.store, self.draws, self.rank, self.ranks = store, draws, rank, ranks
+    def __init__(self, store: Store, draws: Draws, part: slice):
+        self.store, self.draws, self.part = store, draws, part
 
     def __getitem__(self, step: int) -> Batch | UserError:
         """An error is returned: raised in a worker, it would bring its traceback along."""
@@ -65,7 +65,7 @@ class _Steps(Dataset):
             return e
 
     def _batch(self, step: int) -> Batch:
-        rows = np.array_split(self.draws.draw(step).reshape(self.draws.people, -1), self.ranks)[self.rank]
+        rows = self.draws.draw(step).reshape(self.draws.people, -1)[self.part]
         roles = [ROLES if first else ROLES[1:] for own in rows for first in (True, *[False] * (len(own) - 1))]
         samples = [self.store.read(int(row), what) for row, what in zip(rows.ravel(), roles, strict=True)]
         return {
@@ -77,15 +77,14 @@ class _Steps(Dataset):
 
 
 def stream(
-    store: Store, draws: Draws, steps: range, workers: int, rank: int = 0, ranks: int = 1, pinned: bool = False
+    store: Store, draws: Draws, steps: range, workers: int, part: slice = slice(None), pinned: bool = False
 ) -> Iterator[Batch]:
-    """The batches of these steps, in their order, this rank's people of each. workers: processes that read and decode; 0: this one.
+    """The batches of these steps, in their order, this `part` of the people of each. workers: processes that read and decode; 0:
+    this one.
 
-    Raises UserError where a row is damaged, or ranks outnumber a step's people.
+    Raises UserError where a row is damaged.
     """
-    if draws.people < ranks:
-        raise UserError(f"a step's {draws.people} people cannot be divided among {ranks} ranks")
-    data = _Steps(store, draws, rank, ranks)
+    data = _Steps(store, draws, part)
     ahead = 2 if workers else None
     for batch in DataLoader(data, None, sampler=steps, num_workers=workers, pin_memory=pinned, prefetch_factor=ahead):
         if isinstance(batch, UserError):
