@@ -62,7 +62,7 @@ def test_one_more_metric_scores_again_and_trains_nothing():
     trains, scores = set(source.closure(*TRAINING)), set(source.closure(*SCORING))
     assert {"i4d_bench.model.decoder", "i4d_bench.train.losses", "kernels.reference"} <= trains
     assert not {n for n in trains if n.startswith(("i4d_bench.report", "i4d_bench.jobs", "i4d_bench.results"))}
-    assert "i4d_bench.evaluate.evaluator" in scores - trains and "i4d_bench.metrics.identity" in scores - trains
+    assert "i4d_bench.evaluate.evaluator" in scores - trains and "i4d_bench.metrics.consistency" in scores - trains
     assert "i4d_bench.metrics.reader_training" in source.closure(*READER)
 
 
