@@ -140,24 +140,26 @@ def data_gib(world: World) -> float:
 
 
 def read(published: Path) -> Measured:
-    """Records of the preset paper's steps with local_adaln (`jobs.scaling`), of one kind of card."""
-    files = sorted([*published.glob("*.json"), *published.glob("*/*.json")])
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in files]
-    found = [r for r in found if isinstance(r, dict) and {"device", "ranks", "stages"} <= r.keys()]
-    device = next((r["device"] for r in found if r["ranks"] == 1), None)
-    if device is None:
+    """Records of the preset paper's steps with local_adaln (`jobs.scaling`), the first with one card among them."""
+    files = sorted(path for path in published.glob("scaling-paper-*.json"))
+    found = [json.loads(path.read_text(encoding="utf-8"))["measured"] for path in files]
+    records = next(({m["ranks"]: m for m in held} for held in found if held[0]["ranks"] == 1), None)
+    if records is None:
         return Measured()
-    records = {r["ranks"]: r for r in found if r["device"] == device}
-    by_size = lambda key, n: {s["resolution"]: s[key] for s in records[n]["stages"]}  # noqa: E731
-    seconds = {n: by_size("seconds_per_step", n) for n in records}
+    device = records[1]["environment"]["gpu"]["name"]
+    joint = {n: {r["resolution"]: r for r in m["rows"] if r["phase"] == "joint"} for n, m in records.items()}
+    seconds = {n: {size: r["seconds"] for size, r in rows.items()} for n, rows in joint.items()}
     card = next((c for c in CARDS if c.key in device), H100)
     plain = presets.paper()
     counter, parts = Counter(plain, open_head(plain, META)), plain.train.accumulate
     counted = Forecast(phases(counter, "local_adaln"), parts, data_gib(plain.world))
     of = {p.stage.resolution: p for p in counted.phases if not p.name}
     slower = {size: s / counted.seconds(of[size], card, 1, parts) for size, s in seconds[1].items() if size in of}
-    larger = by_size("peak_memory_gib", 1)
-    larger = {size: gib / counted.memory(of[size], 1, parts) for size, gib in larger.items() if size in of}
+    larger = {
+        size: max(r["memory"]) / 2**30 / counted.memory(of[size], 1, parts)
+        for size, r in joint[1].items()
+        if size in of
+    }
     both = {n: at.keys() & seconds[1].keys() for n, at in seconds.items()}
     efficiency = {
         n: sum(seconds[1][k] for k in at) / (n * sum(seconds[n][k] for k in at)) for n, at in both.items() if at

@@ -68,13 +68,12 @@ def test_a_measured_step_is_believed(large):
 
 def test_records_are_read_where_there_are_some(tmp_path, monkeypatch):
     assert read(tmp_path) == Measured()
-    stage = lambda s: {"resolution": 32, "seconds_per_step": s, "peak_memory_gib": 1.0}  # noqa: E731
-    for n, s in ((1, 0.4), (2, 0.25)):
-        record = {"device": "NVIDIA H100 80GB HBM3", "ranks": n, "stages": [stage(s)]}
-        (tmp_path / f"scaling-{n}.json").write_text(json.dumps(record), encoding="utf-8")
+    rows = lambda s: [{"phase": p, "resolution": 32, "seconds": s, "memory": [2**30]} for p in ("warm-up", "joint")]  # noqa: E731
+    h100 = {"gpu": {"name": "NVIDIA H100 80GB HBM3"}}
+    measured = [{"ranks": n, "environment": h100, "rows": rows(s)} for n, s in ((1, 0.4), (2, 0.25))]
+    (tmp_path / "scaling-paper-h100.json").write_text(json.dumps({"measured": measured}), encoding="utf-8")
     (tmp_path / "other.json").write_text("[{}]", encoding="utf-8")
-    another = {"device": "NVIDIA B200", "ranks": 2, "stages": [stage(0.1)]}
-    (tmp_path / "z.json").write_text(json.dumps(another), encoding="utf-8")
+    (tmp_path / "scaling-paper-b200.json").write_text(json.dumps({"measured": measured[1:]}), encoding="utf-8")
     monkeypatch.setattr(presets, "paper", presets.smoke)
     found = read(tmp_path)
     assert found.device == "NVIDIA H100 80GB HBM3" and found.efficiency == pytest.approx({1: 1.0, 2: 0.8})
