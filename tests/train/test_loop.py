@@ -95,7 +95,7 @@ def taught(frames, pairs, *settings, mixed=False, identity=None) -> Trainer:
 def test_every_term_at_once_resumes_to_the_same_weights(smoke_frames, pairs, tmp_path, monkeypatch):
     make = lambda: taught(smoke_frames, pairs, *TERMS, mixed=True, identity=Network())  # noqa: E731
     straight, progress = make().design(tmp_path / "a", "local_adaln", warmed(make(), tmp_path))
-    step, learned = Trainer._step, []
+    step, learned = Trainer.step, []
 
     def killed(self, student, lesson, *args):
         learned.append(student.adversary.steps)
@@ -103,11 +103,11 @@ def test_every_term_at_once_resumes_to_the_same_weights(smoke_frames, pairs, tmp
             raise RuntimeError("killed")
         return step(self, student, lesson, *args)
 
-    monkeypatch.setattr(Trainer, "_step", killed)
+    monkeypatch.setattr(Trainer, "step", killed)
     with pytest.raises(RuntimeError, match="killed"):
         make().design(tmp_path / "b", "local_adaln", tmp_path / "backbone.pt")
     assert learned == [0, 0, 0, 0, 1], "the adversary begins midway"
-    monkeypatch.setattr(Trainer, "_step", step)
+    monkeypatch.setattr(Trainer, "step", step)
     resumed, again = make().design(tmp_path / "b", "local_adaln", tmp_path / "backbone.pt")
     assert again.step == progress.step == 6 and [c["gap"] for c in again.curve] == [c["gap"] for c in progress.curve]
     for key, value in straight.state_dict().items():
