@@ -58,11 +58,16 @@ def on_head(frames: Frames, experiment: Experiment, head: Callable[[], FlameMode
         return frames, f"{own} components, tracked by {tracked['tracker']}"
     if not frames.measured:
         why = f"{frames.path} has no 52 expression coefficients to map those of {own} components from"
-        raise UserError(f"{why}; its own belong to {tracked['file']}: name that with --flame" if tracked else why)
+        if mapped:
+            why += ", and a teacher's pairs have no others: make it again with MediaPipe's model"
+        elif tracked:
+            why += f"; its own belong to {tracked['file']}: name that with --flame"
+        raise UserError(why)
     measured = "MediaPipe's 52 blendshapes" if real else "the true ARKit coefficients"
     note = f"{own} components, mapped from {measured}, average shape"
     if tracked:
-        note += f"; those tracked by {tracked['tracker']} are not used: they belong to {tracked['file']} (--flame)"
+        why = "a teacher's pairs have none" if mapped else f"they belong to {tracked['file']} (--flame)"
+        note += f"; those tracked by {tracked['tracker']} are not used: {why}"
     return with_flame(frames, head()), note
 
 

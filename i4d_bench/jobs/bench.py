@@ -18,6 +18,7 @@ from i4d_bench.config.experiment import Experiment, Teacher
 from i4d_bench.data.frames import Frames
 from i4d_bench.data.opening import open_data, open_head
 from i4d_bench.data.splits import SPLITS, split_of, triples
+from i4d_bench.data.teacher.store import INDEX
 from i4d_bench.data.teacher.store import Store as TeacherStore
 from i4d_bench.drivers import external
 from i4d_bench.drivers.driver import Driver, label
@@ -174,6 +175,8 @@ class Bench:
         weights = {"backbone": self.plan.backbone} | {f"reader_{seed}": p for seed, p in self.plan.readers.items()}
         if external.is_file(e.driver):
             weights["encoder"] = Path(e.driver)
+        if e.teacher.path:
+            weights["teacher"] = Path(e.teacher.path) / INDEX
         return Record(
             run_id=run.id,
             scoring=run.scoring,

@@ -16,11 +16,11 @@ from i4d_bench.config.experiment import Experiment, Stage, World
 from i4d_bench.data.frames import open_frames
 from i4d_bench.data.opening import open_head
 from i4d_bench.data.splits import TEST_KINDS, YAW
-from i4d_bench.data.teacher.store import pairs_digest
 from i4d_bench.drivers.driver import check
 from i4d_bench.jobs.names import designs
 from i4d_bench.printing import print_table
 from i4d_bench.speed.cards import CARDS, H100, SOURCE, USABLE, Card
+from i4d_bench.train import distil
 from i4d_bench.train.footprint import META, Counter, Footprint
 
 COUNTS = (1, 2, 4, 8)
@@ -107,8 +107,7 @@ def show(experiment: Experiment, published: Path) -> None:
     """Prints the forecast of every design. Raises UserError for what `run` would refuse before it starts."""
     entries = designs(experiment)
     check(experiment.driver)
-    if experiment.teacher.path:
-        pairs_digest(Path(experiment.teacher.path))
+    distil.check(experiment.teacher, experiment.train)
     counter = Counter(experiment, open_head(experiment, META))
     data, measured = data_gib(experiment.world), read(published) if experiment.preset == "paper" else Measured()
     for entry in entries:

@@ -97,7 +97,7 @@ def plan(experiment: Experiment, reports: Path, runs: Path) -> RunPlan:
     warm = {k: train[k] for k in ("warmup", "lr", "lr_steps", "betas", "clip", "loss")}
     code = source.digest(*TRAINING)
     pairs = pairs_digest(Path(e.teacher.path)) if e.teacher.path else None
-    backbone = digest([here, asdict(e.model), warm, e.seed, code, pairs])
+    backbone = digest([here, asdict(e.model), warm, e.seed, code, pairs, e.teacher.bias_sink])
     lifted = pairs and e.teacher.supervision == "lifted"
     lifter = digest([here, asdict(e.model), train, asdict(lifting_world(e)), e.seed, code]) if lifted else None
     teacher = [pairs, e.teacher.supervision, e.teacher.bias_sink, lifter] if pairs else None

@@ -19,6 +19,7 @@ import torch
 from scipy import stats
 
 from i4d_bench.config.experiment import Experiment, from_dict
+from i4d_bench.data.teacher.store import pairs_digest
 from i4d_bench.drivers.external import located
 from i4d_bench.jobs.run import run
 from i4d_bench.metrics.cards import CARDS
@@ -59,10 +60,14 @@ def reproduce(
     if unknown:
         raise UserError(f"{published} has no run of {', '.join(unknown)}; it has {', '.join(sorted(records))}")
     chosen = {d: records[d] for d in designs or records}
-    if any(r.preset == "gpu" for r in chosen.values()) and not torch.cuda.is_available():
-        raise UserError(f"{published} was trained with the gpu preset, and torch sees no GPU here")
+    needs = {"gpu", "paper"} & {r.preset for r in chosen.values()}
+    if needs and not torch.cuda.is_available():
+        raise UserError(f"{published} was trained with the {needs.pop()} preset, and torch sees no GPU here")
     for r in chosen.values():
         r.config["driver"] = located(r.config["driver"], r.weights.get("encoder"), driver)
+        pairs = r.config.get("teacher", {}).get("path")
+        if pairs and pairs_digest(Path(pairs)) != r.weights.get("teacher"):
+            raise UserError(f"the pairs in {pairs} are not those that {published} was trained on")
     here: dict[str, Record] = {}
     samples = []
     for experiment in experiments(list(chosen.values())):

@@ -19,8 +19,7 @@ from i4d_bench.progress import Whole, console
 from i4d_bench.report.baseline import pick
 from i4d_bench.results.environment import hardware_name
 from i4d_bench.results.store import Store
-from i4d_bench.train import distributed
-from i4d_bench.train.distil import halves
+from i4d_bench.train import distil, distributed
 from i4d_bench.train.loop import Diverged
 from i4d_bench.types import UserError
 
@@ -75,6 +74,7 @@ def _planned(
     outputs.folder(runs)
     wanted = designs(experiment)
     check(experiment.driver)
+    distil.check(experiment.teacher, experiment.train)
     store = Store(reports / folder_name(experiment))
     if baseline is not None:
         if not scored(experiment):
@@ -90,7 +90,7 @@ def _planned(
 def _check_shares(experiment: Experiment) -> None:
     """Raises UserError where a step's people cannot be divided among the processes."""
     for stage in (*experiment.train.warmup, *experiment.train.stages):
-        for people in halves(stage.sources) if experiment.teacher.bias_sink else (stage.sources,):
+        for people in distil.halves(stage.sources) if experiment.teacher.bias_sink else (stage.sources,):
             distributed.share(people)
 
 

@@ -28,6 +28,7 @@ from i4d_bench.metrics.dlib_resnet import SIDE, DlibResNet
 from i4d_bench.metrics.image import check_images
 from i4d_bench.metrics.mxnet import MxnetGraph
 from i4d_bench.metrics.weights import WeightsUnavailable
+from i4d_bench.types import UserError
 
 # ArcFace's crop of 112²: eye centres, nose tip, mouth corners (subject's right first).
 ARCFACE = [(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)]
@@ -117,7 +118,7 @@ def embedder(name: str) -> Embedder:
         return DlibEmbedder()
     if name == "mobileface":
         return MobileFaceEmbedder()
-    raise ValueError(f"there is no identity network {name!r}; there are dlib and mobileface")
+    raise UserError(f"there is no identity network {name!r}; there are dlib and mobileface")
 
 
 def csim(a: Float[Tensor, "*B D"], b: Float[Tensor, "*B D"]) -> Float[Tensor, "*B"]:

@@ -8,13 +8,13 @@ driving reconstructs every source from its own side alone, the same for all supe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import fields, is_dataclass, replace
-from typing import TypeVar
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from i4d_bench.config.experiment import Stage
+from i4d_bench.config.experiment import SUPERVISIONS, Stage, Teacher, Train
 from i4d_bench.data.teacher.store import Store
 from i4d_bench.data.teacher.stream import Draws, stream
 from i4d_bench.drivers.driver import Driver
@@ -22,11 +22,10 @@ from i4d_bench.heads.flame import FlameModel
 from i4d_bench.loader import Targets, targets
 from i4d_bench.model.surface import HeadSurface
 from i4d_bench.train import distributed
-from i4d_bench.train.lessons import Lesson, Lessons
+from i4d_bench.train.lessons import Lesson, Lessons, both
 from i4d_bench.train.lifting import Lifter
 from i4d_bench.types import FlameCode, MotionCode, UserError
 
-T = TypeVar("T")
 Pictures = dict[str, Tensor]
 """By array (`samples.Picture`), each [B, …]."""
 
@@ -49,12 +48,9 @@ class FromPairs:
         self.store, self.driver, self.head, self.size, self.seed = store, driver, head, size, seed
         self.true_views, self.lifter, self.workers = true_views, lifter, workers
         self.surface = HeadSurface().to(driver.device)
-        self._draws(1, 1)
 
     def over(self, steps: range, stage: Stage, drive: bool) -> Iterator[Lesson]:
-        if drive and stage.frames < 2:
-            raise UserError("a stage that learns from pairs needs two frames of each person: the source's and a pair's")
-        draws = self._draws(stage.sources, stage.frames - 1 if drive else 1)
+        draws = self._draws(stage.sources, stage.frames - 1) if drive else self._draws(stage.sources, 1, False)
         mine, on_gpu = distributed.share(draws.people), self.driver.device.type == "cuda"
         people = range(draws.people)[mine]
         batches = stream(self.store, draws, steps, self.workers, mine, pinned=on_gpu)
@@ -65,30 +61,34 @@ class FromPairs:
             }
             yield self._driven(here, people, stage, step) if drive else self._still(here["source"], people, stage)
 
-    def _draws(self, people: int, pairs: int) -> Draws:
-        return Draws(self.store, "train", people, pairs, self.seed, self.true_views)
+    def _draws(self, people: int, pairs: int, true_views: bool | None = None) -> Draws:
+        true_views = self.true_views if true_views is None else true_views
+        return Draws(self.store, "train", people, pairs, self.seed, true_views)
 
     def _still(self, source: Pictures, people: range, stage: Stage) -> Lesson:
         own = self._code(source)
-        return self._lesson(source, people, own, own, _seen(source, stage.resolution))
+        none = torch.zeros(len(people), dtype=torch.bool)
+        return self._lesson(source, people, own, own, _seen(source, stage.resolution), none)
 
     def _driven(self, batch: dict[str, Pictures], people: range, stage: Stage, step: int) -> Lesson:
         source = batch["source"]
         own, driving = self._code(source), self._code(batch["driver"])
         woven = _weave(len(source["rgb"]))
         pictures = {k: woven(source[k], batch["target"][k]) for k in source}
-        codes = _both(woven, own, driving)
-        if self.lifter is None:
-            return self._lesson(source, people, own, codes, _seen(pictures, stage.resolution))
+        codes = both(woven, own, driving)
+        if self.lifter is None:  # the source's own picture is true
+            planar = (torch.arange(stage.frames) > 0).repeat(len(people)) & (not self.true_views)
+            return self._lesson(source, people, own, codes, _seen(pictures, stage.resolution), planar)
         keys = [(self.seed, step, p * stage.frames + k) for p in people for k in range(stage.frames)]
         truth = self.lifter.views(_seen(pictures, self.size), stage.resolution, keys)
-        return self._lesson(source, people, own, codes, truth)
+        return self._lesson(source, people, own, codes, truth, torch.ones(len(truth.rgb), dtype=torch.bool))
 
-    def _lesson(self, source: Pictures, people: range, own: MotionCode, driving: MotionCode, truth: Targets) -> Lesson:
-        photos = _seen(source, self.size)
-        planar = torch.full((len(truth.rgb),), not self.true_views, device=truth.rgb.device)
-        numbers = torch.tensor(people, device=truth.rgb.device)
-        return Lesson(self.surface.rectify(photos.photo, photos.camera), own, driving, truth, planar, numbers)
+    def _lesson(
+        self, source: Pictures, people: range, own: MotionCode, driving: MotionCode, truth: Targets, planar: Tensor
+    ) -> Lesson:
+        photos, device = _seen(source, self.size), self.driver.device
+        images = self.surface.rectify(photos.photo, photos.camera)
+        return Lesson(images, own, driving, truth, planar.to(device), torch.tensor(people, device=device))
 
     def _code(self, pictures: Pictures) -> MotionCode:
         flame = None
@@ -99,6 +99,25 @@ class FromPairs:
         return MotionCode(codes, flame)
 
 
+def check(teacher: Teacher, train: Train) -> None:
+    """Raises UserError where an experiment cannot learn as its teacher's settings say."""
+    if teacher.supervision not in SUPERVISIONS:
+        raise UserError(f"there is no supervision {teacher.supervision!r}; there are {', '.join(SUPERVISIONS)}")
+    if teacher.path is None:
+        if teacher != Teacher():
+            raise UserError("supervision and bias sink go with a teacher's pairs (--teacher)")
+        return
+    if teacher.bias_sink and teacher.supervision == "multiview":
+        raise UserError("the bias sink tells an animator's pictures from true views: multiview has none of the former")
+    if any(stage.frames < 2 for stage in train.stages):
+        raise UserError("a stage that learns from pairs needs two frames of each person: the source's and a pair's")
+    if teacher.bias_sink and any(stage.sources < 2 for stage in (*train.warmup, *train.stages)):
+        raise UserError("a stage that learns from pairs and from true views needs two people, one for each")
+    store = Store(Path(teacher.path))
+    for true_views in {False, teacher.supervision == "multiview"}:
+        Draws(store, "train", 1, 1, 0, true_views)
+
+
 class Mixed:
     """Half of every step's people by `planar` lessons, half by `true` ones."""
 
@@ -106,8 +125,6 @@ class Mixed:
         self.planar, self.true = planar, true
 
     def over(self, steps: range, stage: Stage, drive: bool) -> Iterator[Lesson]:
-        if stage.sources < 2:
-            raise UserError("a stage that learns from pairs and from true views needs two people, one for each")
         half, rest = halves(stage.sources)
         yield from map(
             _joined,
@@ -140,13 +157,4 @@ def _joined(a: Lesson, b: Lesson) -> Lesson:
     k = max(a.frames, b.frames)
     a, b = (x.map(lambda t: t, lambda t, again=k // x.frames: t.repeat_interleave(again, 0)) for x in (a, b))
     b = replace(b, people=b.people + len(a.people) * distributed.ranks())
-    return _both(lambda x, y: torch.cat([x, y]), a, b)
-
-
-def _both(of: Callable[[Tensor, Tensor], Tensor], a: T, b: T) -> T:
-    """Applies a function to the tensors of two things that are built alike."""
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return of(a, b)
-    if is_dataclass(a) and not isinstance(a, type):
-        return type(a)(**{f.name: _both(of, getattr(a, f.name), getattr(b, f.name)) for f in fields(a)})
-    return a
+    return both(lambda x, y: torch.cat([x, y]), a, b)

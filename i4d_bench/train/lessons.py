@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from i4d_bench.data.splits import SPLITS, split_of
 from i4d_bench.loader import Batches, Loader, Targets
 from i4d_bench.train import distributed
 from i4d_bench.types import MotionCode
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -89,3 +91,12 @@ class FromFrames:
                 torch.zeros(len(target), dtype=torch.bool, device=self.loader.device),
                 people,
             )
+
+
+def both(of: Callable[[Tensor, Tensor], Tensor], a: T, b: T) -> T:
+    """Applies a function to the tensors of two things that are built alike."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return of(a, b)
+    if is_dataclass(a) and not isinstance(a, type):
+        return type(a)(**{f.name: both(of, getattr(a, f.name), getattr(b, f.name)) for f in fields(a)})
+    return a

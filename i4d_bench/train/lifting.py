@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 import torch
@@ -16,7 +17,11 @@ from i4d_bench.data.splits import SIDE_VIEW, rng
 from i4d_bench.loader import Targets
 from i4d_bench.model.avatar import Backbone
 from i4d_bench.render import render
+from i4d_bench.train.lessons import both
 from i4d_bench.types import Camera, Gaussians
+
+AT_ONCE = 16
+"""Pictures that are lifted together: a step's people are taken in parts after their truth is made."""
 
 
 class Lifter:
@@ -27,8 +32,11 @@ class Lifter:
 
     def views(self, pictures: Targets, size: int, keys: list[tuple]) -> Targets:
         """The pictures, each from a side that its key alone decides, within training's angles."""
-        cameras = [orbit(rng("lifted", *key), SIDE_VIEW, size) for key in keys]
-        return self.seen(pictures, _stacked([tuple(c) for c in cameras], size, pictures.rgb.device))
+        cameras = [tuple(orbit(rng("lifted", *key), SIDE_VIEW, size)) for key in keys]
+        camera = _stacked(cameras, size, pictures.rgb.device)
+        some = [slice(i, i + AT_ONCE) for i in range(0, len(keys), AT_ONCE)]
+        parts = [self.seen(pictures.map(lambda t, at=at: t[at]), camera[at]) for at in some]
+        return functools.reduce(lambda a, b: both(lambda x, y: torch.cat([x, y]), a, b), parts)
 
     def frontal(self, pictures: Targets, size: int) -> Targets:
         """The pictures from the front."""

@@ -128,7 +128,7 @@ class Trainer:
         config = self.experiment.train
         groups = [{"params": list(backbone.parameters()), "lr": config.lr, "base": config.lr}]
         optimizer = torch.optim.Adam(groups, betas=config.betas, eps=1e-8, fused=True)
-        student = Student(backbone, fusion, BiasSink().to(self.device) if self.experiment.teacher.bias_sink else None)
+        student = Student(backbone, fusion)
         if fusion is None:
             return student, optimizer
         if warm is not None:
@@ -136,7 +136,9 @@ class Trainer:
         own = list(fusion.parameters())
         if own:
             lr = self.experiment.settings(name).get("lr", config.lr_fusion)
-            own += student.sink.parameters() if student.sink else []
+            if self.experiment.teacher.bias_sink:
+                student.sink = BiasSink().to(self.device)
+                own += student.sink.parameters()
             optimizer.add_param_group({"params": own, "lr": lr, "base": lr})
         if config.loss.adversarial:
             student.adversary = Adversary(self.device)
@@ -157,6 +159,7 @@ class Trainer:
         before, loss = progress.seconds, torch.zeros(())
         offset = 0 if fusion is None else sum(s.steps for s in config.warmup)  # lessons go on where the warm-up ended
         given = _lessons(lessons, progress.step, stages, offset, drive=fusion is not None)
+        between = True  # steps: within one, some have learned and others not
         try:
             note = lambda: f"loss {float(loss):.4f}"  # noqa: E731
             for step in track(range(progress.step, total), name, total, progress.step, note):
@@ -165,8 +168,10 @@ class Trainer:
                 for group in optimizer.param_groups:
                     group["lr"] = group["base"] * scale
                 student.deceives = step >= config.loss.adversarial_from * total
+                between = False
                 loss = self.step(student, lesson, stage, offset + step, optimizer)
                 progress.step, progress.seconds = step + 1, before + time.monotonic() - started
+                between = True
                 due = progress.step % config.validate_every == 0 or progress.step in (*EARLY, total)
                 checked = fusion is not None and due
                 if checked:
@@ -180,7 +185,7 @@ class Trainer:
                 if checked:
                     distributed.wait()
         except KeyboardInterrupt:
-            if leads:
+            if leads and between:
                 save(path, parts, progress)
             raise
         if leads:

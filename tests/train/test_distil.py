@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from helpers import teacher as teacher_store
 
 from i4d_bench.config import presets
-from i4d_bench.config.experiment import Stage
+from i4d_bench.config.experiment import Stage, Teacher, Train
 from i4d_bench.data.splits import YAW
 from i4d_bench.data.teacher.stream import Draws
 from i4d_bench.loader import Loader
 from i4d_bench.model.avatar import Backbone
-from i4d_bench.train.distil import Mixed
+from i4d_bench.train.distil import Mixed, check
 from i4d_bench.train.lessons import FromFrames
 from i4d_bench.train.lifting import Lifter
 from i4d_bench.types import UserError
@@ -38,7 +41,7 @@ def test_each_person_reconstructs_the_source_and_reaches_the_drivers(lessons, pa
     made = lessons(true_views=true_views)
     lesson = first(made)
     assert lesson.frames == 3 and lesson.images.shape == (2, 3, 32, 32)
-    assert (lesson.planar == (not true_views)).all()
+    assert lesson.planar.tolist() == [False, not true_views, not true_views] * 2, "the source's own picture is true"
     for person, own in enumerate(rows(pairs, true_views)):
         samples = [pairs.read(int(r)) for r in own]
         assert ((pairs.view[own] > 0) == true_views).all()
@@ -110,14 +113,39 @@ def test_mixed_lessons_are_half_the_animators_and_half_true(lessons, smoke_frame
     stage = Stage(4, 32, 16, sources=4, frames=3)
     lesson = first(Mixed(planar, true), drive, stage)
     assert len(lesson.images) == 4 and lesson.frames == 3
-    assert lesson.planar.tolist() == [True] * 6 + [False] * 6
+    assert lesson.planar.tolist() == [False, drive, drive] * 2 + [False] * 6
     half = first(true, drive, Stage(4, 32, 16, sources=2, frames=3))
     assert torch.equal(lesson.truth.rgb[6:], half.truth.rgb)
     assert torch.equal(lesson.driving.flame.expression[6:], half.driving.flame.expression)
 
 
-def test_what_pairs_cannot_teach_is_one_sentence(lessons, pairs, tmp_path):
-    with pytest.raises(UserError, match="two frames of each person"):
-        first(lessons(), stage=Stage(1, 32, 16, 2, 1))
-    with pytest.raises(UserError, match="two people"):
-        first(Mixed(lessons(), lessons()), stage=Stage(1, 32, 16, 1, 2))
+ENOUGH = Train(warmup=(STAGE,), stages=(STAGE,))
+
+
+@pytest.mark.parametrize(
+    ("teacher", "train", "said"),
+    [
+        ({}, replace(ENOUGH, stages=(replace(STAGE, frames=1),)), "two frames of each person"),
+        ({"bias_sink": True}, replace(ENOUGH, warmup=(replace(STAGE, sources=1),)), "two people"),
+        ({"supervision": "multi-view"}, ENOUGH, "there are monocular, lifted, multiview"),
+        ({"supervision": "multiview", "bias_sink": True}, ENOUGH, "multiview has none"),
+        ({"path": None, "bias_sink": True}, ENOUGH, "go with a teacher's pairs"),
+        ({"path": "nowhere"}, ENOUGH, "no store of teacher pairs"),
+    ],
+)
+def test_what_pairs_cannot_teach_is_one_sentence(pairs, teacher, train, said):
+    check(Teacher(str(pairs.folder), "multiview"), ENOUGH)
+    with pytest.raises(UserError, match=said):
+        check(Teacher(**{"path": str(pairs.folder), **teacher}), train)
+
+
+def test_a_store_of_the_animators_pictures_alone_has_no_true_views(tmp_path):
+    store = teacher_store.store(tmp_path / "pairs")
+    check(Teacher(str(store)), ENOUGH)
+    with pytest.raises(UserError, match="no true views"):
+        check(Teacher(str(store), "multiview"), ENOUGH)
+
+
+def test_the_warm_up_of_true_views_is_that_of_all(lessons):
+    a, b = first(lessons(), drive=False), first(lessons(true_views=True), drive=False)
+    assert torch.equal(a.truth.rgb, b.truth.rgb) and torch.equal(a.images, b.images)

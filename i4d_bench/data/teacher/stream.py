@@ -68,6 +68,11 @@ class _Steps(Dataset):
         rows = self.draws.draw(step).reshape(self.draws.people, -1)[self.part]
         roles = [ROLES if first else ROLES[1:] for own in rows for first in (True, *[False] * (len(own) - 1))]
         samples = [self.store.read(int(row), what) for row, what in zip(rows.ravel(), roles, strict=True)]
+        if len({s["target"]["alpha"].shape for s in samples}) > 1:
+            where = self.store.folder
+            raise UserError(
+                f"{where} holds pictures of several sizes: `i4d-bench data check {where} --leave-out` names them"
+            )
         return {
             role: {
                 k: torch.from_numpy(np.stack([s[role][k] for s in samples if role in s])) for k in (*IMAGES, *NUMBERS)
