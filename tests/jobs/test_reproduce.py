@@ -5,8 +5,10 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import teacher
 
 from i4d_bench.config import presets
+from i4d_bench.data.teacher.store import pairs_digest
 from i4d_bench.jobs import reproduce as job
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
@@ -106,3 +108,13 @@ def test_what_cannot_be_reproduced_is_said(tmp_path, designs, said):
         Store(tmp_path).add(record("static", 0), rows("static", 0, 30))
     with pytest.raises(UserError, match=said):
         job.reproduce(tmp_path, designs, tmp_path, tmp_path)
+
+
+def test_other_pairs_are_refused(tmp_path):
+    pairs = teacher.store(tmp_path / "pairs")
+    trained = record("static", 0, weights={"teacher": pairs_digest(pairs)})
+    trained.config["teacher"] = {"path": str(pairs), "supervision": "monocular", "bias_sink": False}
+    Store(tmp_path / "report").add(trained, rows("static", 0, 30.0))
+    teacher.store(pairs, people=4)
+    with pytest.raises(UserError, match="not those"):
+        job.reproduce(tmp_path / "report", (), tmp_path / "reports", tmp_path / "runs")

@@ -19,6 +19,7 @@ from i4d_bench.heads.worlds import exported_head
 from i4d_bench.loader import Loader
 from i4d_bench.model.avatar import Backbone
 from i4d_bench.train import loop
+from i4d_bench.train.adversary import Adversary
 from i4d_bench.train.distil import FromPairs, Mixed
 from i4d_bench.train.lessons import FromFrames, Lessons
 from i4d_bench.train.loop import BiasSink, Trainer
@@ -115,6 +116,23 @@ def test_every_term_at_once_resumes_to_the_same_weights(smoke_frames, pairs, tmp
     states = [torch.load(tmp_path / x / "checkpoint.pt") for x in "ab"]
     assert states[0]["sink"]["token"].any() and torch.equal(states[0]["sink"]["token"], states[1]["sink"]["token"])
     assert states[0]["adversary"]["steps"] == states[1]["adversary"]["steps"] == 3
+
+
+def test_a_step_that_was_interrupted_leaves_nothing(smoke_frames, pairs, tmp_path, monkeypatch):
+    """Within it the adversary has learned already, and the student has not."""
+    t = taught(smoke_frames, pairs, *TERMS, "train.checkpoint_seconds=1000.0", "train.validate_every=1")
+    learn = Adversary.learn
+
+    def pressed(self, *args):
+        learn(self, *args)
+        if self.steps == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Adversary, "learn", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        t.design(tmp_path / "a", "local_adaln", warmed(t, tmp_path))
+    state = torch.load(tmp_path / "a" / "checkpoint.pt")
+    assert state["progress"]["step"] == 4 and state["adversary"]["steps"] == 1
 
 
 def test_the_bias_sink_hears_of_the_animators_pictures_alone():

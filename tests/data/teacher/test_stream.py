@@ -70,6 +70,16 @@ def test_true_views_are_drawn_apart(tmp_path):
         assert set(s.view[Draws(s, "train", 1, 4, 0, true_views).draw(0)]) == views
 
 
+def test_pictures_of_two_sizes_stop_training_in_one_sentence(tmp_path):
+    with Writer(tmp_path) as w:
+        for d in range(2):
+            w.add(teacher.row(0, d), teacher.sample(d, size=16 * (d + 1)))
+    write_index(tmp_path)
+    s = Store(tmp_path)
+    with pytest.raises(UserError, match=r"several sizes: `i4d-bench data check .* --leave-out`"):
+        next(stream(s, Draws(s, "train", 1, 2, 0), range(1), 0))
+
+
 def test_a_store_without_the_split_is_one_sentence(opened):
     with pytest.raises(UserError, match="no pictures of the split test"):
         Draws(opened, "test", 1, 1, 0)
