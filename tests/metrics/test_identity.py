@@ -12,6 +12,7 @@ from i4d_bench.metrics.align import aligned_crops, similarity
 from i4d_bench.metrics.dlib_resnet import DlibResNet
 from i4d_bench.metrics.identity import DLIB, DLIB_POINTS, Csim, csim, embedder, impostor_mean
 from i4d_bench.metrics.mxnet import MxnetGraph
+from i4d_bench.types import UserError
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +155,7 @@ def test_wrong_input_is_refused(dlib_file):
         embedder("dlib").embed(255 * smooth(1, 64), face(64))
     with pytest.raises(ValueError, match="landmarks"):
         embedder("dlib").embed(smooth(1, 64), face(64)[:, :5])
-    with pytest.raises(ValueError, match="dlib and mobileface"):
+    with pytest.raises(UserError, match="dlib and mobileface"):
         embedder("arcface")
 
 
