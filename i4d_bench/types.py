@@ -72,6 +72,11 @@ class Camera(_Tensors):
     width: int
     height: int
 
+    def project(self, points: Float[Tensor, "*B N 3"]) -> Float[Tensor, "B N 2"]:
+        """Pixels of world points, which may be the same for all cameras."""
+        seen = (points @ self.viewmats[:, :3, :3].mT + self.viewmats[:, None, :3, 3]) @ self.Ks.mT
+        return seen[..., :2] / seen[..., 2:]
+
     def resized(self, width: int, height: int) -> Camera:
         """The same view on another pixel grid."""
         scale = torch.tensor([width / self.width, height / self.height, 1.0], device=self.Ks.device)

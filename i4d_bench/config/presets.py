@@ -94,7 +94,7 @@ def smoke() -> Experiment:
 
 
 def paper() -> Experiment:
-    """The paper's scale and constants, for --teacher: 512², planes 256², 199,374 Gaussians, batch 32; a day or two of one GPU.
+    """The paper's scale and constants, for --teacher: 512², planes 256², 199,374 Gaussians, batch 32.
 
     Grid 424: 179,776 Gaussians in front and 19,598 behind. The paper says how its resolution and batch are, but not how long it
     trained: here two epochs of its 480,000 pairs at each of four resolutions. A sample is the source as itself and a pair.

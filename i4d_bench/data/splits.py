@@ -53,8 +53,19 @@ def partner(person: int, people: int) -> int:
 
 def yaw(frames: Frames) -> Float[np.ndarray, " F"]:
     """Degrees between the face's forward axis (canonical z) and the direction to the camera, signed."""
-    towards = -np.einsum("fij,fi->fj", frames.viewmats[:, :3, :3], frames.viewmats[:, :3, 3])
+    towards = _towards(frames)
     return np.degrees(np.arctan2(towards[:, 0], towards[:, 2]))
+
+
+def pitch(frames: Frames) -> Float[np.ndarray, " F"]:
+    """Degrees of the camera above the face's horizontal plane."""
+    towards = _towards(frames)
+    return np.degrees(np.arctan2(towards[:, 1], np.hypot(towards[:, 0], towards[:, 2])))
+
+
+def _towards(frames: Frames) -> Float[np.ndarray, "F 3"]:
+    """Where the cameras are."""
+    return -np.einsum("fij,fi->fj", frames.viewmats[:, :3, :3], frames.viewmats[:, :3, 3])
 
 
 def split_of(frames: Frames) -> Int[np.ndarray, " F"]:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from i4d_bench.data.frames import Frames
-from i4d_bench.data.splits import SPLITS, split_of, yaw
+from i4d_bench.data.splits import SPLITS, pitch, split_of, yaw
 
 FEWEST = 200
 """Frames below which nothing is said."""
@@ -74,12 +74,6 @@ def probe(codes: Float[np.ndarray, "F D"], frames: Frames) -> Leak | None:
         *recognised(own, people, _last_quarter(people, expressions)),
         *(readable(own, angles[:, [k]], folds) if np.ptp(angles[:, k]) > FLAT else None for k in range(2)),
     )
-
-
-def pitch(frames: Frames) -> Float[np.ndarray, " F"]:
-    """Degrees of the camera above the face's horizontal plane."""
-    towards = -np.einsum("fij,fi->fj", frames.viewmats[:, :3, :3], frames.viewmats[:, :3, 3])
-    return np.degrees(np.arctan2(towards[:, 1], np.hypot(towards[:, 0], towards[:, 2])))
 
 
 def readable(

@@ -44,6 +44,7 @@ from i4d_bench.train.distil import FromPairs, Mixed
 from i4d_bench.train.lessons import FromFrames, Lessons
 from i4d_bench.train.lifting import Lifter
 from i4d_bench.train.loop import Trainer
+from i4d_bench.train.losses import networks
 from i4d_bench.types import UserError
 from variants import design as design_class
 from variants import given
@@ -63,10 +64,9 @@ class Bench:
         driver = Driver(self.experiment.driver, self.frames, self._reader(DRIVER_READER))
         self.loader = Loader(self.frames, driver, self.device)
         loss = self.experiment.train.loss
-        lpips = load_lpips("alex", self.device) if loss.lpips else None
-        identity = embedder(loss.identity_network) if loss.identity else None
         lessons = self._lessons(driver) if self.experiment.teacher.path else None
-        self.trainer = Trainer(self.experiment, self.loader, self.head, self.device, lpips, identity, lessons)
+        judges = networks(loss, self.device)
+        self.trainer = Trainer(self.experiment, self.loader, self.head, self.device, *judges, lessons)
         self.notes: list[str] = [driver.note] * bool(driver.note)
         if loss.identity and loss.identity_network in self.experiment.evaluate.identity:
             seen = (
@@ -98,7 +98,7 @@ class Bench:
         if self.plan.lifter is not None:
             backbone = Backbone(e.model).to(self.device)
             backbone.load_state_dict(torch.load(self.plan.lifter, map_location=self.device)["backbone"])
-            lifter = Lifter(backbone)
+            lifter = Lifter(backbone, landmarks=bool(e.train.loss.identity))
         workers = min(4, cores() // (4 * distributed.ranks())) if self.device.type == "cuda" else 0
         true_views = teacher.supervision == "multiview"
         store = TeacherStore(Path(teacher.path))
@@ -256,7 +256,7 @@ def _train_lifter(experiment: Experiment, path: Path, device: torch.device) -> N
     world = lifting_world(experiment)
     e = dataclasses.replace(experiment, world=world, driver="oracle", flame=None, teacher=Teacher())
     frames, _ = distributed.after_first(lambda: open_data(e))
-    lpips = load_lpips("alex", device) if e.train.loss.lpips else None
+    lpips, _ = networks(e.train.loss, device)
     Trainer(e, Loader(frames, Driver(e.driver, frames), device), None, device, lpips).lifter(path)
 
 

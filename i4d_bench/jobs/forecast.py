@@ -140,8 +140,8 @@ def data_gib(world: World) -> float:
 
 def read(published: Path) -> Measured:
     """Records of the preset paper's steps with local_adaln (`jobs.scaling`), the first with one card among them."""
-    files = sorted(path for path in published.glob("scaling-paper-*.json"))
-    found = [json.loads(path.read_text(encoding="utf-8"))["measured"] for path in files]
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(published.glob("scaling-paper-*.json"))]
+    found = [content["measured"] for content in found if content["design"] == "local_adaln"]
     records = next(({m["ranks"]: m for m in held} for held in found if held[0]["ranks"] == 1), None)
     if records is None:
         return Measured()

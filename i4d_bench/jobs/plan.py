@@ -8,6 +8,7 @@ scores again and trains nothing. What merely names things (preset, paths, which 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ READER = ("i4d_bench.metrics.reader_training",)
 TRAINS_WITH, SCORES_WITH = ("torch", "triton", "gsplat", "numpy", "numba"), ("lpips", "torchmetrics", "mediapipe")
 ENCODES_WITH = ("onnxruntime", "onnxruntime-gpu")
 WEIGHTS = {"mobileface": MOBILEFACE}
-"""Networks whose weights are a user's file, by their names in `Evaluate.identity`."""
+"""Networks whose weights are a user's file, by their names in `Evaluate.identity` and `Loss.identity_network`."""
 METRIC_READER, DRIVER_READER = 1, 2
 """Seeds: no design is scored by its own driver's network."""
 
@@ -97,7 +98,8 @@ def plan(experiment: Experiment, reports: Path, runs: Path) -> RunPlan:
     warm = {k: train[k] for k in ("warmup", "lr", "lr_steps", "betas", "clip", "loss")}
     code = source.digest(*TRAINING)
     pairs = pairs_digest(Path(e.teacher.path)) if e.teacher.path else None
-    backbone = digest([here, asdict(e.model), warm, e.seed, code, pairs, e.teacher.bias_sink])
+    judge = _bytes([e.train.loss.identity_network] if e.train.loss.identity else [])
+    backbone = digest([here, asdict(e.model), warm, e.seed, code, pairs, e.teacher.bias_sink, judge])
     lifted = pairs and e.teacher.supervision == "lifted"
     lifter = digest([here, asdict(e.model), train, asdict(lifting_world(e)), e.seed, code]) if lifted else None
     teacher = [pairs, e.teacher.supervision, e.teacher.bias_sink, lifter] if pairs else None
@@ -107,7 +109,7 @@ def plan(experiment: Experiment, reports: Path, runs: Path) -> RunPlan:
     readers = {seed: runs / "readers" / f"{seed}-{digest([reader_code, seed])}.pt" for seed in seeds}
 
     driver = [_encoder(e) or e.driver, reader_code if e.driver == "image" else None]
-    training = digest([here, asdict(e.model), train, driver, code, teacher])
+    training = digest([here, asdict(e.model), train, driver, code, teacher, judge])
     scoring = digest([here, versions(*SCORES_WITH), asdict(e.evaluate), _files(e), source.digest(*SCORING)])
     made = {"hardware": here["hardware"], "data": data, "training": training, "scoring": scoring}
     folder = folder_name(e)
@@ -136,10 +138,12 @@ def lifting_world(experiment: Experiment) -> World:
 
 def _files(experiment: Experiment) -> dict[str, Any]:
     """Bytes of the optional files that scoring reads; None where one is missing, and its column empty."""
-    wanted = [WEIGHTS[name] for name in experiment.evaluate.identity if name in WEIGHTS]
-    if experiment.world.kind == "clips":
-        wanted.append(LANDMARKER)
-    found = {path: find(path) for path in wanted}
+    return _bytes(experiment.evaluate.identity, [LANDMARKER] if experiment.world.kind == "clips" else [])
+
+
+def _bytes(networks: Sequence[str], more: Sequence[str] = ()) -> dict[str, Any]:
+    """Hashes of the files of identity networks that have one, and of more; None where one is missing."""
+    found = {path: find(path) for path in (*(WEIGHTS[name] for name in networks if name in WEIGHTS), *more)}
     return {path: file_digest(file) if file else None for path, file in found.items()}
 
 

@@ -26,13 +26,12 @@ from i4d_bench.drivers.driver import Driver
 from i4d_bench.heads.base import REGIONS
 from i4d_bench.jobs.bench import default_device
 from i4d_bench.loader import Loader
-from i4d_bench.metrics.identity import embedder
-from i4d_bench.metrics.image import load_lpips
 from i4d_bench.model.avatar import Backbone
 from i4d_bench.printing import print_table
 from i4d_bench.results.environment import environment
 from i4d_bench.train import distributed
 from i4d_bench.train.loop import Trainer
+from i4d_bench.train.losses import networks
 from i4d_bench.types import UserError
 
 WARM = 3
@@ -100,10 +99,8 @@ def _read(path: Path, what: dict[str, Any]) -> list[dict[str, Any]]:
 def _trainer(experiment: Experiment, device: torch.device, people: int) -> Trainer:
     head = distributed.after_first(lambda: open_head(experiment, device))
     frames = with_flame(_made_up(people, experiment.world.resolution), head)
-    loss = experiment.train.loss
-    lpips = distributed.after_first(lambda: load_lpips("alex", device)) if loss.lpips else None
-    identity = embedder(loss.identity_network) if loss.identity else None
-    return Trainer(experiment, Loader(frames, Driver("blendshapes", frames), device), head, device, lpips, identity)
+    judges = distributed.after_first(lambda: networks(experiment.train.loss, device))
+    return Trainer(experiment, Loader(frames, Driver("blendshapes", frames), device), head, device, *judges)
 
 
 def _made_up(people: int, size: int, frames: int = 4) -> Frames:

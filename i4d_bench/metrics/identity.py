@@ -18,7 +18,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from i4d_bench.assets import MOBILEFACE, MOBILEFACE_GRAPH, find, missing
@@ -48,12 +48,17 @@ class Embedder(Protocol):
         ...
 
 
+def are_known(landmarks: Float[Tensor, "B P 2"]) -> Bool[Tensor, " B"]:
+    """Whether each picture has landmarks."""
+    return landmarks.isfinite().all(-1).all(-1)
+
+
 def _embed_found(images, landmarks, network) -> Tensor:
     """Applies `network` to the samples that have landmarks and leaves NaN in the others."""
     check_images(images)
     if landmarks.shape != (len(images), 68, 2):
         raise ValueError(f"expected landmarks [{len(images)},68,2], got {tuple(landmarks.shape)}")
-    found = landmarks.isfinite().all(-1).all(-1).to(images.device)
+    found = are_known(landmarks).to(images.device)
     vectors = F.normalize(network(images[found], landmarks.to(images)[found]), dim=-1)
     return vectors.new_full((len(images), vectors.shape[1]), torch.nan).index_put((found,), vectors)
 

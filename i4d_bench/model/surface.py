@@ -69,8 +69,7 @@ class HeadSurface(nn.Module):
         """
         size = images.shape[-1]
         points = self.kept(("pixels", size), lambda: self._pixels(size))
-        seen = (points @ camera.viewmats[:, :3, :3].mT + camera.viewmats[:, None, :3, 3]) @ camera.Ks.mT
-        pixels = seen[..., :2] / seen[..., 2:]
+        pixels = camera.project(points)
         grid = pixels / pixels.new_tensor([camera.width, camera.height]) * 2 - 1
         grid = grid.view(len(images), size, size, 2)
         return F.grid_sample(images, grid, padding_mode="border", align_corners=False)

@@ -44,13 +44,14 @@ class FromPairs:
         lifter: Lifter | None = None,
         workers: int = 0,
     ):
-        """size: of the images that the encoder sees. Raises UserError where the store has no such pictures to train on."""
+        """size: of the images that the encoder sees."""
         self.store, self.driver, self.head, self.size, self.seed = store, driver, head, size, seed
         self.true_views, self.lifter, self.workers = true_views, lifter, workers
         self.surface = HeadSurface().to(driver.device)
 
     def over(self, steps: range, stage: Stage, drive: bool) -> Iterator[Lesson]:
-        draws = self._draws(stage.sources, stage.frames - 1) if drive else self._draws(stage.sources, 1, False)
+        pairs, true_views = (stage.frames - 1, self.true_views) if drive else (1, False)
+        draws = Draws(self.store, "train", stage.sources, pairs, self.seed, true_views)
         mine, on_gpu = distributed.share(draws.people), self.driver.device.type == "cuda"
         people = range(draws.people)[mine]
         batches = stream(self.store, draws, steps, self.workers, mine, pinned=on_gpu)
@@ -60,10 +61,6 @@ class FromPairs:
                 for role, pictures in batch.items()
             }
             yield self._driven(here, people, stage, step) if drive else self._still(here["source"], people, stage)
-
-    def _draws(self, people: int, pairs: int, true_views: bool | None = None) -> Draws:
-        true_views = self.true_views if true_views is None else true_views
-        return Draws(self.store, "train", people, pairs, self.seed, true_views)
 
     def _still(self, source: Pictures, people: range, stage: Stage) -> Lesson:
         own = self._code(source)

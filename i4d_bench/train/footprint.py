@@ -123,7 +123,7 @@ class Counter:
         self.backbone.surface.kept(("plane", grid, focus), lambda: kept)
 
     def _step(self, fusion: Fusion | None, lesson: _Lesson, adversarial: bool, penalised: bool) -> int:
-        """As `loop.Trainer._step`, but for the optimizer. Returns the number of Gaussians."""
+        """As `loop.Trainer.step`, but for the optimizer. Returns the number of Gaussians."""
         weights, people = self.experiment.train.loss, len(lesson.images)
         if fusion is None:
             canonical = self.backbone.lift(lesson.images, lesson.grid).canonical

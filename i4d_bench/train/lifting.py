@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from i4d_bench.camera import look_at
 from i4d_bench.data.people import orbit
 from i4d_bench.data.splits import SIDE_VIEW, rng
 from i4d_bench.loader import Targets
@@ -25,10 +24,11 @@ AT_ONCE = 16
 
 
 class Lifter:
-    """A backbone that lifts pictures and shows them from other sides."""
+    """A backbone that lifts pictures and shows them from other sides. landmarks: whether theirs are wanted there, else they are
+    NaN."""
 
-    def __init__(self, backbone: Backbone):
-        self.backbone = backbone.eval().requires_grad_(False)
+    def __init__(self, backbone: Backbone, landmarks: bool = True):
+        self.backbone, self.landmarks = backbone.eval().requires_grad_(False), landmarks
 
     def views(self, pictures: Targets, size: int, keys: list[tuple]) -> Targets:
         """The pictures, each from a side that its key alone decides, within training's angles."""
@@ -37,10 +37,6 @@ class Lifter:
         some = [slice(i, i + AT_ONCE) for i in range(0, len(keys), AT_ONCE)]
         parts = [self.seen(pictures.map(lambda t, at=at: t[at]), camera[at]) for at in some]
         return functools.reduce(lambda a, b: both(lambda x, y: torch.cat([x, y]), a, b), parts)
-
-    def frontal(self, pictures: Targets, size: int) -> Targets:
-        """The pictures from the front."""
-        return self.seen(pictures, _stacked([look_at(0, 0, size)] * len(pictures.rgb), size, pictures.rgb.device))
 
     @torch.no_grad()
     def seen(self, pictures: Targets, camera: Camera) -> Targets:
@@ -53,30 +49,27 @@ class Lifter:
             gaussians, colors=_read(pictures.regions[..., None].float(), gaussians, pictures.camera)
         )
         regions = render(painted, camera, None, depth=False).rgb[..., 0] > 0.5
-        return Targets(image.rgb, image.alpha, regions, camera, self._moved(pictures, gaussians, camera))
-
-    def _moved(self, pictures: Targets, gaussians: Gaussians, camera: Camera) -> Float[Tensor, "B 68 2"]:
-        """Landmarks, through the surface that the pictures' own cameras see."""
-        own = render(gaussians, pictures.camera, None, depth=True)
-        assert own.depth is not None
-        at = pictures.landmarks / pictures.landmarks.new_tensor([own.depth.shape[2], own.depth.shape[1]]) * 2 - 1
-        both = torch.cat([own.depth, own.alpha], -1).movedim(-1, 1)
-        read = F.grid_sample(both, at.nan_to_num()[:, None], padding_mode="border", align_corners=False)[:, :, 0]
-        z = read[:, 0] / read[:, 1].clamp_min(1e-3)
-        rays = F.pad(pictures.landmarks, (0, 1), value=1.0) @ torch.linalg.inv(pictures.camera.Ks).mT
-        world = torch.linalg.inv(pictures.camera.viewmats)
-        points = (rays * z[..., None]) @ world[:, :3, :3].mT + world[:, None, :3, 3]
-        return _pixels(points, camera)
+        moved = _moved if self.landmarks else lambda *_: torch.full_like(pictures.landmarks, torch.nan)
+        return Targets(image.rgb, image.alpha, regions, camera, moved(pictures, gaussians, camera))
 
 
-def _pixels(points: Float[Tensor, "B N 3"], camera: Camera) -> Float[Tensor, "B N 2"]:
-    seen = (points @ camera.viewmats[:, :3, :3].mT + camera.viewmats[:, None, :3, 3]) @ camera.Ks.mT
-    return seen[..., :2] / seen[..., 2:]
+def _moved(pictures: Targets, gaussians: Gaussians, camera: Camera) -> Float[Tensor, "B 68 2"]:
+    """Landmarks, through the surface that the pictures' own cameras see."""
+    own = render(gaussians, pictures.camera, None, depth=True)
+    assert own.depth is not None
+    at = pictures.landmarks / pictures.landmarks.new_tensor([own.depth.shape[2], own.depth.shape[1]]) * 2 - 1
+    surface = torch.cat([own.depth, own.alpha], -1).movedim(-1, 1)
+    read = F.grid_sample(surface, at.nan_to_num()[:, None], padding_mode="border", align_corners=False)[:, :, 0]
+    z = read[:, 0] / read[:, 1].clamp_min(1e-3)
+    rays = F.pad(pictures.landmarks, (0, 1), value=1.0) @ torch.linalg.inv(pictures.camera.Ks).mT
+    world = torch.linalg.inv(pictures.camera.viewmats)
+    points = (rays * z[..., None]) @ world[:, :3, :3].mT + world[:, None, :3, 3]
+    return camera.project(points)
 
 
 def _read(images: Float[Tensor, "B H W 1"], gaussians: Gaussians, camera: Camera) -> Float[Tensor, "B N 3"]:
     """What the images show where the camera sees each Gaussian's middle."""
-    at = _pixels(gaussians.means, camera) / gaussians.means.new_tensor([camera.width, camera.height]) * 2 - 1
+    at = camera.project(gaussians.means) / gaussians.means.new_tensor([camera.width, camera.height]) * 2 - 1
     read = F.grid_sample(images.movedim(-1, 1), at[:, None], align_corners=False)[:, :, 0]
     return read.movedim(1, -1).expand(-1, -1, 3)
 

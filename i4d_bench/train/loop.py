@@ -23,7 +23,7 @@ from i4d_bench.config.experiment import Experiment, Stage
 from i4d_bench.data.splits import triples
 from i4d_bench.evaluate.gap import driving_gap
 from i4d_bench.loader import Loader
-from i4d_bench.metrics.identity import Embedder
+from i4d_bench.metrics.identity import Embedder, are_known
 from i4d_bench.model.avatar import Avatar, Backbone
 from i4d_bench.progress import track
 from i4d_bench.render import render
@@ -31,7 +31,7 @@ from i4d_bench.train import distributed
 from i4d_bench.train.adversary import Adversary
 from i4d_bench.train.checkpoint import Progress, Remembered, resume, save
 from i4d_bench.train.lessons import FromFrames, Lesson, Lessons
-from i4d_bench.train.losses import are_known, feature_change, identity_change, reconstruction
+from i4d_bench.train.losses import feature_change, identity_change, reconstruction
 from i4d_bench.types import MOTION_DIM, MOTION_TOKENS, ParametricHead
 from variants import Fusion
 

@@ -10,7 +10,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from i4d_bench.config.experiment import Loss
-from i4d_bench.metrics.identity import Embedder, csim
+from i4d_bench.metrics.identity import Embedder, are_known, csim, embedder
+from i4d_bench.metrics.image import Lpips, load_lpips
+
+
+def networks(weights: Loss, device: torch.device) -> tuple[Lpips | None, Embedder | None]:
+    """LPIPS's and the identity term's, each where it has a weight. Raises UserError where one cannot be had."""
+    lpips = load_lpips("alex", device) if weights.lpips else None
+    return lpips, embedder(weights.identity_network) if weights.identity else None
 
 
 def reconstruction(
@@ -55,11 +62,6 @@ def identity_change(
         wanted = network.embed(target[known].clamp(0, 1), landmarks[known])
     change = 1 - csim(network.embed(pred[known].clamp(0, 1), landmarks[known]), wanted)
     return change.mean() if share is None else change.sum() / (share * len(known))
-
-
-def are_known(landmarks: Float[Tensor, "B 68 2"]) -> Bool[Tensor, " B"]:
-    """Whether each picture has landmarks."""
-    return landmarks.isfinite().all(-1).all(-1)
 
 
 def feature_change(delta: Float[Tensor, "B N K"]) -> Tensor:

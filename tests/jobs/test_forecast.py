@@ -71,9 +71,13 @@ def test_records_are_read_where_there_are_some(tmp_path, monkeypatch):
     rows = lambda s: [{"phase": p, "resolution": 32, "seconds": s, "memory": [2**30]} for p in ("warm-up", "joint")]  # noqa: E731
     h100 = {"gpu": {"name": "NVIDIA H100 80GB HBM3"}}
     measured = [{"ranks": n, "environment": h100, "rows": rows(s)} for n, s in ((1, 0.4), (2, 0.25))]
-    (tmp_path / "scaling-paper-h100.json").write_text(json.dumps({"measured": measured}), encoding="utf-8")
+    (tmp_path / "scaling-paper-h100.json").write_text(
+        json.dumps({"design": "local_adaln", "measured": measured}), encoding="utf-8"
+    )
     (tmp_path / "other.json").write_text("[{}]", encoding="utf-8")
-    (tmp_path / "scaling-paper-b200.json").write_text(json.dumps({"measured": measured[1:]}), encoding="utf-8")
+    (tmp_path / "scaling-paper-b200.json").write_text(
+        json.dumps({"design": "static", "measured": measured}), encoding="utf-8"
+    )
     monkeypatch.setattr(presets, "paper", presets.smoke)
     found = read(tmp_path)
     assert found.device == "NVIDIA H100 80GB HBM3" and found.efficiency == pytest.approx({1: 1.0, 2: 0.8})

@@ -13,8 +13,10 @@ import pytest
 import torch
 from helpers import ROOT, teacher
 
+from i4d_bench.assets import MOBILEFACE
 from i4d_bench.config import presets
 from i4d_bench.config.experiment import Teacher
+from i4d_bench.config.override import override
 from i4d_bench.jobs.names import folder_name
 from i4d_bench.jobs.plan import plan
 from i4d_bench.results.store import Store
@@ -94,3 +96,20 @@ def test_a_run_is_known_by_its_pairs_and_its_supervision(tmp_path):
     there = plan(experiment(a), tmp_path / "reports", tmp_path / "runs")
     assert there.runs[0].id == plans[1].runs[0].id and there.report == plans[1].report, "wherever it lies"
     assert "-pairs-" in folder_name(experiment(b)) and folder_name(experiment(b)).endswith("monocular")
+
+
+def test_a_run_is_known_by_the_network_that_its_identity_term_asks(tmp_path, monkeypatch):
+    """MobileFace's weights are a file of the user's: other bytes, another training, from the warm-up on."""
+    monkeypatch.setenv("I4D_ASSETS", str(tmp_path))
+    weights = tmp_path / MOBILEFACE
+    weights.parent.mkdir()
+    asks = ["train.loss.identity=0.1", "train.loss.identity_network=mobileface"]
+    plans = []
+    for content in (b"one", b"two"):
+        weights.write_bytes(content)
+        for settings in ([], asks):
+            e = override(dataclasses.replace(presets.smoke(), designs=("static",)), settings)
+            plans.append(plan(e, tmp_path / "reports", tmp_path / "runs"))
+    plain, asking, again, asking_another = plans
+    assert (plain.runs[0].id, plain.backbone) == (again.runs[0].id, again.backbone)
+    assert asking.runs[0].id != asking_another.runs[0].id and asking.backbone != asking_another.backbone

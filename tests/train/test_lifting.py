@@ -45,11 +45,16 @@ def test_landmarks_turn_with_the_head(lifter, sources):
     view, K = look_at(30, 0, SIZE)
     seen = lifter.seen(sources, _stacked([(view, K)] * len(sources.rgb), SIZE, CPU))
     nose, ear = 30, 0  # in front, and at the side
-    straight = lifter.frontal(sources, SIZE).landmarks
+    straight = lifter.seen(sources, _stacked([look_at(0, 0, SIZE)] * len(sources.rgb), SIZE, CPU)).landmarks
     moved = (seen.landmarks - straight)[..., 0].mean(0)
     z = {k: project(np.array([[0, 0, d]]), view, K)[0, 0] - SIZE / 2 for k, d in {nose: 0.3, ear: 0.0}.items()}
     assert moved[nose] == pytest.approx(z[nose], abs=1.5), "the nose moves as a point in front does"
     assert abs(moved[nose] - moved[ear]) > 1
+
+
+def test_landmarks_that_nobody_wants_are_unknown(lifter, sources):
+    a, b = lifter.seen(sources, sources.camera), Lifter(lifter.backbone, landmarks=False).seen(sources, sources.camera)
+    assert b.landmarks.isnan().all() and torch.equal(a.rgb, b.rgb) and torch.equal(a.regions, b.regions)
 
 
 def test_it_is_frozen(lifter):
