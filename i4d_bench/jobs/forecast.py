@@ -70,7 +70,7 @@ class Forecast:
 
     def memory(self, phase: Phase, cards: int, accumulate: int) -> float:
         """GiB that one of so many cards holds at most."""
-        part = math.ceil(phase.stage.sources / cards / accumulate)
+        part = math.ceil(phase.stage.sources / cards / math.ceil(accumulate / cards))
         state = (STATE + 4 * (cards > 1)) * phase.parameters  # gradients travel in one piece
         counted = CONTEXT + self.data + (state + SLACK * phase.footprint.at(part).peak) / 2**30
         return self.measured.memory.get(phase.stage.resolution, 1.0) * counted
@@ -80,14 +80,14 @@ class Forecast:
 
     def fitting(self, card: Card, cards: int) -> int | None:
         """The least accumulation, from the experiment's own on, by which a step fits; None where none does."""
-        most = max(phase.stage.sources // cards for phase in self.phases)
+        most = max(phase.stage.sources for phase in self.phases)
         ways = range(self.accumulate, max(most, self.accumulate) + 1)
         return next((a for a in ways if self.peak(cards, a) <= card.usable), None)
 
     def seconds(self, phase: Phase, card: Card, cards: int, accumulate: int) -> float:
         """Of one step."""
         own = phase.stage.sources / cards
-        parts = min(accumulate, own)
+        parts = min(math.ceil(accumulate / cards), own)
         work = phase.footprint.at(own / parts) * parts
         frames = own * phase.stage.frames * phase.footprint.gaussians / SPLATTED
         busy = work.flops / (MATRIX * card.bf16 * 1e12) + REUSE * work.made / (BANDWIDTH * card.bandwidth * 1e9)

@@ -55,8 +55,10 @@ class Adversary:
         self.discriminator.requires_grad_(False)
         return F.softplus(-self.discriminator(pred, motion)).mean()
 
-    def learn(self, pred: Float[Tensor, "B H W 3"], truth: Float[Tensor, "B H W 3"], motion: Tensor) -> None:
-        """One step of the discriminator on what the student made and what it should have made."""
+    def study(
+        self, pred: Float[Tensor, "B H W 3"], truth: Float[Tensor, "B H W 3"], motion: Tensor, share: float = 1.0
+    ) -> None:
+        """Gradients of what the student made and what it should have made, this share of a step's pictures."""
         self.discriminator.requires_grad_(True)
         penalised = self.steps % EVERY == 0
         truth, motion = truth.detach().requires_grad_(penalised), motion.detach()
@@ -65,10 +67,13 @@ class Adversary:
         if penalised:
             slope = torch.autograd.grad(real.sum(), truth, create_graph=True)[0]
             loss = loss + EVERY * PENALTY / 2 * slope.square().sum((1, 2, 3)).mean()
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        (share * loss).backward()
+
+    def learn(self) -> None:
+        """One step of the discriminator, from what was studied since the last."""
         distributed.average(self.discriminator.parameters())
         self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         self.steps += 1
 
     def state_dict(self) -> dict[str, Any]:

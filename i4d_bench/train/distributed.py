@@ -53,6 +53,11 @@ def rank() -> int:
     return dist.get_rank() if ranks() > 1 else 0
 
 
+def each(count: int) -> int:
+    """The most of so many that one rank has, where all have about as many."""
+    return -(-count // ranks())
+
+
 def first() -> bool:
     """Whether this process writes, validates and prints."""
     return rank() == 0

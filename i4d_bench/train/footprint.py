@@ -141,7 +141,8 @@ class Counter:
             loss = loss + weights.adversarial * adversary.deceived(image, lesson.driving.motion)
         loss.backward()
         if adversary is not None:
-            adversary.learn(image, lesson.truth, lesson.driving.motion)
+            adversary.study(image, lesson.truth, lesson.driving.motion)
+            adversary.learn()
         for module in (self.backbone, fusion or self.backbone):
             module.zero_grad(set_to_none=True)
         return gaussians.means.shape[1]

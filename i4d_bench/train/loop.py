@@ -200,15 +200,18 @@ class Trainer:
         optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         backgrounds, shown = lesson.backgrounds(step), _shown(lesson)
-        for part in lesson.parts(self.experiment.train.accumulate):
+        for part in lesson.parts(distributed.each(self.experiment.train.accumulate)):
             background = backgrounds[part.people].flatten(0, 1)
             image = self._image(student, part, stage, background)
-            loss = self._loss(student, part, *image, background, shown) * (len(part.images) / len(lesson.images))
+            share = len(part.images) / len(lesson.images)
+            loss = share * self._loss(student, part, *image, background, shown)
             with self._products():
                 loss.backward()
             total += loss.detach()
             if student.adversary is not None and student.deceives:
-                student.adversary.learn(image[0], part.truth.over(background), part.driving.motion)
+                student.adversary.study(image[0], part.truth.over(background), part.driving.motion, share)
+        if student.adversary is not None and student.deceives:
+            student.adversary.learn()
         for group in optimizer.param_groups:
             distributed.average(group["params"])
             nn.utils.clip_grad_norm_(group["params"], self.experiment.train.clip)

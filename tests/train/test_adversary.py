@@ -29,7 +29,8 @@ def adversary():
 
 def test_it_learns_what_is_true_and_the_student_what_deceives(adversary):
     for step in range(60):
-        adversary.learn(pictures(step, 0.3), pictures(1000 + step), codes(step))
+        adversary.study(pictures(step, 0.3), pictures(1000 + step), codes(step))
+        adversary.learn()
     with torch.no_grad():
         true, made = (adversary.discriminator(p, codes(7)) for p in (pictures(7), pictures(8, 0.3)))
     assert true.min() > made.max()
@@ -51,20 +52,23 @@ def test_the_motion_decides(adversary):
 
     for step in range(150):
         true, of = truth(step)
-        adversary.learn(truth(step + 500, swapped=True)[0], true, of)
+        adversary.study(truth(step + 500, swapped=True)[0], true, of)
+        adversary.learn()
     with torch.no_grad():
         right, wrong = (adversary.discriminator(*truth(9000, swapped)) for swapped in (False, True))
     assert (right > wrong).float().mean() > 0.9
 
 
 def test_it_goes_on_where_it_was(adversary):
-    adversary.learn(pictures(0), pictures(1), codes(0))
+    adversary.study(pictures(0), pictures(1), codes(0))
+    adversary.learn()
     other, file = Adversary(CPU), io.BytesIO()
     torch.save(adversary.state_dict(), file)
     file.seek(0)
     other.load_state_dict(torch.load(file))
     for one in (adversary, other):
-        one.learn(pictures(2), pictures(3), codes(2))
+        one.study(pictures(2), pictures(3), codes(2))
+        one.learn()
     for a, b in zip(adversary.discriminator.parameters(), other.discriminator.parameters(), strict=True):
         assert torch.equal(a, b)
     assert other.steps == 2

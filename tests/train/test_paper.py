@@ -63,4 +63,4 @@ def test_it_trains_with_every_term(miniature, smoke_frames, tmp_path, monkeypatc
     assert progress.step == 8 and progress.curve[-1]["step"] == 8
     assert all(p.isfinite().all() for p in avatar.parameters())
     started = torch.load(tmp_path / "checkpoint.pt")
-    assert started["adversary"]["steps"] == 8
+    assert started["adversary"]["steps"] == 4
