@@ -64,7 +64,7 @@ def test_from_an_animator_to_scores(folder):
     said = finished(folder, *RUN)
     state = torch.load(found[0])
     assert state["progress"]["step"] == 12 == state["progress"]["curve"][-1]["step"]
-    assert state["adversary"]["steps"] == 12, "two parts in each of the last six steps"
+    assert state["adversary"]["steps"] == 6, "one in each of the last six steps"
     assert state["sink"]["token"].any()
     assert "CSIM by dlib" not in said, "no score here is one that training saw"
     (report,) = folder.glob("reports/*-lifted-bias_sink-*")
