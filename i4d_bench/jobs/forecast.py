@@ -70,7 +70,7 @@ class Forecast:
 
     def memory(self, phase: Phase, cards: int, accumulate: int) -> float:
         """GiB that one of so many cards holds at most."""
-        part = math.ceil(phase.stage.sources / cards / math.ceil(accumulate / cards))
+        part = math.ceil(phase.stage.sources / cards / _each(accumulate, cards))
         state = (STATE + 4 * (cards > 1)) * phase.parameters  # gradients travel in one piece
         counted = CONTEXT + self.data + (state + SLACK * phase.footprint.at(part).peak) / 2**30
         return self.measured.memory.get(phase.stage.resolution, 1.0) * counted
@@ -87,7 +87,7 @@ class Forecast:
     def seconds(self, phase: Phase, card: Card, cards: int, accumulate: int) -> float:
         """Of one step."""
         own = phase.stage.sources / cards
-        parts = min(math.ceil(accumulate / cards), own)
+        parts = min(_each(accumulate, cards), own)
         work = phase.footprint.at(own / parts) * parts
         frames = own * phase.stage.frames * phase.footprint.gaussians / SPLATTED
         busy = work.flops / (MATRIX * card.bf16 * 1e12) + REUSE * work.made / (BANDWIDTH * card.bandwidth * 1e9)
@@ -101,6 +101,11 @@ class Forecast:
         if accumulate is None or any(phase.stage.sources % cards for phase in self.phases):
             return None
         return sum(p.stage.steps * self.seconds(p, card, cards, accumulate) for p in self.phases) / 3600
+
+
+def _each(accumulate: int, cards: int) -> int:
+    """Parts of a step that one of the cards takes (`distributed.each`)."""
+    return math.ceil(accumulate / cards)
 
 
 def show(experiment: Experiment, published: Path) -> None:
@@ -205,13 +210,17 @@ def _explain(measured: Measured, accumulate: int, lifted: bool) -> None:
         else f"counted FLOPs at {MATRIX:.0%} of the bf16 rate, bytes at {BANDWIDTH:.0%} of the bandwidth, and splatting; "
         "no step of this was measured"
     )
-    several = (
-        "the measured efficiency" if len(measured.efficiency) > 1 else f"an efficiency of {EFFICIENCY:.0%}, assumed"
-    )
+    known = [f"{n} cards {e:.0%}" for n, e in sorted(measured.efficiency.items()) if n > 1]
+    several = f"an efficiency of {EFFICIENCY:.0%}, assumed"
+    if known:
+        several = (
+            f"the measured efficiency ({', '.join(known)}), by other numbers of cards at {EFFICIENCY:.0%}, assumed"
+        )
+    memory = f"shapes and memory measured on {measured.device}" if measured.memory else "shapes"
     print(f"\nAll times are estimated, from {base}.")
     print(f"Other cards by the rates in {SOURCE}; several: 1/N at {several}, a step's people divided among them.")
     print(
-        f"Memory is estimated from shapes, and fits below {USABLE:.0%} of the nominal; with train.accumulate={accumulate}, a "
+        f"Memory is estimated from {memory}, and fits below {USABLE:.0%} of the nominal; with train.accumulate={accumulate}, a "
         "smaller one is faster where it fits."
     )
     print("Hours hold the warm-up, which is made once for all designs, but not data, validation and scores.")

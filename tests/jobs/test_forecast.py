@@ -14,7 +14,7 @@ from i4d_bench.config.experiment import Stage, World
 from i4d_bench.config.override import override
 from i4d_bench.heads.worlds import exported_head
 from i4d_bench.jobs import forecast
-from i4d_bench.jobs.forecast import Forecast, Measured, Phase, data_gib, phases, read
+from i4d_bench.jobs.forecast import Forecast, Measured, Phase, _explain, data_gib, phases, read
 from i4d_bench.speed.cards import CARDS, H100, Card
 from i4d_bench.train.footprint import Counter, Footprint, Work
 
@@ -139,3 +139,9 @@ def test_a_dry_run_prints_and_leaves_nothing_behind(tmp_path, monkeypatch, capsy
 def test_mistakes_are_one_sentence(arguments, said, tmp_path, monkeypatch, capsys):
     code, _, err = command(monkeypatch, capsys, tmp_path, "--preset", "smoke", *arguments)
     assert code == 2 and said in err and len(err.strip().splitlines()) == 1 and not list(tmp_path.iterdir())
+
+
+def test_what_nobody_measured_is_said_to_be_assumed(capsys):
+    _explain(Measured("NVIDIA H200", {512: 1.0}, {512: 1.0}, {1: 1.0, 2: 0.98}), 4, lifted=False)
+    said = capsys.readouterr().out
+    assert "2 cards 98%" in said and "other numbers of cards at 90%, assumed" in said and "memory measured" in said
