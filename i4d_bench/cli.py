@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from i4d_bench import __version__, siblings
+from i4d_bench import __version__, outputs, siblings
 from i4d_bench.errors import UserError
 from i4d_bench.portable import print_anything
 
@@ -219,14 +219,19 @@ def teacher(
         Path | None, arg(help="MediaPipe's face_landmarker.task; default: I4D_ASSETS, or the cache")
     ] = None,
     preset: Annotated[
-        str, arg(help="whose world the animator world renders: cpu, gpu or smoke; auto as in run")
+        str, arg(help="whose world the animator world renders, or --frontal's network learns by; auto as in run")
     ] = "auto",
     world: Annotated[Literal["procedural", "ict"], arg(help="its heads")] = "procedural",
     pairs: Annotated[int, arg(help="of each person of the world")] = 8,
     views: Annotated[int, arg(help="of each pair of the world; all but the driver's are true")] = 1,
     frontal: Annotated[
-        bool, arg(help="the world's animator works on frontal pictures, for lifted supervision")
+        bool,
+        arg(
+            help="the animator sees source and driver from the front, for lifted supervision: rendered so, or photos turned by the "
+            "lifting network of --preset, which is trained first where there is none"
+        ),
     ] = False,
+    runs: Annotated[Path, arg(help="where that network is kept, as in run")] = Path("runs"),
     spoil: Annotated[
         tuple[str, ...], arg(help="NAME=STRENGTH of swim, drift, flicker, parallax, 0 to 1; default: 0.5 each")
     ] = (),
@@ -237,18 +242,19 @@ def teacher(
     ] = False,
 ) -> None:
     """Makes pairs (source, driver, animated picture) by a 2D animator into a store. Goes on where it was stopped."""
+    from i4d_bench.config import presets
     from i4d_bench.data.teacher.pairs import make as job
+    from i4d_bench.jobs import run as jobs
 
     if workers < 1:
         raise UserError(f"--workers {workers}: there must be one")
+    experiment = presets.preset(jobs.default_preset() if preset == "auto" else preset)
+    experiment = dataclasses.replace(experiment, world=dataclasses.replace(experiment.world, kind=world))
     if animator == "world":
-        from i4d_bench.config import presets
         from i4d_bench.data.teacher.spoils import Spoil
         from i4d_bench.data.teacher.world import WorldMaker
-        from i4d_bench.jobs import run as jobs
 
-        heads = presets.preset(jobs.default_preset() if preset == "auto" else preset).world
-        maker = WorldMaker(dataclasses.replace(heads, kind=world), Spoil.of(spoil), pairs, views, frontal)
+        maker = WorldMaker(experiment.world, Spoil.of(spoil), pairs, views, frontal)
     else:
         from i4d_bench.data.teacher.animators import command as program_animator
         from i4d_bench.data.teacher.photos import PhotoMaker
@@ -262,6 +268,13 @@ def teacher(
         else:
             animates = program_animator(animator, program, command, limit=limit, retries=retries, gpus=gpus)
         maker = PhotoMaker(animates, sources, drivers, size, moments, held_out, model)
+        if frontal:
+            from i4d_bench.jobs.bench import lifting_network
+            from i4d_bench.train.frontal import Frontal
+
+            maker.jobs()  # mistakes first: the network may train for hours
+            network = lifting_network(experiment, outputs.folder(runs))
+            maker = dataclasses.replace(maker, animator=Frontal(animates, network, experiment.model, model))
     sys.exit(job(maker, out, workers, retry, complete))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from i4d_bench.cache import alone, atomic_file, file_digest, make_once
-from i4d_bench.config.experiment import Experiment, Teacher
+from i4d_bench.config.experiment import Experiment
 from i4d_bench.data.frames import Frames
 from i4d_bench.data.opening import open_data, open_head
 from i4d_bench.data.splits import SPLITS, split_of, triples
@@ -25,14 +25,14 @@ from i4d_bench.drivers.driver import Driver, label
 from i4d_bench.drivers.probe import probe
 from i4d_bench.evaluate.evaluator import Evaluator
 from i4d_bench.evaluate.gap import ONSET_DB
-from i4d_bench.jobs.plan import DRIVER_READER, METRIC_READER, Run, RunPlan, lifting_world
+from i4d_bench.jobs.plan import DRIVER_READER, METRIC_READER, Run, RunPlan, lifter_path, lifting
 from i4d_bench.jobs.stage_times import stages
 from i4d_bench.loader import Loader
 from i4d_bench.metrics.expression import Reader, VideoReader, train_reader
 from i4d_bench.metrics.identity import Embedder, embedder, impostor_mean
 from i4d_bench.metrics.image import load_lpips
 from i4d_bench.metrics.weights import WeightsUnavailable
-from i4d_bench.model.avatar import Avatar, Backbone
+from i4d_bench.model.avatar import Avatar
 from i4d_bench.portable import cores
 from i4d_bench.progress import console
 from i4d_bench.results.record import Record, Status
@@ -96,9 +96,7 @@ class Bench:
         assert teacher.path is not None
         lifter = None
         if self.plan.lifter is not None:
-            backbone = Backbone(e.model).to(self.device)
-            backbone.load_state_dict(torch.load(self.plan.lifter, map_location=self.device)["backbone"])
-            lifter = Lifter(backbone, landmarks=bool(e.train.loss.identity))
+            lifter = Lifter.load(self.plan.lifter, e.model, self.device, landmarks=bool(e.train.loss.identity))
         workers = min(4, cores() // (4 * distributed.ranks())) if self.device.type == "cuda" else 0
         true_views = teacher.supervision == "multiview"
         store = TeacherStore(Path(teacher.path))
@@ -220,8 +218,7 @@ def prepare(plan: RunPlan) -> Bench:
         train = lambda seed=seed, path=path: _train_reader(plan.experiment, seed, path, device)  # noqa: E731
         distributed.after_first(lambda path=path, train=train: make_once(path, train))
     if plan.lifter is not None:
-        with _alone(plan.lifter):
-            _train_lifter(plan.experiment, plan.lifter, device)
+        train_lifter(plan.experiment, plan.lifter)
     bench = Bench(plan)
     if distributed.first():
         bench.probe()
@@ -251,13 +248,20 @@ def _train_reader(experiment: Experiment, seed: int, path: Path, device: torch.d
         reader.save(partial)
 
 
-def _train_lifter(experiment: Experiment, path: Path, device: torch.device) -> None:
-    """A lifting network, by true views of a rendered world, at `path`."""
-    world = lifting_world(experiment)
-    e = dataclasses.replace(experiment, world=world, driver="oracle", flame=None, teacher=Teacher())
-    frames, _ = distributed.after_first(lambda: open_data(e))
-    lpips, _ = networks(e.train.loss, device)
-    Trainer(e, Loader(frames, Driver(e.driver, frames), device), None, device, lpips).lifter(path)
+def lifting_network(experiment: Experiment, runs: Path) -> Path:
+    """The file of the experiment's lifting network, which is trained if there is none."""
+    path = lifter_path(experiment, runs)
+    train_lifter(experiment, path)
+    return path
+
+
+def train_lifter(experiment: Experiment, path: Path) -> None:
+    """A lifting network, by true views of a rendered world, at `path`: goes on with one, or finds it done."""
+    e, device = lifting(experiment), default_device()
+    with _alone(path):
+        frames, _ = distributed.after_first(lambda: open_data(e))
+        lpips, _ = networks(e.train.loss, device)
+        Trainer(e, Loader(frames, Driver(e.driver, frames), device), None, device, lpips).lifter(path)
 
 
 def describe(run: Run, experiment: Experiment, frames: Frames) -> None:

@@ -17,7 +17,8 @@ from i4d_bench import source
 from i4d_bench.assets import LANDMARKER, MOBILEFACE, find
 from i4d_bench.cache import file_digest
 from i4d_bench.config.ablations import scored
-from i4d_bench.config.experiment import Experiment, World, digest
+from i4d_bench.config.experiment import Experiment, Teacher, digest
+from i4d_bench.data.frames import Frames
 from i4d_bench.data.opening import open_data
 from i4d_bench.data.teacher.store import pairs_digest
 from i4d_bench.drivers import external
@@ -40,6 +41,8 @@ TRAINS_WITH, SCORES_WITH = ("torch", "triton", "gsplat", "numpy", "numba"), ("lp
 ENCODES_WITH = ("onnxruntime", "onnxruntime-gpu")
 WEIGHTS = {"mobileface": MOBILEFACE}
 """Networks whose weights are a user's file, by their names in `Evaluate.identity` and `Loss.identity_network`."""
+BACKBONES = "backbones"
+"""Folder of runs/ for what designs share."""
 METRIC_READER, DRIVER_READER = 1, 2
 """Seeds: no design is scored by its own driver's network."""
 
@@ -89,20 +92,17 @@ class RunPlan:
 def plan(experiment: Experiment, reports: Path, runs: Path) -> RunPlan:
     """Opens the data, which is made on first use, and names everything. Raises UserError for what cannot be run."""
     entries = designs(experiment)
-    e, train = experiment, asdict(experiment.train)
-    del train["checkpoint_seconds"]
+    e, train = experiment, _train(experiment)
     frames, _ = open_data(e)
-    data = frames.meta["hash"] + (f"-{file_digest(Path(e.flame))}" if e.flame else "")
-    here = {"hardware": hardware_name(), "versions": versions(*TRAINS_WITH), "data": data}
+    here = _here(e, frames)
 
     warm = {k: train[k] for k in ("warmup", "lr", "lr_steps", "betas", "clip", "loss")}
     code = source.digest(*TRAINING)
     pairs = pairs_digest(Path(e.teacher.path)) if e.teacher.path else None
     judge = _bytes([e.train.loss.identity_network] if e.train.loss.identity else [])
     backbone = digest([here, asdict(e.model), warm, e.seed, code, pairs, e.teacher.bias_sink, judge])
-    lifted = pairs and e.teacher.supervision == "lifted"
-    lifter = digest([here, asdict(e.model), train, asdict(lifting_world(e)), e.seed, code]) if lifted else None
-    teacher = [pairs, e.teacher.supervision, e.teacher.bias_sink, lifter] if pairs else None
+    lifter = lifter_path(e, runs) if pairs and e.teacher.supervision == "lifted" else None
+    teacher = [pairs, e.teacher.supervision, e.teacher.bias_sink, lifter and lifter.name] if pairs else None
     reads = e.evaluate.reader_steps and frames.meta["kind"] != "clips"
     seeds = [METRIC_READER] * bool(reads and scored(e)) + [DRIVER_READER] * (e.driver == "image")
     reader_code = [here, e.evaluate.reader_steps, source.digest(*READER)]
@@ -111,29 +111,48 @@ def plan(experiment: Experiment, reports: Path, runs: Path) -> RunPlan:
     driver = [_encoder(e) or e.driver, reader_code if e.driver == "image" else None]
     training = digest([here, asdict(e.model), train, driver, code, teacher, judge])
     scoring = digest([here, versions(*SCORES_WITH), asdict(e.evaluate), _files(e), source.digest(*SCORING)])
-    made = {"hardware": here["hardware"], "data": data, "training": training, "scoring": scoring}
+    made = {"hardware": here["hardware"], "data": here["data"], "training": training, "scoring": scoring}
     folder = folder_name(e)
     own = []
     for entry in entries:
         content = [training, backbone, e.resolved(entry), source.digest(source_of(entry))]
         name = f"{entry}-s{e.seed}-{digest(content)}"
         own.append(Run(entry, name, scoring if scored(e) else "", runs / folder / name))
-    backbones = runs / "backbones"
     return RunPlan(
         e,
         reports / folder,
-        backbones / f"s{e.seed}-{backbone}.pt",
-        backbones / f"lifter-s{e.seed}-{lifter}.pt" if lifter else None,
+        runs / BACKBONES / f"s{e.seed}-{backbone}.pt",
+        lifter,
         readers,
         made,
         tuple(own),
     )
 
 
-def lifting_world(experiment: Experiment) -> World:
-    """Whose true views the lifting network learns from: the experiment's, or for real video the embedded one's."""
+def lifting(experiment: Experiment) -> Experiment:
+    """What the lifting network learns by: true views of the experiment's world, or for real video of the embedded one."""
     world = experiment.world
-    return replace(world, kind="procedural", path=None) if world.kind == "clips" else world
+    if world.kind == "clips":
+        world = replace(world, kind="procedural", path=None)
+    return replace(experiment, world=world, driver="oracle", flame=None, teacher=Teacher())
+
+
+def lifter_path(experiment: Experiment, runs: Path) -> Path:
+    """Where an experiment's lifting network lies once it is trained. Opens the data that it learns from."""
+    e = lifting(experiment)
+    frames, _ = open_data(e)
+    name = digest([_here(e, frames), asdict(e.model), _train(e), e.seed, source.digest(*TRAINING)])
+    return runs / BACKBONES / f"lifter-s{e.seed}-{name}.pt"
+
+
+def _here(experiment: Experiment, frames: Frames) -> dict[str, Any]:
+    """What training depends on besides settings and code."""
+    data = frames.meta["hash"] + (f"-{file_digest(Path(experiment.flame))}" if experiment.flame else "")
+    return {"hardware": hardware_name(), "versions": versions(*TRAINS_WITH), "data": data}
+
+
+def _train(experiment: Experiment) -> dict[str, Any]:
+    return {k: v for k, v in asdict(experiment.train).items() if k != "checkpoint_seconds"}
 
 
 def _files(experiment: Experiment) -> dict[str, Any]:

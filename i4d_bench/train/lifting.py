@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from i4d_bench.config.experiment import Model
 from i4d_bench.data.people import orbit
 from i4d_bench.data.splits import SIDE_VIEW, rng
 from i4d_bench.loader import Targets
@@ -30,10 +32,17 @@ class Lifter:
     def __init__(self, backbone: Backbone, landmarks: bool = True):
         self.backbone, self.landmarks = backbone.eval().requires_grad_(False), landmarks
 
+    @classmethod
+    def load(cls, path: Path, model: Model, device: torch.device, landmarks: bool = True) -> Lifter:
+        """The network of a checkpoint."""
+        backbone = Backbone(model).to(device)
+        backbone.load_state_dict(torch.load(path, map_location=device)["backbone"])
+        return cls(backbone, landmarks)
+
     def views(self, pictures: Targets, size: int, keys: list[tuple]) -> Targets:
         """The pictures, each from a side that its key alone decides, within training's angles."""
         cameras = [tuple(orbit(rng("lifted", *key), SIDE_VIEW, size)) for key in keys]
-        camera = _stacked(cameras, size, pictures.rgb.device)
+        camera = stacked(cameras, size, pictures.rgb.device)
         some = [slice(i, i + AT_ONCE) for i in range(0, len(keys), AT_ONCE)]
         parts = [self.seen(pictures.map(lambda t, at=at: t[at]), camera[at]) for at in some]
         return functools.reduce(lambda a, b: both(lambda x, y: torch.cat([x, y]), a, b), parts)
@@ -74,6 +83,7 @@ def _read(images: Float[Tensor, "B H W 1"], gaussians: Gaussians, camera: Camera
     return read.movedim(1, -1).expand(-1, -1, 3)
 
 
-def _stacked(cameras: list[tuple], size: int, device: torch.device) -> Camera:
+def stacked(cameras: list[tuple], size: int, device: torch.device) -> Camera:
+    """Many (viewmat, K) as one camera."""
     views, Ks = (torch.from_numpy(np.stack(m)).float().to(device) for m in zip(*cameras, strict=True))
     return Camera(views, Ks, size, size)

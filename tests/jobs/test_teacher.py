@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 from helpers import ROOT, teacher
+from PIL import Image
 
 from i4d_bench.assets import MOBILEFACE
 from i4d_bench.config import presets
 from i4d_bench.config.experiment import Teacher
 from i4d_bench.config.override import override
+from i4d_bench.data.teacher.store import Store as TeacherStore
 from i4d_bench.jobs.names import folder_name
 from i4d_bench.jobs.plan import plan
 from i4d_bench.results.store import Store
@@ -71,6 +75,51 @@ def test_from_an_animator_to_scores(folder):
     (record,) = Store(report).records
     assert {"self", "cross", "novel", "recon"} <= set(record.metrics)
     assert len(list(folder.glob("runs/backbones/lifter-*.pt"))) == 1
+
+
+@pytest.mark.assets
+def test_an_animator_of_photos_works_on_what_the_lifting_network_turned_and_training_uses_the_same(tmp_path):
+    from helpers.real_faces import clip_frames
+
+    for name, clip in (("ann", "d0"), ("ben", "d3"), ("drives", "d9")):
+        place = tmp_path / ("drivers" if name == "drives" else "sources")
+        place.mkdir(exist_ok=True)
+        Image.fromarray(clip_frames(clip, 1)[0]).save(place / f"{name}.png")
+    shutil.copy(tmp_path / "sources" / "ann.png", tmp_path / "animated.png")
+    (tmp_path / "show.py").write_text(
+        "import shutil, sys; shutil.copy(sys.argv[1], 'seen.png'); shutil.copy('animated.png', sys.argv[2])"
+    )
+    make = [
+        "teacher",
+        "make",
+        "--animator",
+        "command",
+        "--command",
+        f"{sys.executable} show.py {{source}} {{out}} {{driver}}",
+    ]
+    make += [
+        "--sources",
+        "sources",
+        "--drivers",
+        "drivers",
+        "--size",
+        "32",
+        "--preset",
+        "smoke",
+        "--frontal",
+        "--out",
+        "pairs",
+    ]
+    assert "pairs: 2 pairs, 0 failed" in finished(tmp_path, *make, "--held-out", "0.0")
+    seen = np.asarray(Image.open(tmp_path / "seen.png"))
+    assert seen.shape == (32, 32, 3) and np.ptp(seen[[0, 0], [0, -1]]) <= 4, "a head on grey"
+    (lifter,) = tmp_path.glob("runs/backbones/lifter-*.pt")
+    assert "frontal" in TeacherStore(tmp_path / "pairs").rows()[0].flags
+    trained = lifter.read_bytes()
+    finished(
+        tmp_path, "run", "--preset", "smoke", "--designs", "static", "--teacher", "pairs", "--supervision", "lifted"
+    )
+    assert lifter.read_bytes() == trained and len(list(tmp_path.glob("runs/backbones/lifter-*.pt"))) == 1
 
 
 def experiment(store, **more):

@@ -13,7 +13,7 @@ from i4d_bench.drivers.driver import Driver
 from i4d_bench.loader import Loader
 from i4d_bench.metrics.image import psnr
 from i4d_bench.model.avatar import Backbone
-from i4d_bench.train.lifting import Lifter, _stacked
+from i4d_bench.train.lifting import Lifter, stacked
 
 CPU, SIZE = torch.device("cpu"), 32
 
@@ -43,9 +43,9 @@ def test_from_its_own_side_a_picture_stays(lifter, sources):
 
 def test_landmarks_turn_with_the_head(lifter, sources):
     view, K = look_at(30, 0, SIZE)
-    seen = lifter.seen(sources, _stacked([(view, K)] * len(sources.rgb), SIZE, CPU))
+    seen = lifter.seen(sources, stacked([(view, K)] * len(sources.rgb), SIZE, CPU))
     nose, ear = 30, 0  # in front, and at the side
-    straight = lifter.seen(sources, _stacked([look_at(0, 0, SIZE)] * len(sources.rgb), SIZE, CPU)).landmarks
+    straight = lifter.seen(sources, stacked([look_at(0, 0, SIZE)] * len(sources.rgb), SIZE, CPU)).landmarks
     moved = (seen.landmarks - straight)[..., 0].mean(0)
     z = {k: project(np.array([[0, 0, d]]), view, K)[0, 0] - SIZE / 2 for k, d in {nose: 0.3, ear: 0.0}.items()}
     assert moved[nose] == pytest.approx(z[nose], abs=1.5), "the nose moves as a point in front does"
