@@ -44,14 +44,18 @@ def make(maker: Maker, out: Path, workers: int = 1, retry: bool = False, complet
     """Makes what the store lacks. retry: also what failed before. Returns 1 if nothing was made at all, or with `complete` if
     a pair failed, else 0.
 
-    Raises UserError for a folder that is no store, bad input, and a full disk; what was made until then is kept.
+    Raises UserError for a folder that is no store or holds these pairs made with other settings, for bad input, and for a full
+    disk; what was made until then is kept.
     """
     out = _place(out)
     with alone(out / INDEX):
-        stands = {i for i, r in standing(out).items() if not (r.failure and retry)}
+        there = standing(out)
+        stands = {i for i, r in there.items() if not (r.failure and retry)}
         todo = []
         for job in maker.jobs():
-            rows = [r for r in maker.rows(job) if r.id not in stands]
+            asked = maker.rows(job)
+            _check_alike(asked, there, out)
+            rows = [r for r in asked if r.id not in stands]
             if rows:
                 todo.append((job, rows))
         if stands:
@@ -73,6 +77,15 @@ def _place(out: Path) -> Path:
     if out.exists() and any(out.iterdir()) and not (out / SHARDS).is_dir():
         raise UserError(f"{out} exists and is no store of teacher pairs: name another folder, nothing was changed")
     return outputs.folder(out)
+
+
+def _check_alike(asked: list[Row], there: dict[str, Row], out: Path) -> None:
+    """Raises UserError where a pair that is asked for is there, but was made in another way."""
+    for row in asked:
+        old = there.get(row.id)
+        if old is not None and not old.failure and (old.animator, old.flags) != (row.animator, row.flags):
+            ways = f"by {old.animator} with {old.flags}, not by {row.animator} with {row.flags}"
+            raise UserError(f"{out} holds {row.id}, made {ways}: name another folder, nothing was changed")
 
 
 def _run(maker: Maker, todo: list, out: Path, workers: int) -> None:

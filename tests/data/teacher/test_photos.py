@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from i4d_bench.data.teacher.animators import command
 from i4d_bench.data.teacher.check import check
 from i4d_bench.data.teacher.pairs import make
 from i4d_bench.data.teacher.photos import PhotoMaker
-from i4d_bench.data.teacher.store import Store
+from i4d_bench.data.teacher.store import INDEX, Store
 from i4d_bench.data.video.files import write_video
 from i4d_bench.data.video.landmarker import Landmarker
 from i4d_bench.types import UserError
@@ -116,6 +116,18 @@ def test_names_of_any_kind_become_keys_of_their_own(folders, tmp_path):
         Image.fromarray(np.full((20, 20, 3), 100, np.uint8)).save(folders[0] / f"{name}.png")
     assert make(maker(folders), tmp_path / "s") == 0
     assert len({r.id for r in Store(tmp_path / "s").rows()}) == 7 * 5
+
+
+def test_pairs_made_in_another_way_are_not_taken_for_these(folders, tmp_path):
+    """Else a store asked for in another size would stay as it is, and look done."""
+    make(maker(folders), tmp_path / "s")
+    before = (tmp_path / "s" / INDEX).read_bytes()
+    for other in (replace(maker(folders), size=32), replace(maker(folders), animator=Mean(flags={"strength": 2}))):
+        with pytest.raises(UserError, match=r"s holds ann_v2-smile-\w+-00000, made by mean .* another folder"):
+            make(other, tmp_path / "s")
+    assert (tmp_path / "s" / INDEX).read_bytes() == before
+    newer = replace(maker(folders), animator=Mean(version="8"))
+    assert make(newer, tmp_path / "s") == 0 and {r.version for r in Store(tmp_path / "s").rows()} == {"7"}
 
 
 def test_a_maker_travels_to_workers(folders):
