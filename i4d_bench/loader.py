@@ -18,7 +18,7 @@ from i4d_bench.drivers.driver import Driver
 from i4d_bench.heads.base import REGIONS
 from i4d_bench.model.surface import HeadSurface
 from i4d_bench.render.views import GREY
-from i4d_bench.types import Camera, FlameCode, MotionCode
+from i4d_bench.types import Camera, FlameCode, MotionCode, placed
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Loader:
             )
 
     def code(self, index: np.ndarray) -> MotionCode:
-        i = torch.as_tensor(index, device=self.device)
+        i = placed(index, self.device)
         return MotionCode(self.motion[i], None if self.flame is None else self.flame[i])
 
     def sources(self, index: np.ndarray, size: int) -> Float[Tensor, "B 3 S S"]:
@@ -102,7 +102,7 @@ class Loader:
         return self.targets(index, size).photo
 
     def targets(self, index: np.ndarray, size: int) -> Targets:
-        i = torch.as_tensor(index, device=self.device)
+        i = placed(index, self.device)
         arrays = (self.rgb, self.alpha, self.region, self.viewmats, self.Ks, self.landmarks)
         rgb, alpha, region, viewmats, Ks, landmarks = (a[i] for a in arrays)
         return targets(rgb, alpha, region, viewmats, Ks, landmarks, size)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Protocol, Self, runtime_checkable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -48,6 +49,18 @@ def _apply(fn, value):
     return value.map(fn) if isinstance(value, _Tensors) else value
 
 
+def placed(values: np.ndarray | Tensor, device: torch.device) -> Tensor:
+    """A copy of the CPU's on a device; on a GPU without waiting for the work that it still has to do."""
+    values = torch.as_tensor(values)
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
+
+
+def as_grid(pixels: Float[Tensor, "*B 2"], width: int, height: int) -> Float[Tensor, "*B 2"]:
+    """Pixels of an image as `grid_sample` takes them (`align_corners=False`): ±1 at its borders."""
+    x, y = pixels.unbind(-1)
+    return torch.stack([x / width * 2 - 1, y / height * 2 - 1], -1)
+
+
 @dataclass
 class Gaussians(_Tensors):
     """A batch of 3D Gaussians after their activations (gsplat's conventions, no spherical harmonics).
@@ -79,8 +92,9 @@ class Camera(_Tensors):
 
     def resized(self, width: int, height: int) -> Camera:
         """The same view on another pixel grid."""
-        scale = torch.tensor([width / self.width, height / self.height, 1.0], device=self.Ks.device)
-        return Camera(self.viewmats, self.Ks * scale[:, None], width, height)
+        x, y, last = self.Ks.unbind(1)
+        Ks = torch.stack([x * (width / self.width), y * (height / self.height), last], 1)
+        return Camera(self.viewmats, Ks, width, height)
 
 
 @dataclass

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from i4d_bench.types import as_grid
+
 MAX_SUPERSAMPLING = 6
 
 
@@ -39,7 +41,6 @@ def aligned_crops(
     inverse = torch.linalg.inv(forward[:, :, :2])
     pixels = (grid - forward[:, None, :, 2]) @ inverse.mT
     h, w = images.shape[1:3]
-    normalised = pixels / pixels.new_tensor([w, h]) * 2 - 1
-    normalised = normalised.view(len(images), size * k, size * k, 2)
+    normalised = as_grid(pixels, w, h).view(len(images), size * k, size * k, 2)
     crops = F.grid_sample(images.movedim(-1, 1), normalised, align_corners=False)
     return F.avg_pool2d(crops, k)

@@ -31,9 +31,9 @@ from i4d_bench.metrics.weights import WeightsUnavailable
 from i4d_bench.types import UserError
 
 # ArcFace's crop of 112²: eye centres, nose tip, mouth corners (subject's right first).
-ARCFACE = [(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)]
+ARCFACE = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
 # dlib's crop of 150² with padding 0.25: outer and inner corner of the left eye, of the right eye, nose base.
-DLIB = [(110.957, 46.350), (89.606, 47.898), (37.057, 46.373), (58.409, 47.906), (74.011, 87.780)]
+DLIB = ((110.957, 46.350), (89.606, 47.898), (37.057, 46.373), (58.409, 47.906), (74.011, 87.780))
 DLIB_POINTS = [45, 42, 36, 39, 33]  # in iBUG's 68
 
 
@@ -43,8 +43,12 @@ class Embedder(Protocol):
 
     name: str
 
-    def embed(self, images: Float[Tensor, "B H W 3"], landmarks: Float[Tensor, "B 68 2"]) -> Float[Tensor, "B D"]:
-        """Unit vectors; NaN where a landmark is. images in 0..1, landmarks in their pixels (iBUG order)."""
+    def embed(
+        self, images: Float[Tensor, "B H W 3"], landmarks: Float[Tensor, "B 68 2"], check: bool = True
+    ) -> Float[Tensor, "B D"]:
+        """Unit vectors; NaN where a landmark is. images in 0..1, landmarks in their pixels (iBUG order).
+
+        check: whether the images' range is, which waits for a GPU. Raises ValueError."""
         ...
 
 
@@ -53,14 +57,22 @@ def are_known(landmarks: Float[Tensor, "B P 2"]) -> Bool[Tensor, " B"]:
     return landmarks.isfinite().all(-1).all(-1)
 
 
-def _embed_found(images, landmarks, network) -> Tensor:
-    """Applies `network` to the samples that have landmarks and leaves NaN in the others."""
-    check_images(images)
+@functools.cache
+def _template(points: tuple, device: torch.device) -> Float[Tensor, "P 2"]:
+    return torch.tensor(points, device=device)
+
+
+def _embed_found(images, landmarks, network, check: bool) -> Tensor:
+    """What `network` says of the samples that have landmarks, and NaN for the others; which these are the CPU does not ask."""
+    if check:
+        check_images(images)
     if landmarks.shape != (len(images), 68, 2):
         raise ValueError(f"expected landmarks [{len(images)},68,2], got {tuple(landmarks.shape)}")
-    found = are_known(landmarks).to(images.device)
-    vectors = F.normalize(network(images[found], landmarks.to(images)[found]), dim=-1)
-    return vectors.new_full((len(images), vectors.shape[1]), torch.nan).index_put((found,), vectors)
+    landmarks = landmarks.to(images)
+    found = are_known(landmarks)
+    anything = torch.linspace(0, 1, 68, device=images.device, dtype=images.dtype)[:, None]  # of a pixel, enlarged
+    vectors = F.normalize(network(images, torch.where(found[:, None, None], landmarks, anything)), dim=-1)
+    return torch.where(found[:, None], vectors, torch.nan)
 
 
 class DlibEmbedder(nn.Module):
@@ -80,11 +92,11 @@ class DlibEmbedder(nn.Module):
             raise WeightsUnavailable(f"{file} is not dlib's face-recognition network ({e}): install it again") from e
         self.requires_grad_(False)
 
-    def embed(self, images, landmarks) -> Float[Tensor, "B 128"]:
-        return _embed_found(images, landmarks, self._descriptors)
+    def embed(self, images, landmarks, check=True) -> Float[Tensor, "B 128"]:
+        return _embed_found(images, landmarks, self._descriptors, check)
 
     def _descriptors(self, images, landmarks):
-        crops = aligned_crops(images, landmarks[:, DLIB_POINTS], images.new_tensor(DLIB), SIDE)
+        crops = aligned_crops(images, landmarks[:, DLIB_POINTS], _template(DLIB, images.device), SIDE)
         return self.network.to(images.device)(crops)
 
 
@@ -107,13 +119,15 @@ class MobileFaceEmbedder(nn.Module):
             both = f"{weights_file} and {graph_file}"
             raise WeightsUnavailable(f"{both} are not MobileFace's network ({e}): convert it again") from e
 
-    def embed(self, images, landmarks) -> Float[Tensor, "B 256"]:
-        return _embed_found(images, landmarks, self._descriptors)
+    def embed(self, images, landmarks, check=True) -> Float[Tensor, "B 256"]:
+        return _embed_found(images, landmarks, self._descriptors, check)
 
     def _descriptors(self, images, landmarks):
         eyes = [landmarks[:, 36:42].mean(1), landmarks[:, 42:48].mean(1)]
         points = torch.stack([*eyes, landmarks[:, 30], landmarks[:, 48], landmarks[:, 54]], 1)
-        return self.network.to(images.device)(aligned_crops(images, points, images.new_tensor(ARCFACE), 112) * 255)
+        return self.network.to(images.device)(
+            aligned_crops(images, points, _template(ARCFACE, images.device), 112) * 255
+        )
 
 
 @functools.cache

@@ -93,9 +93,10 @@ class Places:
         """What `read` gives for the full planes: the trunk is read first, its map applied at the places alone."""
 
         def one(look: Look) -> Tensor:
-            mix = planes.weight.new_tensor(look.mix)
-            weight = torch.einsum("k,kci->ci", mix, planes.weight[:, channels])
-            return F.linear(_look_up(planes.trunk, look.x, look.y), weight, mix @ planes.bias[:, channels])
+            weight, bias = (
+                _sum(w * t[k, channels] for k, w in enumerate(look.mix) if w) for t in (planes.weight, planes.bias)
+            )
+            return F.linear(_look_up(planes.trunk, look.x, look.y), weight, bias)
 
         return torch.cat([_sum(map(one, group)) for group in self.groups], 1)
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from i4d_bench.camera import FOV, RADIUS
 from i4d_bench.heads.flame import FlameModel
 from i4d_bench.render import mesh
-from i4d_bench.types import Camera
+from i4d_bench.types import Camera, as_grid
 
 SIZE = 128
 HALF = RADIUS * float(np.tan(np.radians(FOV) / 2))
@@ -69,9 +69,7 @@ class HeadSurface(nn.Module):
         """
         size = images.shape[-1]
         points = self.kept(("pixels", size), lambda: self._pixels(size))
-        pixels = camera.project(points)
-        grid = pixels / pixels.new_tensor([camera.width, camera.height]) * 2 - 1
-        grid = grid.view(len(images), size, size, 2)
+        grid = as_grid(camera.project(points), camera.width, camera.height).view(len(images), size, size, 2)
         return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
     def _pixels(self, size: int) -> Tensor:

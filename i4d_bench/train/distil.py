@@ -24,7 +24,7 @@ from i4d_bench.model.surface import HeadSurface
 from i4d_bench.train import distributed
 from i4d_bench.train.lessons import Lesson, Lessons, both
 from i4d_bench.train.lifting import Lifter
-from i4d_bench.types import FlameCode, MotionCode, UserError
+from i4d_bench.types import FlameCode, MotionCode, UserError, placed
 
 Pictures = dict[str, Tensor]
 """By array (`samples.Picture`), each [B, …]."""
@@ -85,7 +85,7 @@ class FromPairs:
     ) -> Lesson:
         photos, device = _seen(source, self.size), self.driver.device
         images = self.surface.rectify(photos.photo, photos.camera)
-        return Lesson(images, own, driving, truth, planar.to(device), torch.tensor(people, device=device))
+        return Lesson(images, own, driving, truth, *(placed(t, device) for t in (planar, torch.tensor(people))))
 
     def _code(self, pictures: Pictures) -> MotionCode:
         flame = None

@@ -15,7 +15,7 @@ from i4d_bench.config.experiment import Stage
 from i4d_bench.data.splits import SPLITS, split_of
 from i4d_bench.loader import Batches, Loader, Targets
 from i4d_bench.train import distributed
-from i4d_bench.types import MotionCode
+from i4d_bench.types import MotionCode, placed
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ class Lesson:
         """A random colour for every frame of each of the step's people, other ranks' too."""
         generator = torch.Generator().manual_seed(seed)
         every = torch.rand(len(self.people) * distributed.ranks(), self.frames, 3, generator=generator)
-        return every.to(self.people.device)
+        return placed(every, self.people.device)
 
     def parts(self, count: int) -> Iterator[Lesson]:
         """The lesson in parts of about as many people each."""

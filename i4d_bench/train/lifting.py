@@ -19,7 +19,7 @@ from i4d_bench.loader import Targets
 from i4d_bench.model.avatar import Backbone
 from i4d_bench.render import render
 from i4d_bench.train.lessons import both
-from i4d_bench.types import Camera, Gaussians
+from i4d_bench.types import Camera, Gaussians, as_grid, placed
 
 AT_ONCE = 16
 """Pictures that are lifted together: a step's people are taken in parts after their truth is made."""
@@ -66,7 +66,7 @@ def _moved(pictures: Targets, gaussians: Gaussians, camera: Camera) -> Float[Ten
     """Landmarks, through the surface that the pictures' own cameras see."""
     own = render(gaussians, pictures.camera, None, depth=True)
     assert own.depth is not None
-    at = pictures.landmarks / pictures.landmarks.new_tensor([own.depth.shape[2], own.depth.shape[1]]) * 2 - 1
+    at = as_grid(pictures.landmarks, own.depth.shape[2], own.depth.shape[1])
     surface = torch.cat([own.depth, own.alpha], -1).movedim(-1, 1)
     read = F.grid_sample(surface, at.nan_to_num()[:, None], padding_mode="border", align_corners=False)[:, :, 0]
     z = read[:, 0] / read[:, 1].clamp_min(1e-3)
@@ -78,12 +78,12 @@ def _moved(pictures: Targets, gaussians: Gaussians, camera: Camera) -> Float[Ten
 
 def _read(images: Float[Tensor, "B H W 1"], gaussians: Gaussians, camera: Camera) -> Float[Tensor, "B N 3"]:
     """What the images show where the camera sees each Gaussian's middle."""
-    at = camera.project(gaussians.means) / gaussians.means.new_tensor([camera.width, camera.height]) * 2 - 1
+    at = as_grid(camera.project(gaussians.means), camera.width, camera.height)
     read = F.grid_sample(images.movedim(-1, 1), at[:, None], align_corners=False)[:, :, 0]
     return read.movedim(1, -1).expand(-1, -1, 3)
 
 
 def stacked(cameras: list[tuple], size: int, device: torch.device) -> Camera:
     """Many (viewmat, K) as one camera."""
-    views, Ks = (torch.from_numpy(np.stack(m)).float().to(device) for m in zip(*cameras, strict=True))
+    views, Ks = (placed(np.stack(m).astype(np.float32), device) for m in zip(*cameras, strict=True))
     return Camera(views, Ks, size, size)

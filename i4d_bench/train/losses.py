@@ -56,12 +56,11 @@ def identity_change(
     share: of pictures whose landmarks are known, where these are a part of those that count together.
     """
     known = are_known(landmarks)
-    if not known.any():
-        return pred.new_zeros(())
     with torch.no_grad():
-        wanted = network.embed(target[known].clamp(0, 1), landmarks[known])
-    change = 1 - csim(network.embed(pred[known].clamp(0, 1), landmarks[known]), wanted)
-    return change.mean() if share is None else change.sum() / (share * len(known))
+        wanted = network.embed(target.clamp(0, 1), landmarks, check=False)
+    change = 1 - csim(network.embed(pred.clamp(0, 1), landmarks, check=False), wanted)
+    many = known.sum() if share is None else share * len(known)
+    return torch.where(known, change, 0).sum() / many.clamp_min(1e-6)
 
 
 def feature_change(delta: Float[Tensor, "B N K"]) -> Tensor:
@@ -75,7 +74,7 @@ def ssim(pred: Float[Tensor, "B H W C"], target: Float[Tensor, "B H W C"]) -> Te
     Blurs by two matrix products; torchmetrics' depthwise convolution takes half of a training step on CPUs.
     """
     a, b = pred.movedim(-1, 1), target.movedim(-1, 1)
-    rows, columns = (_window(n).to(a) for n in a.shape[-2:])
+    rows, columns = (_window(n, a.device).to(a.dtype) for n in a.shape[-2:])
     ma, mb, aa, bb, ab = (rows @ torch.stack([a, b, a * a, b * b, a * b]) @ columns.T).unbind()
     c1, c2 = 0.01**2, 0.03**2
     cov, va, vb = ab - ma * mb, aa - ma * ma, bb - mb * mb
@@ -83,10 +82,10 @@ def ssim(pred: Float[Tensor, "B H W C"], target: Float[Tensor, "B H W C"]) -> Te
 
 
 @functools.cache
-def _window(size: int, radius: int = 5, sigma: float = 1.5) -> Float[Tensor, "N N"]:
+def _window(size: int, device: torch.device, radius: int = 5, sigma: float = 1.5) -> Float[Tensor, "N N"]:
     """Row i averages the pixels around i; the image is mirrored at its borders."""
     offset = torch.arange(-radius, radius + 1)
     weights = torch.exp(-0.5 * (offset / sigma) ** 2)
     index = (torch.arange(size)[:, None] + offset).abs()
     index = torch.where(index < size, index, 2 * (size - 1) - index)
-    return torch.zeros(size, size).scatter_add(1, index, (weights / weights.sum()).expand(size, -1))
+    return torch.zeros(size, size).scatter_add(1, index, (weights / weights.sum()).expand(size, -1)).to(device)
