@@ -1,29 +1,33 @@
-"""Intervals and comparisons (DESIGN §7): paired by sample, clustered by identity.
+"""Intervals and comparisons (DESIGN §7): seeds and people vary, and both are random factors, crossed.
 
-Frames of one person are not independent, so the person is the unit: values are averaged per cluster first, and
-bootstrap (BCa) and permutation draw clusters. Every person weighs the same; with four people no p is below 0.125. A
-failed measurement is NaN: counted, and scored at `worst` where the metric's card declares one, left out otherwise.
+The samples of one person, and on cross pairs those of one driver, are not independent, nor are those of one training: averages
+are taken per seed and people, and what they vary by is a sum of the seed's part, the people's and a rest. A difference of two
+designs is paired, sample by sample of the same seed. docs/statistics.md has the formulas, and how often intervals cover.
+
+Two things are told apart: a sample that is there and NaN is a failed measurement, counted, and scored at `worst` where the metric's
+card declares one; a sample that is not there (a seed not run yet) is missing, and no score of anything.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias, cast
 
 import numpy as np
-from jaxtyping import Float, Shaped
+import pandas as pd
+from jaxtyping import Float, Int
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-FEW_CLUSTERS = 20
-"""Below this many people the interval is Student's t on their means: a 95% bootstrap covers 74% with four."""
-RESAMPLES = 2000
-PERMUTATIONS = 9999
 LEVEL = 0.95
+SEEDS = 3
+"""With fewer, what training varies by is not known: intervals are over people alone, and nothing is significant."""
+AXES = ["seed", "sample", "person", "driver"]
+"""Of scores. driver: whose expression is shown, the person's own where nobody else drives."""
 
-Values = Float[np.ndarray, " N"]
-Clusters = Shaped[np.ndarray, " N"]
+Scores: TypeAlias = pd.Series
+"""One number per sample, indexed by AXES; NaN: the measurement failed."""
 
 
 class Interval(NamedTuple):
@@ -34,14 +38,16 @@ class Interval(NamedTuple):
     hi: float
     n: int
     failures: int
+    seeds: int
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """`a` against `b` on shared samples: the mean of a − b.
+    """`a` against `b` on the samples that both have: the mean of a − b.
 
-    p: sign-flip permutation over clusters, two-sided (after `compare_family`: Holm-adjusted).
-    equal: the interval lies inside ±margin (practically equal); None when no margin was declared.
+    p: of the t statistic, two-sided (after `compare_family`: Holm-adjusted); NaN for too few seeds or people.
+    equal: the interval lies inside ±margin (practically equal); None where no margin was declared or p is NaN.
+    unpaired: samples that one side alone has.
     """
 
     difference: float
@@ -49,52 +55,145 @@ class Comparison:
     hi: float
     p: float
     n: int
-    clusters: int
+    seeds: int
+    people: int
     failures: int
+    unpaired: int
     equal: bool | None
 
     @property
     def significant(self) -> bool:
-        """p below 1 − LEVEL; False where p is NaN (too few clusters to tell)."""
+        """p below 1 − LEVEL; False where p is NaN (too little to tell)."""
         return self.p < 1 - LEVEL
 
 
-def cluster_means(values: Values, clusters: Clusters) -> Float[np.ndarray, " C"]:
-    """Mean per cluster, in the order of the sorted cluster names. Values must be finite."""
-    names, index = np.unique(clusters, return_inverse=True)
-    return np.bincount(index, values, len(names)) / np.bincount(index, minlength=len(names))
+class Estimate(NamedTuple):
+    """A mean over seeds and people. variance: of the mean; df: its degrees of freedom (both NaN where they cannot be told)."""
+
+    mean: float
+    variance: float
+    df: float
+    seeds: int
+    people: int
+
+    def bounds(self, level: float = LEVEL) -> tuple[float, float]:
+        half = stats.t.ppf((1 + level) / 2, self.df) * np.sqrt(self.variance)
+        return float(self.mean - half), float(self.mean + half)
+
+    @property
+    def p(self) -> float:
+        """Two-sided, of a mean of zero; NaN for fewer than SEEDS."""
+        if self.seeds < SEEDS or not self.variance >= 0:
+            return np.nan
+        if self.variance == 0:
+            return float(self.mean == 0)
+        return float(2 * stats.t.sf(abs(self.mean) / np.sqrt(self.variance), self.df))
 
 
-def mean_ci(
-    values: Values, clusters: Clusters, worst: float | None = None, level: float = LEVEL, seed: int = 0
-) -> Interval:
-    """Mean over people with its interval. Bounds are NaN for fewer than two clusters, the mean too for no sample."""
-    values, failed = _score_failures(values, clusters, worst)
-    kept = np.isfinite(values)
-    means = cluster_means(values[kept], np.asarray(clusters)[kept])
-    lo, hi = _interval(means, level, seed)
-    return Interval(float(means.mean()) if len(means) else np.nan, lo, hi, int(kept.sum()), int(failed.sum()))
+def estimate(scores: Scores) -> Estimate:
+    """The mean of finite scores, and how sure it is. Every seed weighs the same, and so do all people (on cross pairs, all pairs)."""
+    if not len(scores):
+        return Estimate(np.nan, np.nan, np.nan, 0, 0)
+    cells = cast("pd.Series", scores.groupby(level=["seed", "person", "driver"]).mean()).unstack("seed")
+    codes = (np.unique(cells.index.get_level_values(k), return_inverse=True)[1] for k in ("person", "driver"))
+    return crossed(cells.to_numpy(float), *codes)
+
+
+def crossed(table: Float[np.ndarray, "U S"], person: Int[np.ndarray, " U"], driver: Int[np.ndarray, " U"]) -> Estimate:
+    """Of a table of units, each of a person and a driver (numbers from 0), and seeds.
+
+    Cells that are missing (NaN) are filled by what an additive model expects there (Yates 1933), and the rest loses a degree of
+    freedom for each.
+    """
+    table, missing = _filled(table)
+    units, seeds = table.shape
+    mean, of_people, of_seeds = table.mean(), table.mean(1), table.mean(0)
+    variance, df = _between_people(of_people - mean, person, driver)
+    if seeds >= SEEDS and units > 1:
+        rest = table - of_people[:, None] - of_seeds + mean
+        left = (seeds - 1) * (units - 1) - missing
+        if left < 1:
+            variance = df = np.nan
+        else:
+            of_rest = np.square(rest).sum() / left / table.size
+            variance, df = _together(of_seeds.var(ddof=1) / seeds, seeds - 1, variance, df, of_rest, left)
+    return Estimate(float(mean), float(variance), float(df), seeds, len(set(person.tolist())))
+
+
+def _together(
+    of_seeds: float, seeds_df: float, of_people: float, people_df: float, rest: float, rest_df: float
+) -> tuple[float, float]:
+    """Variance of a mean over two crossed factors from those of the mean over each and of the rest, and its degrees of freedom.
+
+    It is no less than the rest's: where neither factor shows, their parts are noise that may cancel. Degrees of freedom are the
+    factors' harmonic mean, weighted by their parts: Satterthwaite's, which square the weights, take what three seeds say of
+    themselves for certain, and intervals cover 92 % (docs/statistics.md).
+    """
+    both = of_seeds + of_people
+    if both <= 2 * rest:
+        return rest, rest_df
+    return both - rest, both / (of_seeds / seeds_df + of_people / people_df)
+
+
+def _between_people(
+    errors: Float[np.ndarray, " U"], person: Int[np.ndarray, " U"], driver: Int[np.ndarray, " U"]
+) -> tuple[float, float]:
+    """Variance of the mean of units, each of a person and a driver, of which any may occur again (Cameron, Gelbach & Miller 2011),
+    and its degrees of freedom; NaN for a single person."""
+
+    def clustered(codes: np.ndarray) -> float:
+        groups = codes.max() + 1
+        return groups / (groups - 1) * np.square(np.bincount(codes, errors)).sum() / len(errors) ** 2
+
+    fewest = min(person.max(), driver.max())
+    if fewest < 1:
+        return np.nan, np.nan
+    one, other, both = clustered(person), clustered(driver), clustered(np.arange(len(errors)))
+    return max(one + other - both, one, other) if len(errors) > 1 else np.nan, float(fewest)
+
+
+def _filled(table: Float[np.ndarray, "U S"]) -> tuple[Float[np.ndarray, "U S"], int]:
+    """Unknown cells as the sum of their row's and column's effects would have them, and how many they were."""
+    unknown = np.isnan(table)
+    count = int(unknown.sum())
+    if not count:
+        return table, 0
+    table = np.where(unknown, np.nanmean(table), table)
+    for _ in range(1000):
+        guess = table.mean(1, keepdims=True) + table.mean(0) - table.mean()
+        change = np.abs(guess - table)[unknown].max()
+        table = np.where(unknown, guess, table)
+        if change <= 1e-12 * max(1.0, np.abs(table).max()):
+            break
+    return table, count
+
+
+def mean_ci(scores: Scores, worst: float | None = None, level: float = LEVEL) -> Interval:
+    """Mean with its interval, over seeds and people; with fewer than SEEDS over people alone. Bounds are NaN for fewer than two
+    people, the mean too for no sample."""
+    kept, failed = _scored(scores, worst)
+    e = estimate(kept)
+    return Interval(e.mean, *e.bounds(level), len(kept), failed, e.seeds)
 
 
 def compare(
-    a: Values, b: Values, clusters: Clusters, worst: float | None = None, margin: float | None = None,
-    level: float = LEVEL, seed: int = 0,
-) -> Comparison:  # fmt: skip
-    """a − b on the same samples in the same order. Without `worst`, samples that failed on either side are left out."""
-    if np.shape(a) != np.shape(b):
-        raise ValueError(f"a paired comparison needs the same samples, got {np.shape(a)} and {np.shape(b)}")
-    a, failed_a = _score_failures(a, clusters, worst)
-    b, failed_b = _score_failures(b, clusters, worst)
-    kept = np.isfinite(a) & np.isfinite(b)
-    means = cluster_means(a[kept] - b[kept], np.asarray(clusters)[kept])
-    lo, hi = _interval(means, level, seed)
-    equal = None if margin is None else bool(-margin < lo and hi < margin)
-    difference = float(means.mean()) if len(means) else np.nan
-    failures = int((failed_a | failed_b).sum())
-    return Comparison(difference, lo, hi, _sign_flip(means, seed), int(kept.sum()), len(means), failures, equal)
+    a: Scores, b: Scores, worst: float | None = None, margin: float | None = None, level: float = LEVEL
+) -> Comparison:
+    """a − b. Without `worst`, samples that failed on either side are left out."""
+    shared = a.index.intersection(b.index)
+    left, right = a.loc[shared], b.loc[shared]
+    failures = int((left.isna() | right.isna()).sum())
+    if worst is not None:
+        left, right = left.fillna(worst), right.fillna(worst)
+    difference = (left - right).dropna()
+    e = estimate(difference)
+    lo, hi = e.bounds(level)
+    equal = None if margin is None or np.isnan(e.p) else bool(-margin < lo and hi < margin)
+    unpaired = len(a) + len(b) - 2 * len(shared)
+    return Comparison(e.mean, lo, hi, e.p, len(difference), e.seeds, e.people, failures, unpaired, equal)
 
 
-def holm(p: Values) -> Values:
+def holm(p: Float[np.ndarray, " K"]) -> Float[np.ndarray, " K"]:
     """Holm-adjusted p values; NaN stays NaN and does not count as a comparison."""
     p = np.asarray(p, float)
     adjusted = np.full_like(p, np.nan)
@@ -105,58 +204,33 @@ def holm(p: Values) -> Values:
 
 
 def compare_family(
-    scores: Mapping[str, Values], baseline: str, clusters: Clusters, worst: float | None = None,
-    margin: float | None = None, level: float = LEVEL, seed: int = 0,
-) -> dict[str, Comparison]:  # fmt: skip
+    scores: Mapping[str, Scores], baseline: str, worst: float | None = None, margin: float | None = None
+) -> dict[str, Comparison]:
     """Everyone but the baseline against it, with p adjusted over the family (Holm)."""
-    others = [n for n in scores if n != baseline]
-    single = [compare(scores[n], scores[baseline], clusters, worst, margin, level, seed) for n in others]
-    adjusted = holm(np.array([c.p for c in single]))
-    return {n: replace(c, p=float(p)) for n, c, p in zip(others, single, adjusted, strict=True)}
+    single = {n: compare(s, scores[baseline], worst, margin) for n, s in scores.items() if n != baseline}
+    adjusted = holm(np.array([c.p for c in single.values()]))
+    return {n: replace(c, p=float(p)) for (n, c), p in zip(single.items(), adjusted, strict=True)}
 
 
-def best_and_ties(
-    scores: Mapping[str, Values], clusters: Clusters, higher_is_better: bool, worst: float | None = None, seed: int = 0
-) -> set[str]:
-    """The best name and all not significantly worse: what tables print in bold. Empty when nothing was measured."""
-    means = {n: mean_ci(v, clusters, worst, seed=seed).mean for n, v in scores.items()}
+def best_and_ties(scores: Mapping[str, Scores], higher_is_better: bool, worst: float | None = None) -> set[str]:
+    """The best name and all not significantly worse: what tables print in bold. Empty where it cannot be told: with fewer than
+    SEEDS, or with one person."""
+    means = {n: mean_ci(s, worst).mean for n, s in scores.items()}
     means = {n: m for n, m in means.items() if np.isfinite(m)}
     if not means:
         return set()
     best = (max if higher_is_better else min)(means, key=lambda name: means[name])
-    family = compare_family({n: scores[n] for n in means}, best, clusters, worst, seed=seed)
-    return {best} | {n for n, c in family.items() if not c.significant}
+    family = compare_family({n: scores[n] for n in means}, best, worst)
+    if not any(np.isfinite(c.p) for c in family.values()):
+        return set()
+    return {best} | {n for n, c in family.items() if np.isfinite(c.p) and not c.significant}
 
 
-def _score_failures(values: Values, clusters: Clusters, worst: float | None) -> tuple[Values, np.ndarray]:
-    values = np.asarray(values, float)
-    if values.ndim != 1 or values.shape != np.shape(clusters):
-        raise ValueError(f"expected one value and one cluster per sample, got {values.shape} and {np.shape(clusters)}")
-    if np.isinf(values).any():
+def _scored(scores: Scores, worst: float | None) -> tuple[Scores, int]:
+    """Without failures or with them at the worst value, and how many there were. Raises ValueError."""
+    if list(scores.index.names) != AXES:
+        raise ValueError(f"scores are indexed by {', '.join(AXES)}, not by {scores.index.names}")
+    if np.isinf(scores.to_numpy(float)).any():
         raise ValueError("a sample's value is infinite")
-    failed = np.isnan(values)
-    return (values if worst is None else np.where(failed, worst, values)), failed
-
-
-def _interval(means: Values, level: float, seed: int) -> tuple[float, float]:
-    if len(means) < 2:
-        return np.nan, np.nan
-    if len(means) < FEW_CLUSTERS:
-        half = stats.t.ppf((1 + level) / 2, len(means) - 1) * stats.sem(means)
-        return float(means.mean() - half), float(means.mean() + half)
-    if np.ptp(means) == 0:  # BCa divides by the spread
-        return float(means[0]), float(means[0])
-    result = stats.bootstrap((means,), np.mean, n_resamples=RESAMPLES, confidence_level=level, vectorized=True,
-                             rng=np.random.default_rng(seed))  # fmt: skip
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
-
-
-def _sign_flip(differences: Values, seed: int) -> float:
-    """Two-sided p of "each cluster's difference is as likely negative": exact for few clusters, else drawn."""
-    if len(differences) < 2:
-        return np.nan
-    zero = np.zeros_like(differences)
-    result = stats.permutation_test((differences, zero), lambda x, y, axis: np.mean(x - y, axis=axis), vectorized=True,
-                                    permutation_type="samples", n_resamples=PERMUTATIONS,
-                                    rng=np.random.default_rng(seed))  # fmt: skip
-    return float(result.pvalue)
+    failed = scores.isna()
+    return cast("pd.Series", scores[~failed] if worst is None else scores.fillna(worst)), int(failed.sum())

@@ -27,7 +27,8 @@ GRID_SAMPLES = 8
 
 @dataclass
 class Scores:
-    """Rows {set, sample, identity, metric, value, ok}, and images [K,H,W,3] uint8 for the qualitative grid."""
+    """Rows {set, sample, identity, driver, metric, value, ok}, where identity and driver are people's numbers, and images [K,H,W,3]
+    uint8 for the qualitative grid."""
 
     rows: list[dict] = field(default_factory=list)
     images: dict[str, np.ndarray] = field(default_factory=dict)
@@ -37,8 +38,9 @@ class Scores:
     ) -> None:
         for metric, column in values.items():
             for k, value in enumerate(np.asarray(torch.as_tensor(column).cpu(), float)):
-                row = {"set": set_, "sample": offset + k, "identity": int(people[part.source[k]]), "metric": metric}
-                self.rows.append({**row, "value": float(value), "ok": bool(np.isfinite(value))})
+                who = {"identity": int(people[part.source[k]]), "driver": int(people[part.driving[k]])}
+                found = {"metric": metric, "value": float(value), "ok": bool(np.isfinite(value))}
+                self.rows.append({"set": set_, "sample": offset + k, **who, **found})
 
 
 @dataclass

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from i4d_bench.cache import atomic_file
-from i4d_bench.results.record import Record
+from i4d_bench.report.rows import Row
 from i4d_bench.results.store import Store
 from i4d_bench.results.summary import summary
 from i4d_bench.types import UserError
@@ -28,8 +28,8 @@ def build_report(folder: Path, baseline: str | None = None) -> None:
         build_runs(folder, baseline)
 
 
-def build_runs(folder: Path, baseline: str | None = None) -> tuple[dict[str, list], dict[str, Record], list[str]]:
-    """The same for runs alone; returns the tables by their titles, the designs' records and the notes."""
+def build_runs(folder: Path, baseline: str | None = None) -> tuple[dict[str, list], dict[str, Row], list[str]]:
+    """The same for runs alone; returns the tables by their titles, their rows and the notes."""
     from i4d_bench.report import figures, search, tables
     from i4d_bench.report.web import page
 

@@ -14,7 +14,7 @@ from i4d_bench import outputs
 from i4d_bench.cache import atomic_file
 from i4d_bench.report import baseline as baselines
 from i4d_bench.report import search
-from i4d_bench.report.tables import latest
+from i4d_bench.report.rows import rows
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
 from i4d_bench.speed import rig
@@ -167,7 +167,7 @@ def onset(trained: Record | None, arms: search.Arms | None) -> str:
 def _trained(reports: Path) -> dict[str, Record]:
     """Runs of the GPU preset on the embedded world; empty where there are none."""
     found = sorted(reports.glob("gpu-*-procedural-oracle/runs"))
-    return latest(Store(found[0].parent)) if found else {}
+    return {d: row.last for d, row in rows(Store(found[0].parent)).items()} if found else {}
 
 
 def _searched(reports: Path) -> dict[str, search.Arms]:

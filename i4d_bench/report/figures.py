@@ -18,8 +18,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from i4d_bench.cache import atomic_file
 from i4d_bench.evaluate.gap import ONSET_DB
 from i4d_bench.metrics.cards import CARDS
-from i4d_bench.report.tables import latest
-from i4d_bench.results.record import Record
+from i4d_bench.report.rows import Row, rows
 from i4d_bench.results.store import Store
 from i4d_bench.results.summary import interval
 
@@ -44,10 +43,6 @@ def save(figure, folder: Path, name: str) -> None:
     plt.close(figure)
 
 
-def _label(record: Record) -> str:
-    return record.design + ("†" if record.status in ("not converged", "failed") else "")
-
-
 def looks(families: dict[str, str]) -> dict[str, dict]:
     """Per design, given its family: the family's hue, and a shade, marker and dash of its own, the same in every figure."""
     out, known = {}, list(families.values())
@@ -63,9 +58,9 @@ def looks(families: dict[str, str]) -> dict[str, dict]:
     return out
 
 
-def _looks(records: dict[str, Record]) -> dict[str, dict]:
-    of = looks({name: r.family for name, r in records.items()})
-    return {name: {**of[name], "label": _label(r)} for name, r in records.items()}
+def _looks(designs: dict[str, Row]) -> dict[str, dict]:
+    of = looks({name: row.family for name, row in designs.items()})
+    return {name: {**of[name], "label": name + row.mark} for name, row in designs.items()}
 
 
 def beside_a_legend(designs: int):
@@ -89,19 +84,19 @@ def _expression_metric(store: Store) -> str | None:
 
 def speed_quality(store: Store, set_: str = "cross") -> None:
     """Frames per second against expression error, with 95% intervals. Designs without a timing are not drawn."""
-    records, samples, metric = latest(store), store.samples, _expression_metric(store)
-    looks = _looks(records)
+    designs, samples, metric = rows(store), store.samples, _expression_metric(store)
+    looks = _looks(designs)
     if metric is None:
         return
-    measured = [(r, r.fps, interval(samples, d, set_, metric)) for d, r in records.items()]
-    points = [(r, fps, i) for r, fps, i in measured if fps and i is not None]
+    measured = [(d, row.mean(lambda r: r.fps), interval(samples, d, set_, metric)) for d, row in designs.items()]
+    points = [(d, fps, i) for d, fps, i in measured if np.isfinite(fps) and i is not None]
     if not points:
         return
     with plt.rc_context(STYLE):
         figure, axis = beside_a_legend(len(points))
-        for r, fps, i in points:
+        for d, fps, i in points:
             error = None if not np.isfinite(i.lo) else [[max(0, i.mean - i.lo)], [max(0, i.hi - i.mean)]]
-            axis.errorbar(fps, i.mean, error, capsize=2, ms=5, **{**looks[r.design], "ls": "none"})
+            axis.errorbar(fps, i.mean, error, capsize=2, ms=5, **{**looks[d], "ls": "none"})
         axis.set_xscale("log")
         axis.margins(x=0.12)
         rates = [fps for _, fps, _ in points]
@@ -117,17 +112,19 @@ def speed_quality(store: Store, set_: str = "cross") -> None:
 
 
 def curves(store: Store) -> None:
-    """The driving gap over training steps; markers show the onset."""
-    records = {d: r for d, r in latest(store).items() if r.curve}
-    if not records:
+    """The driving gap over training steps, of every seed; markers show the onset."""
+    designs = {d: row for d, row in rows(store).items() if any(r.curve for r in row.runs)}
+    if not designs:
         return
-    looks = _looks(records)
+    looks = _looks(designs)
     with plt.rc_context(STYLE):
-        figure, axis = beside_a_legend(len(records))
-        for d, r in records.items():
-            steps, gap = [c["step"] for c in r.curve], [c["gap"] for c in r.curve]
-            onset = [steps.index(r.onset["step"])] if r.onset else []
-            axis.plot(steps, gap, lw=1.3, ms=5, markevery=onset, **looks[d])
+        figure, axis = beside_a_legend(len(designs))
+        for d, row in designs.items():
+            for k, r in enumerate(row.runs):
+                steps, gap = [c["step"] for c in r.curve], [c["gap"] for c in r.curve]
+                onset = [steps.index(r.onset["step"])] if r.onset else []
+                look = looks[d] if not k else {**looks[d], "label": None, "alpha": 0.6}
+                axis.plot(steps, gap, lw=1.3 if not k else 0.8, ms=5 if not k else 3.5, markevery=onset, **look)
         axis.axhline(ONSET_DB, color="k", lw=0.6, ls=(0, (1, 2)))
         axis.set_xlabel("training steps after the warm-up")
         axis.set_ylabel("driving gap, validation (dB)")
@@ -137,7 +134,7 @@ def curves(store: Store) -> None:
 
 def intervals(store: Store) -> None:
     """Every design's self and cross scores with 95% intervals, one panel per metric."""
-    records, samples = latest(store), store.samples
+    by_name, samples = rows(store), store.samples
     metrics = [
         m
         for m in ("gap", "aed_true", "aed_mp52", "lpips_alex", "psnr", "csim_dlib", "csim_mobileface")
@@ -146,7 +143,7 @@ def intervals(store: Store) -> None:
     metrics = metrics[:5]
     if not metrics:
         return
-    designs, looks = list(records)[::-1], _looks(records)
+    designs, looks = list(by_name)[::-1], _looks(by_name)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
             1, len(metrics), figsize=(7.2, 0.9 + 0.24 * len(designs)), sharey=True, squeeze=False
@@ -163,7 +160,7 @@ def intervals(store: Store) -> None:
                     axis.plot(i.mean, y + offset, "o", ms=4, color=color, mfc=color if fill else "white")
             axis.set_xlabel(f"{CARDS[metric].label} {CARDS[metric].arrow}")
             axis.locator_params(axis="x", nbins=3)
-            axis.set_yticks(range(len(designs)), [_label(records[d]) for d in designs])
+            axis.set_yticks(range(len(designs)), [d + by_name[d].mark for d in designs])
         axes[0][0].set_title("filled: self, open: cross", fontsize=7, loc="left")
         save(figure, store.folder, "intervals")
 
@@ -173,17 +170,19 @@ def qualitative(store: Store, most: int = 6) -> None:
     images = store.images
     if not images:
         return
-    columns = [c for c in ("source", "driver", "truth", *latest(store)) if c in images]
-    rows = min([most, *(len(images[c]) for c in columns)])
-    if not rows:
+    columns = [c for c in ("source", "driver", "truth", *rows(store)) if c in images]
+    lines = min([most, *(len(images[c]) for c in columns)])
+    if not lines:
         return
     with plt.rc_context({**STYLE, "axes.grid": False}):
-        figure, axes = plt.subplots(rows, len(columns), figsize=(0.95 * len(columns), 0.95 * rows + 0.3), squeeze=False)
+        figure, axes = plt.subplots(
+            lines, len(columns), figsize=(0.95 * len(columns), 0.95 * lines + 0.3), squeeze=False
+        )
         for axis in axes.flat:
             axis.set_axis_off()
         for c, name in enumerate(columns):
             axes[0][c].set_title(name.replace("_", "\n", 1), fontsize=6)
-            for r in range(rows):
+            for r in range(lines):
                 axes[r][c].imshow(images[name][r], interpolation="nearest")
         layout = figure.get_layout_engine()
         assert isinstance(layout, ConstrainedLayoutEngine)

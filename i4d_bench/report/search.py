@@ -8,7 +8,8 @@ import numpy as np
 from i4d_bench.config.ablations import SEARCH
 from i4d_bench.evaluate.gap import ONSET_DB
 from i4d_bench.report.figures import STYLE, save
-from i4d_bench.report.tables import Column, conditions, latest, write
+from i4d_bench.report.rows import Row, rows
+from i4d_bench.report.tables import Column, conditions, write
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
 from variants.base import parse
@@ -22,11 +23,11 @@ Arms = dict[tuple[float, float], Record]
 def arms(store: Store) -> dict[str, Arms]:
     """The runs of every design that was searched, families together."""
     out: dict[str, Arms] = {}
-    for entry, record in latest(store).items():
+    for entry, row in rows(store).items():
         name, settings = parse(entry)
         if settings.keys() >= SEARCH.keys():
             own = ",".join(f"{k}={v}" for k, v in settings.items() if k not in SEARCH)
-            out.setdefault(f"{name}@{own}" if own else name, {})[tuple(settings[k] for k in SEARCH)] = record
+            out.setdefault(f"{name}@{own}" if own else name, {})[tuple(settings[k] for k in SEARCH)] = row.last
     return out
 
 
@@ -72,7 +73,7 @@ def decided(arms: Arms) -> str:
     return text + f" First to follow, by step {onsets[first[0]]}: {which}."
 
 
-def write_search(store: Store) -> tuple[dict[str, list[Column]], dict[str, Record], list[str]]:
+def write_search(store: Store) -> tuple[dict[str, list[Column]], dict[str, Row], list[str]]:
     """Writes main.csv, .md, .tex and search.pdf, .png; returns the table by its title, each design's best run, and the notes."""
     found = arms(store)
     chosen = {name: best(runs) for name, runs in found.items()}
@@ -86,9 +87,10 @@ def write_search(store: Store) -> tuple[dict[str, list[Column]], dict[str, Recor
     onset = {n: r.onset["step"] if r.onset else np.nan for n, r in records.items()}
     columns.append(Column("onset of the best (steps)", onset, 0))
     under = _notes(store, found, records)
-    write(store.folder, "main", columns, records, under)
+    best_runs = {n: Row((r,)) for n, r in records.items()}
+    write(store.folder, "main", columns, best_runs, under)
     _figure(store, found)
-    return {"Driving gap on validation (dB)": columns}, records, under
+    return {"Driving gap on validation (dB)": columns}, best_runs, under
 
 
 def _notes(store: Store, found: dict[str, Arms], records: dict[str, Record]) -> list[str]:

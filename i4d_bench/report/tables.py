@@ -1,10 +1,11 @@
 """Tables from a store alone: the main table, the further test sets, and the comparison with a baseline.
 
-Each is written as .csv (all numbers), .md and .tex (rounded; best and not significantly worse in bold).
+Each is written as .csv (all numbers), .md and .tex (rounded; best and not significantly worse in bold, where that can be told).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,11 @@ from i4d_bench.cache import atomic_file
 from i4d_bench.drivers.probe import Leak
 from i4d_bench.metrics.cards import CARDS
 from i4d_bench.report import baseline as baselines
+from i4d_bench.report.rows import Row, rows
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
-from i4d_bench.results.summary import interval
-from i4d_bench.stats import best_and_ties, compare_family
+from i4d_bench.results.summary import scores
+from i4d_bench.stats import SEEDS, Comparison, best_and_ties, compare_family, mean_ci
 from variants import names
 from variants.base import defaults
 
@@ -51,9 +53,23 @@ DIGITS = {"psnr": 2, "gap": 2, "apd": 2, "akd": 2}
 MARGINS = {"psnr": 0.1, "gap": 0.1, "ssim": 0.005, "lpips_alex": 0.005, "lpips_vgg": 0.005, "aed_true": 0.005, "aed_mp52": 0.005,
            "csim_dlib": 0.005, "csim_mobileface": 0.01, "akd": 0.1, "akd_iod": 0.002, "apd": 0.1}  # fmt: skip
 """Differences inside ± this are *practically equal*."""
-PAIRS = ("set", "metric", "design", "difference", "lo", "hi", "p", "n", "people", "failures", "verdict")
-ENOUGH = 6
-"""People from which a sign-flip test can reach p < 0.05 (2 / 2⁶)."""
+PAIRS = (
+    "set",
+    "metric",
+    "design",
+    "difference",
+    "lo",
+    "hi",
+    "p",
+    "n",
+    "seeds",
+    "people",
+    "failures",
+    "unpaired",
+    "verdict",
+)
+RESOLUTION = 1e-4
+"""Smaller p are printed as below it: the tails of real differences are not known that far."""
 
 
 @dataclass(frozen=True)
@@ -66,17 +82,11 @@ class Column:
     bold: frozenset[str] = frozenset()
 
 
-def latest(store: Store) -> dict[str, Record]:
-    """One record per design (the newest; several seeds share their samples), families together."""
-    order = {"local": 0, "global": 1, "parametric": 2, "control": 3}
-    records = sorted(store.records, key=lambda r: (order.get(r.family, 4), r.design, r.created))
-    return {r.design: r for r in records}
+def cost_columns(designs: dict[str, Row]) -> list[Column]:
+    """Means over the seeds."""
 
-
-def cost_columns(records: dict[str, Record]) -> list[Column]:
     def column(head: str, digits: int, value: Callable[[Record], float | None]) -> Column:
-        got = {d: value(r) for d, r in records.items()}
-        return Column(head, {d: np.nan if v is None else v for d, v in got.items()}, digits)
+        return Column(head, {d: row.mean(value) for d, row in designs.items()}, digits)
 
     def setting(r: Record, name: str, default: float | None) -> float | None:
         """What a learned design was trained with."""
@@ -94,6 +104,7 @@ def cost_columns(records: dict[str, Record]) -> list[Column]:
         column("start scale", 2, lambda r: setting(r, "init_scale", _default(r.design, "init_scale"))),
         column("training (s)", 0, lambda r: r.train_seconds),
         column("onset (steps)", 0, lambda r: r.onset["step"] if r.onset else None),
+        Column("seeds", {d: len(row.runs) for d, row in designs.items()}, 0),
     ]
 
 
@@ -104,30 +115,13 @@ def _default(entry: str, setting: str) -> float | None:
     return defaults(entry).get(setting)
 
 
-def metric_column(store: Store, designs: list[str], set_: str, metric: str, samples: pd.DataFrame) -> Column:
-    card, means, bold = CARDS[metric], {}, set()
-    for design in designs:
-        i = interval(samples, design, set_, metric)
-        means[design] = np.nan if i is None else i.mean
-    paired = _paired(samples, set_, metric)
-    if paired is not None and card.higher_is_better is not None:
-        scores, people = paired
-        ranked = {d: s for d, s in scores.items() if d in designs}
-        if len(ranked) > 1:
-            bold = best_and_ties(ranked, people, card.higher_is_better, card.worst)
+def metric_column(designs: Iterable[str], set_: str, metric: str, samples: pd.DataFrame) -> Column:
+    card, bold = CARDS[metric], set()
+    found = {d: s for d, s in scores(samples, set_, metric).items() if d in designs}
+    means = {d: mean_ci(found[d], card.worst).mean if d in found else np.nan for d in designs}
+    if len(found) > 1 and card.higher_is_better is not None:
+        bold = best_and_ties(found, card.higher_is_better, card.worst)
     return Column(f"{SET_NAMES[set_]} {card.label} {card.arrow}".strip(), means, DIGITS.get(metric, 3), frozenset(bold))
-
-
-def _paired(samples: pd.DataFrame, set_: str, metric: str) -> tuple[dict[str, np.ndarray], np.ndarray] | None:
-    """{design: values}, clusters over the samples that every design has (all seeds); None where there are none."""
-    rows = samples[(samples["set"] == set_) & (samples["metric"] == metric)]
-    if not len(rows):
-        return None
-    wide = rows.pivot_table(index=["seed", "sample", "identity"], columns="design", values="value", dropna=False)
-    have = set(rows["design"])
-    wide = wide.reindex(columns=[d for d in wide.columns if d in have]).dropna(how="all")
-    people = wide.index.to_frame()["identity"]
-    return {d: wide[d].to_numpy(float) for d in wide.columns}, people.to_numpy()
 
 
 def conditions(records: Iterable[Record]) -> str:
@@ -149,27 +143,31 @@ def _code(environment: dict[str, Any]) -> str:
     return commit + " with local changes" * environment["dirty"]
 
 
-def notes(records: dict[str, Record], people: int, left_out: Sequence[Record] = ()) -> list[str]:
+def notes(designs: dict[str, Row], people: int, left_out: Sequence[Record] = ()) -> list[str]:
     """What a reader must know under the table; people: how many the samples show; left_out: runs that are not in it."""
+    records = [r for row in designs.values() for r in row.runs]
     if not records:
         return []
-    out = [f"{conditions(records.values())}. Bold: best and not significantly worse (paired, clustered by person)."]
+    out = [f"{conditions(records)}.", _varies(designs, people)]
+    seeds = {r.seed for r in records}
+    out += [
+        f"{design} has no run of seed {', '.join(map(str, sorted(lacks)))} yet."
+        for design, row in designs.items()
+        if (lacks := seeds - set(row.seeds))
+    ]
     if left_out:
         out.append(
             "Left out, made otherwise (by other code, of other data or on another machine; the same command makes them again): "
             f"{', '.join(sorted({r.design for r in left_out}))}."
         )
-    if people < ENOUGH:
-        who = "one person" if people == 1 else f"{people} people"
-        out.append(f"With {who} no difference can reach p < 0.05: everything measured is bold.")
-    scored = {s for r in records.values() for s in r.metrics}
+    scored = {s for r in records for s in r.metrics}
     empty = [SET_NAMES[s] for s in MAIN if scored and s not in scored]
     if empty:
         why = ": it takes a second person" if people == 1 else ""
         out.append(f"No samples in {' and '.join(empty)}{why}.")
-    for key in sorted({k for r in records.values() for k in r.extras}):
+    for key in sorted({k for r in records for k in r.extras}):
         # None: what could not be measured, impostors among one person for instance
-        known = {f"{r.extras[key]:.3f}" for r in records.values() if r.extras.get(key) is not None}
+        known = {f"{r.extras[key]:.3f}" for r in records if r.extras.get(key) is not None}
         if not known:
             continue
         value = ", ".join(sorted(known))
@@ -177,76 +175,91 @@ def notes(records: dict[str, Record], people: int, left_out: Sequence[Record] = 
             out.append(f"CSIM ({key.removeprefix('impostor_')}): pairs of different people have {value}.")
         if key == "floor_aed":
             out.append(f"AED (reader): ground-truth images of held-out people have {value}.")
-    leaks = {str(leak) for r in records.values() if (leak := Leak.of(r.extras))}
+    leaks = {str(leak) for r in records if (leak := Leak.of(r.extras))}
     out += [f"Read linearly off the driver's code: {leak}." for leak in sorted(leaks)]
-    for design, r in records.items():
-        if r.status in ("not converged", "failed"):
-            out.append(f"† {design}: {r.status}" + (f" ({r.why})" if r.why else "") + ".")
-        failed = {f"{s} {m}": c["failures"] for s, ms in r.metrics.items() for m, c in ms.items() if c["failures"]}
-        if failed:
-            out.append(
-                f"{design}: failed measurements "
-                + ", ".join(f"{k} {n}" for k, n in failed.items())
-                + " (counted at the worst value)."
+    for design, row in designs.items():
+        out += row.why
+        failed: Counter[str] = Counter()
+        for r in row.runs:
+            failed.update(
+                {f"{s} {m}": c["failures"] for s, ms in r.metrics.items() for m, c in ms.items() if c["failures"]}
             )
-        out += [n for n in r.notes if n not in out]
-    used = {m for r in records.values() for ms in r.metrics.values() for m in ms}
+        if failed:
+            counts = ", ".join(f"{k} {n}" for k, n in failed.items())
+            out.append(f"{design}: failed measurements {counts} (counted at the worst value).")
+        out += [n for r in row.runs for n in r.notes if n not in out]
+    used = {m for r in records for ms in r.metrics.values() for m in ms}
     networks = [f"{CARDS[m].label}: {CARDS[m].network}" for m in METRICS if m in used and CARDS[m].network]
     return [*out, "; ".join(networks) + "."] if networks else out
 
 
-def main_table(store: Store) -> tuple[list[Column], dict[str, Record]]:
-    records, samples = latest(store), store.samples
-    columns = cost_columns(records)
+def _varies(designs: dict[str, Row], people: int) -> str:
+    """What intervals are over, and what bold means."""
+    seeds = len({seed for row in designs.values() for seed in row.seeds})
+    if seeds < SEEDS:
+        few = "one seed" if seeds == 1 else f"{seeds} seeds"
+        few = f"{few[0].upper()}{few[1:]}: intervals are over people alone"
+        return f"{few}, and no row is called better than another (that takes {SEEDS})."
+    if people < 2:
+        return "One person: no row is called better than another."
+    return f"{seeds} seeds. Bold: best and not significantly worse (paired; seeds and people are random factors)."
+
+
+def main_table(store: Store) -> tuple[list[Column], dict[str, Row]]:
+    designs, samples = rows(store), store.samples
+    columns = cost_columns(designs)
     for set_, metrics in MAIN.items():
-        columns += [metric_column(store, list(records), set_, m, samples) for m in metrics]
-    return columns, records
+        columns += [metric_column(designs, set_, m, samples) for m in metrics]
+    return columns, designs
 
 
-def sets_table(store: Store) -> tuple[list[Column], dict[str, Record]]:
-    records, samples = latest(store), store.samples
+def sets_table(store: Store) -> tuple[list[Column], dict[str, Row]]:
+    designs, samples = rows(store), store.samples
     shown = [(s, m) for s in ("recon", "novel", "extreme") for m in METRICS]
     shown.remove(("recon", "gap"))  # the source drives itself: 0 by definition
     shown.append(("cross", "leak_driver"))
-    return [metric_column(store, list(records), s, m, samples) for s, m in shown], records
+    return [metric_column(designs, s, m, samples) for s, m in shown], designs
 
 
 def baseline_of(store: Store, wanted: str | None = None) -> str | None:
     """What the store's designs are compared with (`baseline.pick`, of those that were scored). Raises UserError."""
     measured = set(store.samples["design"])
-    return baselines.pick({d: r.family for d, r in latest(store).items() if d in measured}, wanted)
+    return baselines.pick({d: r.family for d, r in rows(store).items() if d in measured}, wanted)
 
 
 def pairs(store: Store, baseline: str | None) -> pd.DataFrame:
     """Every design against the baseline: difference, 95% interval, Holm-adjusted p over the designs, verdict."""
-    rows, samples = [], store.samples
+    found, samples = [], store.samples
     for set_ in SET_NAMES:
         for metric in METRICS:
-            paired = _paired(samples, set_, metric)
-            if paired is None or baseline not in paired[0] or len(paired[0]) < 2:
+            measured = scores(samples, set_, metric)
+            if baseline not in measured or len(measured) < 2:
                 continue
             card = CARDS[metric]
-            for design, c in compare_family(paired[0], baseline, paired[1], card.worst, MARGINS.get(metric)).items():
-                better = (c.difference > 0) == card.higher_is_better
-                verdict = (
-                    "practically equal"
-                    if c.equal
-                    else ("better" if better else "worse")
-                    if c.significant
-                    else "undecided"
-                )
-                rows.append({"set": set_, "metric": metric, "design": design, "difference": c.difference, "lo": c.lo, "hi": c.hi,
-                             "p": c.p, "n": c.n, "people": c.clusters, "failures": c.failures, "verdict": verdict})  # fmt: skip
-    return pd.DataFrame(rows, columns=list(PAIRS))
+            for design, c in compare_family(measured, baseline, card.worst, MARGINS.get(metric)).items():
+                verdict = _verdict(c, card.higher_is_better)
+                found.append({"set": set_, "metric": metric, "design": design, "difference": c.difference, "lo": c.lo, "hi": c.hi,
+                              "p": c.p, "n": c.n, "seeds": c.seeds, "people": c.people, "failures": c.failures,
+                              "unpaired": c.unpaired, "verdict": verdict})  # fmt: skip
+    return pd.DataFrame(found, columns=list(PAIRS))
 
 
-def write(folder: Path, name: str, columns: list[Column], records: dict[str, Record], under: list[str]) -> None:
+def _verdict(c: Comparison, higher_is_better: bool | None) -> str:
+    if not np.isfinite(c.p):
+        return f"not told: {c.seeds} of {SEEDS} seeds" if c.seeds < SEEDS else "not told: one person"
+    if c.equal:
+        return "practically equal"
+    if not c.significant:
+        return "undecided"
+    return "better" if (c.difference > 0) == higher_is_better else "worse"
+
+
+def write(folder: Path, name: str, columns: list[Column], designs: dict[str, Row], under: list[str]) -> None:
     """NAME.csv, NAME.md and NAME.tex. Columns with no number at all are left out of the printed ones and named below."""
-    csv = pd.DataFrame({"design": list(records), "status": [r.status for r in records.values()]}
-                       | {c.head.rstrip(" ↑↓"): [c.values[d] for d in records] for c in columns})  # fmt: skip
+    csv = pd.DataFrame({"design": list(designs), "status": [row.status for row in designs.values()]}
+                       | {c.head.rstrip(" ↑↓"): [c.values[d] for d in designs] for c in columns})  # fmt: skip
     shown = [c for c in columns if any(np.isfinite(v) for v in c.values.values())]
     heads = ["design", *(c.head for c in shown)]
-    mark = lambda d: "†" if records[d].status in ("not converged", "failed") else ""  # noqa: E731
     cell = lambda c, d: "" if not np.isfinite(c.values[d]) else f"{c.values[d]:.{c.digits}f}"  # noqa: E731
     md = ["| " + " | ".join(heads) + " |", "|" + "---|" + "---:|" * len(shown)]
     tex = [
@@ -255,14 +268,14 @@ def write(folder: Path, name: str, columns: list[Column], records: dict[str, Rec
         " & ".join(map(_tex, heads)) + r" \\",
         r"\midrule",
     ]
-    for d in records:
+    for d, row in designs.items():
         cells = [cell(c, d) for c in shown]
         bold = [bool(t) and d in c.bold for t, c in zip(cells, shown, strict=True)]
         md.append(
-            f"| {d}{mark(d)} | " + " | ".join(f"**{t}**" if b else t for t, b in zip(cells, bold, strict=True)) + " |"
+            f"| {d}{row.mark} | " + " | ".join(f"**{t}**" if b else t for t, b in zip(cells, bold, strict=True)) + " |"
         )
-        row = [rf"\textbf{{{t}}}" if b else t for t, b in zip(cells, bold, strict=True)]
-        tex.append(" & ".join([_tex(d + mark(d)), *row]) + r" \\")
+        printed = [rf"\textbf{{{t}}}" if b else t for t, b in zip(cells, bold, strict=True)]
+        tex.append(" & ".join([_tex(d + row.mark), *printed]) + r" \\")
     tex += [r"\bottomrule", r"\end{tabular}", *(f"% {line}" for line in under)]
     write_text(folder / f"{name}.csv", csv.to_csv(index=False, float_format="%.6g"))
     write_text(folder / f"{name}.md", "\n".join([*md, "", *(f"{line}  " for line in under)]) + "\n")
@@ -286,21 +299,24 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def write_all(
-    store: Store, baseline: str | None = None
-) -> tuple[dict[str, list[Column]], dict[str, Record], list[str]]:
-    """Writes every table; returns the main and the sets table by their titles, the designs' records, and the notes."""
+def write_all(store: Store, baseline: str | None = None) -> tuple[dict[str, list[Column]], dict[str, Row], list[str]]:
+    """Writes every table; returns the main and the sets table by their titles, their rows, and the notes."""
     baseline = baseline_of(store, baseline)
-    columns, records = main_table(store)
-    under = notes(records, len(set(store.samples["identity"])), store.left_out)
-    write(store.folder, "main", columns, records, under)
+    columns, designs = main_table(store)
+    under = notes(designs, len(set(store.samples["identity"])), store.left_out)
+    write(store.folder, "main", columns, designs, under)
     more, _ = sets_table(store)
-    write(store.folder, "sets", more, records, [])
+    write(store.folder, "sets", more, designs, [])
     table = pairs(store, baseline)
     write_text(store.folder / "pairs.csv", table.to_csv(index=False, float_format="%.6g"))
     head = f"Differences from {baseline}; p after Holm over the designs.\n\n"
+    shown = table.assign(p=[_p(p) for p in table["p"]])
     write_text(
         store.folder / "pairs.md",
-        head + (table.to_markdown(index=False, floatfmt=".4g") if len(table) else "none") + "\n",
+        head + (shown.to_markdown(index=False, floatfmt=".4g") if len(table) else "none") + "\n",
     )
-    return {"Self- and cross-reenactment": columns, "Other test sets": more}, records, under
+    return {"Self- and cross-reenactment": columns, "Other test sets": more}, designs, under
+
+
+def _p(p: float) -> str:
+    return "" if not np.isfinite(p) else f"<{RESOLUTION:g}" if p < RESOLUTION else f"{p:.4f}"

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from i4d_bench.printing import print_table
+from i4d_bench.report.rows import Row
 from i4d_bench.report.tables import Column
-from i4d_bench.results.record import Record
 
 ORDER = (
     "self driving gap",
@@ -24,12 +24,11 @@ ORDER = (
 """What heads begin with, the most important first; the others follow in their own order."""
 
 
-def show(folder: Path, tables: dict[str, list[Column]], records: dict[str, Record], notes: list[str]) -> None:
+def show(folder: Path, tables: dict[str, list[Column]], designs: dict[str, Row], notes: list[str]) -> None:
     """Prints the first table, what is to be said of its designs, and the folder."""
     title, columns = next(iter(tables.items()))
-    mark = {d: "†" if r.status in ("not converged", "failed") else "" for d, r in records.items()}
     heads = ["design", *(c.head for c in columns)]
-    rows = [[d + mark[d], *(_cell(c, d) for c in columns)] for d in records]
+    rows = [[d + row.mark, *(_cell(c, d) for c in columns)] for d, row in designs.items()]
     print(f"\n{title}\n")
     left_out = print_table(heads, rows, sorted(heads[1:], key=_importance))
     print()

@@ -25,7 +25,7 @@ from i4d_bench.results.aggregate import aggregate, finite
 from i4d_bench.results.record import SCHEMA, Record
 from i4d_bench.types import UserError
 
-ROW = ("run_id", "design", "seed", "set", "sample", "identity", "metric", "value", "ok")
+ROW = ("run_id", "design", "seed", "set", "sample", "identity", "driver", "metric", "value", "ok")
 RECORD, SAMPLES, IMAGES = ".json", ".csv.gz", ".npz"
 SHOWN = ("source", "driver", "truth")
 
@@ -94,9 +94,10 @@ class Store:
 
     @property
     def samples(self) -> pd.DataFrame:
-        """Columns ROW, of the runs in `records`."""
+        """Columns ROW, of the runs in `records`. Where older ones do not say who drove, nobody else did."""
         files = [self._file(r.run_id, SAMPLES) for r in self.records]
         tables = [t for t in (pd.read_csv(f) for f in files if f.exists()) if len(t)]
+        tables = [t.assign(driver=t.get("driver", t["identity"]).fillna(t["identity"])) for t in tables]
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(ROW))
 
     @property

@@ -11,15 +11,19 @@ from i4d_bench.results.aggregate import finite
 from i4d_bench.results.environment import environment
 from i4d_bench.results.record import SCHEMA
 from i4d_bench.results.store import Store
-from i4d_bench.stats import Interval, mean_ci
+from i4d_bench.stats import AXES, Interval, Scores, mean_ci
+
+
+def scores(samples: pd.DataFrame, set_: str, metric: str) -> dict[str, Scores]:
+    """By design, all its seeds; designs that were not measured there are left out."""
+    rows = samples.loc[(samples["set"] == set_) & (samples["metric"] == metric)].rename(columns={"identity": "person"})
+    return {str(d): own.set_index(AXES)["value"].astype(float) for d, own in rows.groupby("design", sort=False)}
 
 
 def interval(samples: pd.DataFrame, design: str, set_: str, metric: str) -> Interval | None:
-    """`stats.mean_ci` of a design's samples, clustered by identity; None where there are none."""
-    rows = samples.loc[(samples["design"] == design) & (samples["set"] == set_) & (samples["metric"] == metric)]
-    if not len(rows):
-        return None
-    return mean_ci(rows["value"].to_numpy(float), rows["identity"].to_numpy(), CARDS[metric].worst)
+    """`stats.mean_ci` of a design's samples; None where there are none."""
+    own = scores(samples.loc[samples["design"] == design], set_, metric).get(design)
+    return None if own is None else mean_ci(own, CARDS[metric].worst)
 
 
 def summary(store: Store) -> dict[str, Any]:
@@ -29,7 +33,7 @@ def summary(store: Store) -> dict[str, Any]:
     for design, set_, metric in samples[["design", "set", "metric"]].drop_duplicates().to_numpy():
         i = interval(samples, design, set_, metric)
         assert i is not None
-        cell = {"mean": i.mean, "lo": i.lo, "hi": i.hi, "n": i.n, "failures": i.failures}
+        cell = {"mean": i.mean, "lo": i.lo, "hi": i.hi, "n": i.n, "failures": i.failures, "seeds": i.seeds}
         designs.setdefault(design, {}).setdefault(set_, {})[metric] = cell
     speed = {key: timing for r in records for key, timing in r.timings.items()}
     last = records[-1].environment if records else environment()

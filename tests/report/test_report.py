@@ -12,6 +12,7 @@ from i4d_bench.metrics.cards import CARDS, OF_RUNS
 from i4d_bench.report import build_report, search
 from i4d_bench.report.baseline import pick
 from i4d_bench.report.figures import looks
+from i4d_bench.report.rows import Row
 from i4d_bench.report.tables import METRICS, conditions, notes
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
@@ -21,14 +22,24 @@ FAMILIES = ("local", "global", "parametric")
 DATA = {"kind": "procedural", "hash": "0123456789abcdef"}
 
 
-def fill(folder, designs: int, people: int = 12, metrics=("psnr", "gap", "aed_true", "lpips_alex")) -> Store:
-    store, rng = Store(folder), np.random.default_rng(0)
+def fill(
+    folder, designs: int, people: int = 12, metrics=("psnr", "gap", "aed_true", "lpips_alex"), seeds: int = 1
+) -> Store:
+    """The last of several designs has failed, and the second has no LPIPS. Every design is 1 dB better than the one before."""
+    store = Store(folder)
+    for seed in range(seeds):
+        add(store, designs, people, metrics, seed)
+    return store
+
+
+def add(store: Store, designs: int, people: int, metrics, seed: int) -> None:
+    rng = np.random.default_rng(seed)
     for k in range(designs):
         name = "local_adaln" if k == 0 else f"{FAMILIES[k % 3]}_design_{k}"
         failed = k == designs - 1 and k > 0
         rows = [
-            {"run_id": name, "design": name, "seed": 0, "set": s, "sample": p, "identity": p, "metric": m,
-             "value": 20 + k + rng.normal() if m == "psnr" else abs(rng.normal(0.1 + 0.01 * k, 0.02)), "ok": True}
+            {"run_id": f"{name}-{seed}", "design": name, "seed": seed, "set": s, "sample": p, "identity": p, "driver": p,
+             "metric": m, "value": 20 + k + rng.normal() if m == "psnr" else abs(rng.normal(0.1 + 0.01 * k, 0.02)), "ok": True}
             for s in ("self", "cross") for p in range(people) for m in metrics
             if not failed and not (k == 1 and m == "lpips_alex")
         ]  # fmt: skip
@@ -36,17 +47,16 @@ def fill(folder, designs: int, people: int = 12, metrics=("psnr", "gap", "aed_tr
             {} if k == 2 else {f"frame/{name}/eager/b1/n9/r64": {"ms": 1.0, "fps": 100.0 * (k + 1), "status": "ok"}}
         )
         store.add(
-            Record(run_id=name, design=name, family=FAMILIES[k % 3], preset="cpu", config={}, overrides={}, seed=0,
+            Record(run_id=f"{name}-{seed}", design=name, family=FAMILIES[k % 3], preset="cpu", config={}, overrides={}, seed=seed,
                    driver="oracle", data=DATA, status="failed" if failed else "converged", why="nan" if failed else "",
                    timings=timings, curve=[{"step": s, "gap": 0.01 * s * k} for s in (100, 200)]),
             rows,
         )  # fmt: skip
-    return store
 
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
-    store = fill(tmp_path_factory.mktemp("many"), 18)
+    store = fill(tmp_path_factory.mktemp("many"), 18, seeds=3)
     build_report(store.folder)
     return store
 
@@ -78,12 +88,44 @@ def test_comparisons_hold_only_pairs_that_exist(many):
     assert far.difference == pytest.approx(15, abs=2) and far.verdict == "better"
 
 
-@pytest.mark.parametrize(("designs", "people"), [(1, 6), (2, 1)])
-def test_a_single_design_or_person_is_reported(tmp_path, designs, people):
-    store = fill(tmp_path, designs, people)
+@pytest.mark.parametrize(("designs", "people", "seeds", "said"), [
+    (1, 6, 1, "One seed: intervals are over people alone, and no row is called better than another (that takes 3)."),
+    (3, 6, 2, "2 seeds: intervals are over people alone"),
+    (3, 1, 3, "One person: no row is called better than another."),
+    (3, 6, 3, "3 seeds. Bold: best and not significantly worse"),
+])  # fmt: skip
+def test_what_is_too_little_to_tell_is_said_and_nothing_is_bold(tmp_path, designs, people, seeds, said):
+    store = fill(tmp_path, designs, people, seeds=seeds)
     build_report(store.folder)
-    assert len(pd.read_csv(tmp_path / "main.csv")) == designs
-    assert ("no difference can reach" in (tmp_path / "main.md").read_text()) == (people < 6)
+    main, pairs = (tmp_path / "main.md").read_text(), pd.read_csv(tmp_path / "pairs.csv")
+    assert len(pd.read_csv(tmp_path / "main.csv")) == designs and said in main
+    told = seeds >= 3 and people > 1
+    assert ("**" in main) == told and pairs.p.notna().all() == (told or not len(pairs))
+    assert pairs.verdict.str.startswith("not told").all() != told or not len(pairs)
+
+
+def test_a_seed_that_was_not_run_is_missing_and_said_so_and_no_failure(tmp_path):
+    """Its samples are left out of the pairs; they do not count as the worst value."""
+    store = fill(tmp_path, 3, seeds=4, metrics=("psnr",))
+    store.remove("global_design_1-2")
+    build_report(tmp_path)
+    assert "global_design_1 has no run of seed 2 yet." in (tmp_path / "main.md").read_text()
+    pair = pd.read_csv(tmp_path / "pairs.csv").query("design == 'global_design_1' and set == 'self'").iloc[0]
+    assert (pair.seeds, pair.n, pair.unpaired, pair.failures) == (3, 36, 12, 0)
+    assert pair.difference == pytest.approx(1, abs=0.7)
+
+
+def test_every_seed_says_what_became_of_it(tmp_path):
+    store = fill(tmp_path, 2, seeds=3, metrics=("psnr",))
+    late = dataclasses.replace(store.records[0], status="not converged", why="it ended at 0.2 dB", created="2026-01-01")
+    store.add(late, [])
+    build_report(tmp_path)
+    main, table = (tmp_path / "main.md").read_text(), pd.read_csv(tmp_path / "main.csv").set_index("design")
+    assert (
+        f"† local_adaln, seed {late.seed} of 3: not converged (it ended at 0.2 dB)." in main and "local_adaln†" in main
+    )
+    assert table.loc["local_adaln", "status"] == "2 converged, 1 not converged"
+    assert table.loc["local_adaln", "seeds"] == 3
 
 
 EDGES = {"self alone": ("self",), "reconstruction alone": ("recon",), "cross alone": ("cross",), "nothing scored": ()}
@@ -144,7 +186,7 @@ def test_conditions_name_every_commit_and_rendering():
     assert conditions(map(record, made)).endswith("commits abc, def with local changes, unknown (version unknown)")
     two = [dataclasses.replace(record(made[0]), data={**DATA, "hash": h}) for h in ("b", "a", "b")]
     assert f"data {DATA['kind']} (a, b), driver" in conditions(two)
-    floors = {str(h): dataclasses.replace(two[0], extras={"floor_aed": h}) for h in (0.08, 0.079, 0.08)}
+    floors = {str(h): Row((dataclasses.replace(two[0], extras={"floor_aed": h}),)) for h in (0.08, 0.079, 0.08)}
     assert "AED (reader): ground-truth images of held-out people have 0.079, 0.080." in notes(floors, people=96)
 
 
@@ -175,8 +217,8 @@ def test_pairs_are_compared_with_the_row_that_was_asked_for(tmp_path):
         build_report(tmp_path, "local_design_3")
     build_report(tmp_path)
     assert told()[0] == "Differences from global_design_1"
-    store.remove("global_design_1")
-    store.remove("local_adaln")
+    store.remove("global_design_1-0")
+    store.remove("local_adaln-0")
     build_report(tmp_path)
     assert told() == ("Differences from parametric_design_2", set())
 

@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from i4d_bench import printing
+from i4d_bench.report.rows import Row
 from i4d_bench.report.tables import Column
 from i4d_bench.report.terminal import show
 from i4d_bench.results.record import Record
@@ -32,12 +33,12 @@ def shown(monkeypatch, capsys):
     columns = [Column(h, dict.fromkeys(DESIGNS, 1.234), 2, frozenset(["flame_uv"] * ("gap" in h))) for h in HEADS]
     columns[0].values["flame_uv"] = np.nan
     record = lambda d, status: Record(d, d, "local", "cpu", {}, {}, 0, "oracle", {}, status)  # noqa: E731
-    records = {d: record(d, s) for d, s in zip(DESIGNS, ("converged", "not converged", "failed"), strict=True)}
+    rows = {d: Row((record(d, s),)) for d, s in zip(DESIGNS, ("converged", "not converged", "failed"), strict=True)}
     notes = ["cpu preset, …", "† global_interleaved_attention: not converged (it ended at 0.21 dB)."]
 
     def run(width: int) -> list[str]:
         monkeypatch.setattr(printing, "console", Console(file=io.StringIO(), force_terminal=True, width=width))
-        show(Path("reports/x"), {"Self and cross": columns, "Others": []}, records, notes)
+        show(Path("reports/x"), {"Self and cross": columns, "Others": []}, rows, notes)
         return capsys.readouterr().out.splitlines()
 
     return run

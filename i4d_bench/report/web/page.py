@@ -7,8 +7,8 @@ from pathlib import Path
 
 import jinja2
 
+from i4d_bench.report.rows import Row
 from i4d_bench.report.tables import Column, write_text
-from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
 
 FIGURES = {"speed_quality": "Speed against expression error", "curves": "When designs start to follow the driver",
@@ -23,7 +23,7 @@ th:first-child,td:first-child{text-align:left;position:sticky;left:0;background:
 <h1>{{ title }}</h1>
 {% for heading, columns in tables %}<h2>{{ heading }}</h2>
 <table><tr><th>design</th>{% for c in columns %}<th>{{ c.head }}</th>{% endfor %}</tr>
-{% for d, r in records.items() %}<tr><td>{{ d }}{% if r.status in ("not converged", "failed") %}†{% endif %}</td>
+{% for d, row in designs.items() %}<tr><td>{{ d }}{{ row.mark }}</td>
 {% for c in columns %}<td>{% if c.values[d] == c.values[d] -%}
 {% if d in c.bold %}<b>{{ "%.*f"|format(c.digits, c.values[d]) }}</b>{% else %}{{ "%.*f"|format(c.digits, c.values[d]) }}{% endif %}
 {%- endif %}</td>{% endfor %}</tr>{% endfor %}</table>{% endfor %}
@@ -32,7 +32,7 @@ th:first-child,td:first-child{text-align:left;position:sticky;left:0;background:
 </html>""")
 
 
-def write(store: Store, tables: dict[str, list[Column]], records: dict[str, Record], notes: list[str]) -> Path:
+def write(store: Store, tables: dict[str, list[Column]], designs: dict[str, Row], notes: list[str]) -> Path:
     """Writes index.html from what `tables.write_all` or `search.write_search` returned and the figures that lie in the folder."""
     shown = lambda cs: [c for c in cs if any(v == v for v in c.values.values())]  # noqa: E731  (NaN differs from itself)
     images = [
@@ -41,6 +41,6 @@ def write(store: Store, tables: dict[str, list[Column]], records: dict[str, Reco
         if (path := store.folder / f"{name}.png").exists()
     ]
     filled = [(head, shown(columns)) for head, columns in tables.items()]
-    page = PAGE.render(title=store.folder.name, tables=filled, records=records, notes=notes, figures=images)
+    page = PAGE.render(title=store.folder.name, tables=filled, designs=designs, notes=notes, figures=images)
     write_text(store.folder / "index.html", page)
     return store.folder / "index.html"

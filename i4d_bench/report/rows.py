@@ -1,0 +1,70 @@
+"""A table's rows: what every seed of a design came to."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from i4d_bench.results.record import Record
+from i4d_bench.results.store import Store
+
+BAD = ("not converged", "failed")
+"""States that a dagger marks."""
+ORDER = {"local": 0, "global": 1, "parametric": 2, "control": 3}
+
+
+@dataclass(frozen=True)
+class Row:
+    """The runs of a design, in the order of their seeds: one at least."""
+
+    runs: tuple[Record, ...]
+
+    @property
+    def last(self) -> Record:
+        """The newest, for what is the same in all."""
+        return max(self.runs, key=lambda r: r.created)
+
+    @property
+    def family(self) -> str:
+        return self.last.family
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(r.seed for r in self.runs)
+
+    @property
+    def status(self) -> str:
+        """Of all its seeds: "converged", or where they differ "2 converged, 1 not converged"."""
+        counts = Counter(r.status for r in self.runs)
+        return self.last.status if len(counts) == 1 else ", ".join(f"{n} {s}" for s, n in counts.most_common())
+
+    @property
+    def mark(self) -> str:
+        """A dagger where any of its seeds came to nothing."""
+        return "†" if any(r.status in BAD for r in self.runs) else ""
+
+    @property
+    def why(self) -> list[str]:
+        """In sentences, what became of the seeds that came to nothing."""
+        of = lambda r: f", seed {r.seed} of {len(self.runs)}" if len(self.runs) > 1 else ""  # noqa: E731
+        return [
+            f"† {r.design}{of(r)}: {r.status}" + (f" ({r.why})" if r.why else "") + "."
+            for r in self.runs
+            if r.status in BAD
+        ]
+
+    def mean(self, value: Callable[[Record], float | None]) -> float:
+        """Over the seeds that have a value; NaN where none has."""
+        known = [v for r in self.runs if (v := value(r)) is not None]
+        return float(np.mean(known)) if known else np.nan
+
+
+def rows(store: Store) -> dict[str, Row]:
+    """By design, families together."""
+    out: dict[str, list[Record]] = {}
+    for r in sorted(store.records, key=lambda r: (ORDER.get(r.family, 4), r.design, r.seed)):
+        out.setdefault(r.design, []).append(r)
+    return {design: Row(tuple(runs)) for design, runs in out.items()}
