@@ -107,8 +107,8 @@ def test_intervals_cover_as_the_docs_say(world):
     """docs/statistics.md is printed by tests/helpers/coverage.py; here 150 runs of two of its cells."""
     text = (ROOT / "docs" / "statistics.md").read_text(encoding="utf-8")
     (line,) = re.findall(rf"^\| {re.escape(world.name)} \|(.*)\|$", text, re.MULTILINE)
-    printed = [float(cell) / 100 for cell in line.split("|")]
-    assert len(printed) == len(SEEDS) * len(PEOPLE) and all(0.935 <= p <= 0.985 for p in printed)
+    printed = [float(cell) / 100 for cell in line.split("|")[1:]]
+    assert len(printed) == len(SEEDS) * len(PEOPLE) and all(0.93 <= p <= 0.985 for p in printed)
     for seeds, people, said in ((3, 10, printed[0]), (4, 96, printed[len(SEEDS) + 1])):
         found = coverage(world, seeds, people, runs=150, seed=1)
         assert abs(found - said) < 3.5 * np.sqrt(said * (1 - said) / 150)

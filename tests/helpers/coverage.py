@@ -71,12 +71,12 @@ def coverage(world: World, seeds: int, people: int, runs: int = RUNS, seed: int 
 def table(runs: int = RUNS) -> str:
     """In Markdown."""
     cases = list(product(PEOPLE, SEEDS))
-    lines = ["| what varies | " + " | ".join(f"{p} people, {s} seeds" for p, s in cases) + " |"]
-    lines.append("|---|" + "---:|" * len(cases))
+    lines = ["| what varies | seed / person / rest | " + " | ".join(f"{p} people, {s} seeds" for p, s in cases) + " |"]
+    lines.append("|---|---|" + "---:|" * len(cases))
     for world in WORLDS:
         cells = [f"{100 * coverage(world, s, p, runs):.1f}" for p, s in cases]
-        lines.append(f"| {world.name} | " + " | ".join(cells) + " |")
-        print(lines[-1], flush=True)
+        spread = f"{world.seed:g} / {world.person:g} / {world.rest:g}"
+        lines.append(f"| {world.name} | {spread} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
