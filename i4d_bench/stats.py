@@ -91,7 +91,7 @@ class Estimate(NamedTuple):
 
 
 def estimate(scores: Scores) -> Estimate:
-    """The mean of finite scores, and how sure it is. Every seed weighs the same, and so do all people (on cross pairs, all pairs)."""
+    """The mean of finite scores, and how sure it is. Seeds weigh the same, and so do people (on cross pairs, pairs)."""
     if not len(scores):
         return Estimate(np.nan, np.nan, np.nan, 0, 0)
     cells = cast("pd.Series", scores.groupby(level=["seed", "person", "driver"]).mean()).unstack("seed")
