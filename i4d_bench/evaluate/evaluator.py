@@ -128,11 +128,15 @@ class Evaluator:
             out["ssim"] = image.ssim(pred, target, mask)
             for net, lpips in self.lpips.items():
                 out[f"lpips_{net}"] = lpips(pred, target)
+            out["floaters"] = image.floaters(pred, mask, GREY)
             for name in ("eyes", "mouth"):
-                out[f"l1_{name}"] = image.region_l1(pred, target, region == REGIONS.index(name))
+                seen = region == REGIONS.index(name)
+                out[f"l1_{name}"] = image.region_l1(pred, target, seen)
+                if "alex" in self.lpips:
+                    crops = (image.region_crops(x, seen) for x in (pred, target))
+                    out[f"lpips_{name}"] = self.lpips["alex"](*crops, check=False)
             out["gap"] = image.psnr(pred, target, truth.regions) - image.psnr(still, target, truth.regions)
         landmarks = torch.from_numpy(frames.landmarks[view])
-        own = loader.photos(part.source, size).movedim(1, -1)
         if self.reader is not None and set_ != "novel":  # it learns on training views, which end at ±35°
             out |= self._read(self.reader, part, pred, view)
         if self.video is not None:
@@ -141,9 +145,12 @@ class Evaluator:
             )
             landmarks = torch.from_numpy(measured.pop("landmarks"))
             out |= measured
+        known = (part.target != NO_TRUTH).all()
+        of = part.target if known else part.source
+        images = loader.photos(of, size).movedim(1, -1)
         for net, embedder in self.embedders.items():
-            source = embedder.embed(own, torch.from_numpy(frames.landmarks[part.source]))
-            out[f"csim_{net}"] = identity.csim(embedder.embed(pred, landmarks), source)
+            wanted = embedder.embed(images, torch.from_numpy(frames.landmarks[of]))
+            out[f"csim_{net}"] = identity.csim(embedder.embed(pred, landmarks), wanted)
         return out
 
     def _read(self, reader: Reader, part: Triples, pred: Tensor, view: np.ndarray) -> dict[str, Tensor]:

@@ -25,11 +25,12 @@ from i4d_bench.drivers.driver import Driver, label
 from i4d_bench.drivers.probe import probe
 from i4d_bench.evaluate.evaluator import Evaluator
 from i4d_bench.evaluate.gap import ONSET_DB
+from i4d_bench.evaluate.references import OTHERS, STILL, References, references, telling
 from i4d_bench.jobs.plan import DRIVER_READER, METRIC_READER, Run, RunPlan, lifter_path, lifting
 from i4d_bench.jobs.stage_times import stages
 from i4d_bench.loader import Loader
 from i4d_bench.metrics.expression import Reader, VideoReader, train_reader
-from i4d_bench.metrics.identity import Embedder, embedder, impostor_mean
+from i4d_bench.metrics.identity import embedder
 from i4d_bench.metrics.image import load_lpips
 from i4d_bench.metrics.weights import WeightsUnavailable
 from i4d_bench.model.avatar import Avatar
@@ -76,6 +77,7 @@ class Bench:
         if distributed.ranks() > 1:
             self.notes.append(f"trained by {distributed.ranks()} processes together")
         self.extras: dict[str, float | None] = {}
+        self.references: References = {}
         self._evaluator: Evaluator | None = None
 
     def probe(self) -> None:
@@ -108,12 +110,13 @@ class Bench:
         """Loads the metric networks once. What is missing leaves its column empty and a note."""
         if self._evaluator is None:
             config, reader = self.experiment.evaluate, self._reader(METRIC_READER)
-            self.extras |= {f"floor_{k}": v for k, v in reader.floor.items()} if reader else {}
             embedders = self._optional(config.identity, embedder)
             lpips = self._optional(config.lpips, lambda net: load_lpips(net, self.device))
             video = self._video_reader() if self.frames.meta["kind"] == "clips" else None
-            for name, network in embedders.items():
-                self.extras[f"impostor_{name}"] = self._impostors(network)
+            self.references = references(self.loader, embedders, reader, video, config.batch)
+            for net in [net for net in embedders if not telling(self.references, net)]:
+                del embedders[net]
+                self._cannot_tell(net)
             self._evaluator = Evaluator(self.loader, self.head, reader, embedders, lpips, video, config.batch)
         return self._evaluator
 
@@ -137,13 +140,11 @@ class Bench:
                 console.print(self.notes[-1])
         return out
 
-    def _impostors(self, network: Embedder) -> float:
-        """Mean cosine of the test people's source images with each other: the zero of CSIM's scale."""
-        rows = triples(self.frames, "test", "recon")
-        images = self.loader.photos(rows.source, self.frames.resolution).movedim(1, -1)
-        embedded = network.embed(images, torch.from_numpy(self.frames.landmarks[rows.source]).to(images.device))
-        people = torch.from_numpy(self.frames.identity[rows.source].astype(np.int64))
-        return impostor_mean(embedded.cpu(), people)
+    def _cannot_tell(self, net: str) -> None:
+        same, other = (self.references[name]["self"][f"csim_{net}"] for name in (STILL, OTHERS))
+        pairs = f"two pictures of one person have {same:.3f}, of two people {other:.3f}"
+        self.notes.append(f"CSIM by {net} is left out, since that network does not tell these people apart: {pairs}")
+        console.print(self.notes[-1])
 
     def train(self, run: Run) -> tuple[Avatar, Progress]:
         """Trains a design, or goes on, or finds it done; a process that trains the same run is waited for. Raises Diverged."""
@@ -196,6 +197,7 @@ class Bench:
             late_gain=_late_gain(curve),
             notes=list(self.notes),
             extras=dict(self.extras),
+            references=self.references,
         )
 
     @torch.no_grad()

@@ -8,6 +8,7 @@ from importlib.resources import files
 
 import lpips
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
@@ -15,6 +16,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from i4d_bench.metrics.base import SampleMetric
 from i4d_bench.metrics.cards import CARDS
 from i4d_bench.metrics.weights import lpips_backbone
+from i4d_bench.types import as_grid
 
 PSNR_MAX = 100.0
 """Score of equal images in dB, so that means stay finite."""
@@ -22,6 +24,9 @@ PSNR_MAX = 100.0
 LPIPS_MIN_SIDE = {"alex": 32, "vgg": 16}
 """Smaller images have no deepest feature. Below 64 it is 3×3 or less (alex) and distances say little."""
 
+CROP = 64
+"""Side of the crops of eyes and mouth that LPIPS sees."""
+FLOATS_BEYOND, FLOATS_BY = 0.03, 0.05
 _TOLERANCE = 1e-5  # rounding of a clamped image, no more
 
 Mask = Bool[Tensor, "B H W"] | Float[Tensor, "B H W"]
@@ -75,6 +80,38 @@ def region_l1(pred: Float[Tensor, "B H W 3"], target: Float[Tensor, "B H W 3"], 
     """Mean absolute difference per sample [B] in a region; NaN where the region is empty (a mouth turned away)."""
     check_images(pred, target)
     return _masked_mean((pred - target).abs().mean(-1), region)
+
+
+def region_crops(
+    images: Float[Tensor, "B H W 3"], region: Bool[Tensor, "B H W"], size: int = CROP, margin: float = 0.25
+) -> Float[Tensor, "B size size 3"]:
+    """Squares around a region's box, wider than its longer side by `margin` on every side, bilinear; NaN where it is empty.
+
+    Outside of the image is black: crop what is compared alike.
+    """
+    h, w = region.shape[1:]
+    boxes = []
+    for length, seen in ((w, region.any(1)), (h, region.any(2))):
+        at = torch.arange(length, device=region.device)
+        low, high = torch.where(seen, at, length).amin(1), torch.where(seen, at + 1, 0).amax(1)
+        boxes.append(torch.stack([low, high], -1).to(images.dtype))
+    low, high = torch.stack(boxes, -1).unbind(1)  # [B,2] as x, y
+    half = (high - low).amax(-1, keepdim=True) * (0.5 + margin)
+    t = (torch.arange(size, device=images.device, dtype=images.dtype) + 0.5) / size * 2 - 1
+    steps = torch.stack(torch.meshgrid(t, t, indexing="xy"), -1)
+    pixels = ((low + high) / 2)[:, None, None] + half[:, None, None] * steps
+    crops = F.grid_sample(images.movedim(-1, 1), as_grid(pixels, w, h), align_corners=False).movedim(1, -1)
+    return torch.where(region.flatten(1).any(1)[:, None, None, None], crops, torch.nan)
+
+
+def floaters(pred: Float[Tensor, "B H W 3"], mask: Mask, background: float) -> Float[Tensor, " B"]:
+    """How much is seen where nothing should be: pixels beyond FLOATS_BEYOND of the side from the head mask that differ from the
+    plain background by more than FLOATS_BY in any channel, in percent of the mask's; NaN for an empty mask."""
+    near = 2 * round(FLOATS_BEYOND * pred.shape[1]) + 1
+    head = mask.to(pred.dtype)
+    outside = F.max_pool2d(head[:, None], near, 1, near // 2)[:, 0] == 0
+    seen = (pred - background).abs().amax(-1) > FLOATS_BY
+    return 100 * (seen & outside).flatten(1).sum(1) / head.flatten(1).sum(1)
 
 
 class Lpips(nn.Module):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pandas as pd
 
 from i4d_bench.cache import atomic_file
 from i4d_bench.drivers.probe import Leak
+from i4d_bench.evaluate.references import NAMES
 from i4d_bench.metrics.cards import CARDS
 from i4d_bench.report import baseline as baselines
 from i4d_bench.report.rows import Row, rows
@@ -42,14 +43,18 @@ METRICS = (
     "gap",
     "l1_eyes",
     "l1_mouth",
+    "lpips_eyes",
+    "lpips_mouth",
+    "floaters",
     "reprojection",
     "leak_dlib",
     "leak_mobileface",
     "leak_driver",
 )
-MAIN = {"self": ("lpips_alex", "psnr", "ssim", "csim_dlib", "csim_mobileface", "aed_true", "aed_mp52", "gap"),
-        "cross": ("lpips_alex", "psnr", "ssim", "csim_dlib", "csim_mobileface", "aed_true", "aed_mp52", "gap")}  # fmt: skip
-DIGITS = {"psnr": 2, "gap": 2, "apd": 2, "akd": 2}
+SHOWN = ("lpips_alex", "psnr", "ssim", "csim_dlib", "csim_mobileface", "aed_true", "aed_mp52", "gap", "l1_eyes", "l1_mouth",
+         "lpips_eyes", "lpips_mouth", "floaters")  # fmt: skip
+MAIN = {"self": SHOWN, "cross": SHOWN}
+DIGITS = {"psnr": 2, "gap": 2, "apd": 2, "akd": 2, "floaters": 2}
 MARGINS = {"psnr": 0.1, "gap": 0.1, "ssim": 0.005, "lpips_alex": 0.005, "lpips_vgg": 0.005, "aed_true": 0.005, "aed_mp52": 0.005,
            "csim_dlib": 0.005, "csim_mobileface": 0.01, "akd": 0.1, "akd_iod": 0.002, "apd": 0.1}  # fmt: skip
 """Differences inside ± this are *practically equal*."""
@@ -74,12 +79,17 @@ RESOLUTION = 1e-4
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its head, a number per design (NaN: none) and how it is printed; `bold` designs are the best."""
+    """One column: its head, a number per design (NaN: none) and how it is printed; `bold` designs are the best. references: what is
+    known without any avatar scores there, by name."""
 
     head: str
     values: dict[str, float]
     digits: int
     bold: frozenset[str] = frozenset()
+    references: dict[str, float] = field(default_factory=dict)
+
+    def text(self, value: float) -> str:
+        return f"{value:.{self.digits}f}" if np.isfinite(value) else ""
 
 
 def cost_columns(designs: dict[str, Row]) -> list[Column]:
@@ -115,13 +125,32 @@ def _default(entry: str, setting: str) -> float | None:
     return defaults(entry).get(setting)
 
 
-def metric_column(designs: Iterable[str], set_: str, metric: str, samples: pd.DataFrame) -> Column:
+def metric_column(designs: dict[str, Row], set_: str, metric: str, samples: pd.DataFrame) -> Column:
     card, bold = CARDS[metric], set()
     found = {d: s for d, s in scores(samples, set_, metric).items() if d in designs}
     means = {d: mean_ci(found[d], card.worst).mean if d in found else np.nan for d in designs}
     if len(found) > 1 and card.higher_is_better is not None:
         bold = best_and_ties(found, card.higher_is_better, card.worst)
-    return Column(f"{SET_NAMES[set_]} {card.label} {card.arrow}".strip(), means, DIGITS.get(metric, 3), frozenset(bold))
+    head = f"{SET_NAMES[set_]} {card.label} {card.arrow}".strip()
+    return Column(head, means, DIGITS.get(metric, 3), frozenset(bold), _references(designs, set_, metric))
+
+
+def _references(designs: dict[str, Row], set_: str, metric: str) -> dict[str, float]:
+    """Where they are known: the mean over all runs."""
+    known: dict[str, list[float]] = {}
+    for row in designs.values():
+        for r in row.runs:
+            for name, sets in r.references.items():
+                value = sets.get(set_, {}).get(metric)
+                if value is not None:
+                    known.setdefault(name, []).append(value)
+    return {name: float(np.mean(values)) for name, values in known.items()}
+
+
+def reference_rows(columns: Iterable[Column]) -> list[str]:
+    """Names of the references that any of these columns has, in their order."""
+    columns = list(columns)
+    return [name for name in NAMES if any(name in c.references for c in columns)]
 
 
 def conditions(records: Iterable[Record]) -> str:
@@ -165,16 +194,6 @@ def notes(designs: dict[str, Row], people: int, left_out: Sequence[Record] = ())
     if empty:
         why = ": it takes a second person" if people == 1 else ""
         out.append(f"No samples in {' and '.join(empty)}{why}.")
-    for key in sorted({k for r in records for k in r.extras}):
-        # None: what could not be measured, impostors among one person for instance
-        known = {f"{r.extras[key]:.3f}" for r in records if r.extras.get(key) is not None}
-        if not known:
-            continue
-        value = ", ".join(sorted(known))
-        if key.startswith("impostor_"):
-            out.append(f"CSIM ({key.removeprefix('impostor_')}): pairs of different people have {value}.")
-        if key == "floor_aed":
-            out.append(f"AED (reader): ground-truth images of held-out people have {value}.")
     leaks = {str(leak) for r in records if (leak := Leak.of(r.extras))}
     out += [f"Read linearly off the driver's code: {leak}." for leak in sorted(leaks)]
     for design, row in designs.items():
@@ -256,11 +275,16 @@ def _verdict(c: Comparison, higher_is_better: bool | None) -> str:
 
 def write(folder: Path, name: str, columns: list[Column], designs: dict[str, Row], under: list[str]) -> None:
     """NAME.csv, NAME.md and NAME.tex. Columns with no number at all are left out of the printed ones and named below."""
-    csv = pd.DataFrame({"design": list(designs), "status": [row.status for row in designs.values()]}
-                       | {c.head.rstrip(" ↑↓"): [c.values[d] for d in designs] for c in columns})  # fmt: skip
+    known = reference_rows(columns)
+    csv = pd.DataFrame(
+        {
+            "design": [*designs, *known],
+            "status": [*(row.status for row in designs.values()), *("reference" for _ in known)],
+        }
+        | {c.head.rstrip(" ↑↓"): [*c.values.values(), *(c.references.get(n, np.nan) for n in known)] for c in columns}
+    )
     shown = [c for c in columns if any(np.isfinite(v) for v in c.values.values())]
     heads = ["design", *(c.head for c in shown)]
-    cell = lambda c, d: "" if not np.isfinite(c.values[d]) else f"{c.values[d]:.{c.digits}f}"  # noqa: E731
     md = ["| " + " | ".join(heads) + " |", "|" + "---|" + "---:|" * len(shown)]
     tex = [
         r"\begin{tabular}{l" + "r" * len(shown) + "}",
@@ -269,13 +293,19 @@ def write(folder: Path, name: str, columns: list[Column], designs: dict[str, Row
         r"\midrule",
     ]
     for d, row in designs.items():
-        cells = [cell(c, d) for c in shown]
+        cells = [c.text(c.values[d]) for c in shown]
         bold = [bool(t) and d in c.bold for t, c in zip(cells, shown, strict=True)]
         md.append(
             f"| {d}{row.mark} | " + " | ".join(f"**{t}**" if b else t for t, b in zip(cells, bold, strict=True)) + " |"
         )
         printed = [rf"\textbf{{{t}}}" if b else t for t, b in zip(cells, bold, strict=True)]
         tex.append(" & ".join([_tex(d + row.mark), *printed]) + r" \\")
+    if known:
+        tex.append(r"\midrule")
+    for known_name in known:
+        cells = [c.text(c.references.get(known_name, np.nan)) for c in shown]
+        md.append(f"| *{known_name}* | " + " | ".join(cells) + " |")
+        tex.append(" & ".join([rf"\textit{{{known_name}}}", *cells]) + r" \\")
     tex += [r"\bottomrule", r"\end{tabular}", *(f"% {line}" for line in under)]
     write_text(folder / f"{name}.csv", csv.to_csv(index=False, float_format="%.6g"))
     write_text(folder / f"{name}.md", "\n".join([*md, "", *(f"{line}  " for line in under)]) + "\n")

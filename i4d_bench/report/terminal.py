@@ -8,7 +8,7 @@ import numpy as np
 
 from i4d_bench.printing import print_table
 from i4d_bench.report.rows import Row
-from i4d_bench.report.tables import Column
+from i4d_bench.report.tables import Column, reference_rows
 
 ORDER = (
     "self driving gap",
@@ -29,6 +29,10 @@ def show(folder: Path, tables: dict[str, list[Column]], designs: dict[str, Row],
     title, columns = next(iter(tables.items()))
     heads = ["design", *(c.head for c in columns)]
     rows = [[d + row.mark, *(_cell(c, d) for c in columns)] for d, row in designs.items()]
+    rows += [
+        [f"({name})", *(_padded(c, c.references.get(name, np.nan)) for c in columns)]
+        for name in reference_rows(columns)
+    ]
     print(f"\n{title}\n")
     left_out = print_table(heads, rows, sorted(heads[1:], key=_importance))
     print()
@@ -43,9 +47,12 @@ def show(folder: Path, tables: dict[str, list[Column]], designs: dict[str, Row],
 
 def _cell(column: Column, design: str) -> str:
     value = column.values[design]
-    if not np.isfinite(value):
-        return ""
-    return f"{value:.{column.digits}f}" + ("*" if design in column.bold else " " * bool(column.bold))
+    return f"{column.text(value)}*" if design in column.bold and np.isfinite(value) else _padded(column, value)
+
+
+def _padded(column: Column, value: float) -> str:
+    text = column.text(value)
+    return text + " " * bool(text and column.bold)
 
 
 def _importance(head: str) -> int:

@@ -45,6 +45,9 @@ class Record:
     onset: dict[str, float] | None = None
     late_gain: float | None = None  # dB that the last tenth of training added to the gap
     metrics: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
+    references: dict[str, dict[str, dict[str, Any]]] = field(
+        default_factory=dict
+    )  # what is known without any avatar scores there: name → set → metric
     timings: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     extras: dict[str, float | None] = field(default_factory=dict)

@@ -33,7 +33,7 @@ def test_the_report_is_complete_and_rebuilds_from_the_store(reports):
         assert (folder / name).stat().st_size > 100, name
     summary = json.loads((folder / "summary.json").read_text())
     assert set(summary["designs"]) == set(presets.smoke().designs)
-    assert {"mean", "lo", "hi", "n", "failures"} == set(summary["designs"]["local_adaln"]["cross"]["gap"])
+    assert {"mean", "lo", "hi", "n", "failures", "seeds"} == set(summary["designs"]["local_adaln"]["cross"]["gap"])
     assert any(k.startswith("frame/local_adaln/eager/b1/") for k in summary["speed"])
     static = summary["designs"]["static"]["self"]["gap"]
     assert static["mean"] == pytest.approx(0, abs=1e-4), "a control that ignores the driver has no gap"

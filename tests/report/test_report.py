@@ -12,8 +12,7 @@ from i4d_bench.metrics.cards import CARDS, OF_RUNS
 from i4d_bench.report import build_report, search
 from i4d_bench.report.baseline import pick
 from i4d_bench.report.figures import looks
-from i4d_bench.report.rows import Row
-from i4d_bench.report.tables import METRICS, conditions, notes
+from i4d_bench.report.tables import METRICS, conditions
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
 from i4d_bench.types import UserError
@@ -143,14 +142,14 @@ def test_sets_without_samples_and_numbers_that_nobody_has(tmp_path, sets):
         store.add(
             Record(run_id=name, design=name, family="local", preset="cpu", config={}, overrides={}, seed=0, driver="blendshapes",
                    data=DATA, status="converged", curve=[{"step": 2, "gap": float("nan")}],
-                   extras={"impostor_dlib": float("nan"), "floor_aed": 0.1}),
+                   references={"other people": {"self": {"csim_dlib": float("nan")}}}),
             rows, {"source": empty, "driver": empty, "design": empty},
         )  # fmt: skip
     build_report(tmp_path)
     main = (tmp_path / "main.md").read_text()
     empty_sets = [s for s in ("self", "cross") if sets and s not in sets]
     assert ("No samples in" in main) == bool(empty_sets) and all(s in main for s in empty_sets)
-    assert "different people have" not in main and "have 0.100" in main and "nan" not in main.lower()
+    assert "other people" not in main and "nan" not in main.lower()
     assert (tmp_path / "index.html").exists() and (tmp_path / "summary.json").exists()
 
 
@@ -186,8 +185,25 @@ def test_conditions_name_every_commit_and_rendering():
     assert conditions(map(record, made)).endswith("commits abc, def with local changes, unknown (version unknown)")
     two = [dataclasses.replace(record(made[0]), data={**DATA, "hash": h}) for h in ("b", "a", "b")]
     assert f"data {DATA['kind']} (a, b), driver" in conditions(two)
-    floors = {str(h): Row((dataclasses.replace(two[0], extras={"floor_aed": h}),)) for h in (0.08, 0.079, 0.08)}
-    assert "AED (reader): ground-truth images of held-out people have 0.079, 0.080." in notes(floors, people=96)
+
+
+def test_what_is_known_without_avatars_stands_under_the_designs_and_is_none_of_them(tmp_path):
+    store = fill(tmp_path, 2, metrics=("aed_true",))
+    known = {"true frame": {"self": {"aed_true": 0.06, "akd": 1.0}}, "mean expression": {"self": {"aed_true": None}}}
+    store.add(
+        dataclasses.replace(store.records[0], references=known), store.samples[["set"]].iloc[:0].to_dict("records")
+    )
+    build_report(tmp_path)
+    table = pd.read_csv(tmp_path / "main.csv").set_index("design")
+    assert table.loc["true frame", "self AED (reader)"] == 0.06 and table.loc["true frame", "status"] == "reference"
+    assert "mean expression" not in table.index and np.isnan(table.loc["true frame", "cross AED (reader)"])
+    for name, row in (
+        ("main.md", "| *true frame* |"),
+        ("main.tex", r"\textit{true frame}"),
+        ("index.html", "<i>true frame</i>"),
+    ):
+        assert row in (tmp_path / name).read_text(encoding="utf-8")
+    assert "true frame" not in set(pd.read_csv(tmp_path / "pairs.csv").design)
 
 
 def test_every_metric_that_is_listed_reaches_a_report():

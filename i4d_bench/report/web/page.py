@@ -8,7 +8,7 @@ from pathlib import Path
 import jinja2
 
 from i4d_bench.report.rows import Row
-from i4d_bench.report.tables import Column, write_text
+from i4d_bench.report.tables import Column, reference_rows, write_text
 from i4d_bench.results.store import Store
 
 FIGURES = {"speed_quality": "Speed against expression error", "curves": "When designs start to follow the driver",
@@ -26,7 +26,9 @@ th:first-child,td:first-child{text-align:left;position:sticky;left:0;background:
 {% for d, row in designs.items() %}<tr><td>{{ d }}{{ row.mark }}</td>
 {% for c in columns %}<td>{% if c.values[d] == c.values[d] -%}
 {% if d in c.bold %}<b>{{ "%.*f"|format(c.digits, c.values[d]) }}</b>{% else %}{{ "%.*f"|format(c.digits, c.values[d]) }}{% endif %}
-{%- endif %}</td>{% endfor %}</tr>{% endfor %}</table>{% endfor %}
+{%- endif %}</td>{% endfor %}</tr>{% endfor %}
+{% for name in references(columns) %}<tr><td><i>{{ name }}</i></td>
+{% for c in columns %}<td>{{ c.text(c.references.get(name, nan)) }}</td>{% endfor %}</tr>{% endfor %}</table>{% endfor %}
 {% for line in notes %}<p><small>{{ line }}</small></p>{% endfor %}
 {% for name, data in figures %}<h2>{{ name }}</h2><img alt="{{ name }}" src="data:image/png;base64,{{ data }}">{% endfor %}
 </html>""")
@@ -41,6 +43,7 @@ def write(store: Store, tables: dict[str, list[Column]], designs: dict[str, Row]
         if (path := store.folder / f"{name}.png").exists()
     ]
     filled = [(head, shown(columns)) for head, columns in tables.items()]
-    page = PAGE.render(title=store.folder.name, tables=filled, designs=designs, notes=notes, figures=images)
+    given = {"references": reference_rows, "nan": float("nan"), "designs": designs, "notes": notes, "figures": images}
+    page = PAGE.render(given, title=store.folder.name, tables=filled)
     write_text(store.folder / "index.html", page)
     return store.folder / "index.html"
