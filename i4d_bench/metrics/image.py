@@ -111,7 +111,8 @@ def floaters(pred: Float[Tensor, "B H W 3"], mask: Mask, background: float) -> F
     head = mask.to(pred.dtype)
     outside = F.max_pool2d(head[:, None], near, 1, near // 2)[:, 0] == 0
     seen = (pred - background).abs().amax(-1) > FLOATS_BY
-    return 100 * (seen & outside).flatten(1).sum(1) / head.flatten(1).sum(1)
+    area = head.flatten(1).sum(1)
+    return torch.where(area > 0, 100 * (seen & outside).flatten(1).sum(1) / area, torch.nan)
 
 
 class Lpips(nn.Module):

@@ -8,6 +8,7 @@ import torch
 from helpers.cartoon import BLINK_LEFT, BLINK_RIGHT, OPEN, SMILE, cartoon_frames
 from scipy.spatial.transform import Rotation
 
+from i4d_bench.metrics import reader_training
 from i4d_bench.metrics.expression import Aed, Apd, Reader, aed, akd, akd_iod, apd, train_reader
 from i4d_bench.metrics.reader_training import mirrored, truth
 from i4d_bench.types import UserError
@@ -84,6 +85,16 @@ def test_reader_does_not_mind_the_background(reader, drawings):
     true = truth(drawings, index)
     black, grey = (aed(reader.read(x).coefficients, true.coefficients).mean() for x in (rgb, rgb + (1 - alpha) * 0.5))
     assert grey < 1.3 * black
+
+
+@pytest.mark.parametrize(("enough", "rounds"), [(10.0, 1), (0.0, reader_training.ROUNDS)])
+def test_it_learns_until_the_truth_lies_well_below_the_mean_or_time_is_up(drawings, monkeypatch, enough, rounds):
+    counted, round_ = [], reader_training._round
+    monkeypatch.setattr(reader_training, "ENOUGH", enough)
+    monkeypatch.setattr(reader_training, "_round", lambda *a: (counted.append(1), round_(*a)))
+    reader = train_reader(drawings, np.arange(len(drawings)), steps=2, progress=False)
+    assert len(counted) == rounds and not reader.training
+    assert not any(p.requires_grad for p in reader.parameters()) and np.isfinite(reader.floor["aed"])
 
 
 def test_floor_is_the_error_on_held_out_people(reader, drawings):
