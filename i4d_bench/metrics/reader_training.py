@@ -17,7 +17,7 @@ from i4d_bench.metrics.reader import LOCATED, MARGIN, RIGID, Reader
 from i4d_bench.progress import track
 from i4d_bench.types import UserError
 
-ROUNDS, ENOUGH = 4, 0.6
+ROUNDS, ENOUGH = 4, 0.7
 """Of training at most, and the share of the mean expression's error from which a reader is good enough."""
 HELD_OUT = 10
 """Every tenth person of the training frames is kept for the floor."""
