@@ -34,7 +34,12 @@ TRAINING = (
     "i4d_bench.data.opening",
     "i4d_bench.metrics.image",
 )
-SCORING = ("i4d_bench.evaluate.evaluator", "i4d_bench.jobs.stage_times", "i4d_bench.speed.cost")
+SCORING = (
+    "i4d_bench.evaluate.evaluator",
+    "i4d_bench.evaluate.references",
+    "i4d_bench.jobs.stage_times",
+    "i4d_bench.speed.cost",
+)
 READER = ("i4d_bench.metrics.reader_training",)
 """Where what is trained, scored and read begins."""
 TRAINS_WITH, SCORES_WITH = ("torch", "triton", "gsplat", "numpy", "numba"), ("lpips", "torchmetrics", "mediapipe")

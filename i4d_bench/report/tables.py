@@ -150,7 +150,7 @@ def _references(designs: dict[str, Row], set_: str, metric: str) -> dict[str, fl
 def reference_rows(columns: Iterable[Column]) -> list[str]:
     """Names of the references that any of these columns has, in their order."""
     columns = list(columns)
-    return [name for name in NAMES if any(name in c.references for c in columns)]
+    return [name for name in NAMES if any(np.isfinite(c.references.get(name, np.nan)) for c in columns)]
 
 
 def conditions(records: Iterable[Record]) -> str:
