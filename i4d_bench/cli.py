@@ -242,15 +242,19 @@ def teacher(
     ] = False,
 ) -> None:
     """Makes pairs (source, driver, animated picture) by a 2D animator into a store. Goes on where it was stopped."""
-    from i4d_bench.config import presets
     from i4d_bench.data.teacher.pairs import make as job
-    from i4d_bench.jobs import run as jobs
 
     if workers < 1:
         raise UserError(f"--workers {workers}: there must be one")
-    experiment = presets.preset(jobs.default_preset() if preset == "auto" else preset)
-    experiment = dataclasses.replace(experiment, world=dataclasses.replace(experiment.world, kind=world))
+    experiment = None
+    if animator == "world" or frontal:
+        from i4d_bench.config import presets
+        from i4d_bench.jobs import run as jobs
+
+        experiment = presets.preset(jobs.default_preset() if preset == "auto" else preset)
+        experiment = dataclasses.replace(experiment, world=dataclasses.replace(experiment.world, kind=world))
     if animator == "world":
+        assert experiment is not None
         from i4d_bench.data.teacher.spoils import Spoil
         from i4d_bench.data.teacher.world import WorldMaker
 
@@ -268,7 +272,7 @@ def teacher(
         else:
             animates = program_animator(animator, program, command, limit=limit, retries=retries, gpus=gpus)
         maker = PhotoMaker(animates, sources, drivers, size, moments, held_out, model)
-        if frontal:
+        if experiment is not None:
             from i4d_bench.jobs.bench import lifting_network
             from i4d_bench.train.frontal import Frontal
 

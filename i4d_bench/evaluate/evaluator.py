@@ -138,7 +138,7 @@ class Evaluator:
             out["gap"] = image.psnr(pred, target, truth.regions) - image.psnr(still, target, truth.regions)
         landmarks = torch.from_numpy(frames.landmarks[view])
         if self.reader is not None and set_ != "novel":  # it learns on training views, which end at ±35°
-            out |= self._read(self.reader, part, pred, view)
+            out |= reader_scores(self.reader, loader, pred, part.driving, view)
         if self.video is not None:
             measured = self.video.score(
                 pred, frames.coefficients[part.driving], frames.landmarks[view], frames.viewmats[view]
@@ -153,18 +153,6 @@ class Evaluator:
             out[f"csim_{net}"] = identity.csim(embedder.embed(pred, landmarks), wanted)
         return out
 
-    def _read(self, reader: Reader, part: Triples, pred: Tensor, view: np.ndarray) -> dict[str, Tensor]:
-        frames, device = self.loader.frames, self.loader.device
-        read = reader.read(pred.movedim(-1, 1))
-        true = torch.from_numpy(frames.coefficients[part.driving]).to(device)
-        marks = torch.from_numpy(frames.landmarks[view]).to(device)
-        return {
-            "aed_true": expression.aed(read.coefficients, true),
-            "akd": expression.akd(read.landmarks, marks, pred.shape[1]),
-            "akd_iod": expression.akd_iod(read.landmarks, marks),
-            "apd": expression.apd(read.rotation, torch.from_numpy(frames.viewmats[view][:, :3, :3]).to(device)),
-        }
-
     def _keep(self, scores: Scores, part: Triples, pred: Tensor) -> None:
         size = self.loader.frames.resolution
         show = lambda index: _bytes(self.loader.photos(index, size).movedim(1, -1))  # noqa: E731
@@ -173,6 +161,22 @@ class Evaluator:
             new["truth"] = show(part.target)
         for key, images in new.items():
             scores.images[key] = np.concatenate([*([scores.images[key]] if key in scores.images else []), images])
+
+
+def reader_scores(
+    reader: Reader, loader: Loader, images: Tensor, driving: np.ndarray, view: np.ndarray
+) -> dict[str, Tensor]:
+    """Of images [B,H,W,3] that should show the expressions of frames `driving`, seen as frames `view` are."""
+    frames, device = loader.frames, loader.device
+    read = reader.read(images.movedim(-1, 1))
+    true = torch.from_numpy(frames.coefficients[driving]).to(device)
+    marks = torch.from_numpy(frames.landmarks[view]).to(device)
+    return {
+        "aed_true": expression.aed(read.coefficients, true),
+        "akd": expression.akd(read.landmarks, marks, images.shape[1]),
+        "akd_iod": expression.akd_iod(read.landmarks, marks),
+        "apd": expression.apd(read.rotation, torch.from_numpy(frames.viewmats[view][:, :3, :3]).to(device)),
+    }
 
 
 def _view(part: Triples) -> np.ndarray:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from i4d_bench.data.frames import Frames
 from i4d_bench.data.splits import NO_TRUTH, SETS, SPLITS, Triples, split_of, triples
+from i4d_bench.evaluate.evaluator import reader_scores
 from i4d_bench.loader import Loader
 from i4d_bench.metrics import expression, identity
 from i4d_bench.metrics.expression import Reader, VideoReader
@@ -69,14 +70,8 @@ def _of_part(
     wanted = torch.from_numpy(frames.coefficients[part.driving]).to(true.device)
     out: dict[str, dict[str, Tensor]] = {name: {} for name in NAMES}
     if reader is not None:
-        read = reader.read(true.movedim(-1, 1))
-        out[TRUE]["aed_true"] = expression.aed(read.coefficients, wanted)
+        out[TRUE] |= reader_scores(reader, loader, true, part.driving, part.target)
         out[MEAN]["aed_true"] = expression.aed(_mean(frames, wanted), wanted)
-        marks = torch.from_numpy(frames.landmarks[part.target]).to(true.device)
-        out[TRUE]["akd"] = expression.akd(read.landmarks, marks, size)
-        out[TRUE]["akd_iod"] = expression.akd_iod(read.landmarks, marks)
-        turned = torch.from_numpy(frames.viewmats[part.target][:, :3, :3]).to(true.device)
-        out[TRUE]["apd"] = expression.apd(read.rotation, turned)
     if video is not None:
         about = frames.coefficients[part.driving], frames.landmarks[part.target], frames.viewmats[part.target]
         measured = video.score(true, *about)

@@ -65,7 +65,7 @@ class FromPairs:
     def _still(self, source: Pictures, people: range, stage: Stage) -> Lesson:
         own = self._code(source)
         none = torch.zeros(len(people), dtype=torch.bool)
-        return self._lesson(source, people, own, own, _seen(source, stage.resolution), none)
+        return self._lesson(source, people, own, own, as_targets(source, stage.resolution), none)
 
     def _driven(self, batch: dict[str, Pictures], people: range, stage: Stage, step: int) -> Lesson:
         source = batch["source"]
@@ -75,15 +75,15 @@ class FromPairs:
         codes = both(woven, own, driving)
         if self.lifter is None:  # the source's own picture is true
             planar = (torch.arange(stage.frames) > 0).repeat(len(people)) & (not self.true_views)
-            return self._lesson(source, people, own, codes, _seen(pictures, stage.resolution), planar)
+            return self._lesson(source, people, own, codes, as_targets(pictures, stage.resolution), planar)
         keys = [(self.seed, step, p * stage.frames + k) for p in people for k in range(stage.frames)]
-        truth = self.lifter.views(_seen(pictures, self.size), stage.resolution, keys)
+        truth = self.lifter.views(as_targets(pictures, self.size), stage.resolution, keys)
         return self._lesson(source, people, own, codes, truth, torch.ones(len(truth.rgb), dtype=torch.bool))
 
     def _lesson(
         self, source: Pictures, people: range, own: MotionCode, driving: MotionCode, truth: Targets, planar: Tensor
     ) -> Lesson:
-        photos, device = _seen(source, self.size), self.driver.device
+        photos, device = as_targets(source, self.size), self.driver.device
         images = self.surface.rectify(photos.photo, photos.camera)
         return Lesson(images, own, driving, truth, *(placed(t, device) for t in (planar, torch.tensor(people))))
 
@@ -135,7 +135,8 @@ def halves(people: int) -> tuple[int, int]:
     return people // 2, people - people // 2
 
 
-def _seen(pictures: Pictures, size: int) -> Targets:
+def as_targets(pictures: Pictures, size: int) -> Targets:
+    """As a loader gives them, at size × size pixels."""
     p = pictures
     return targets(p["rgb"], p["alpha"], p["region"], p["viewmats"], p["Ks"], p["landmarks"], size)
 

@@ -23,7 +23,7 @@ from i4d_bench.data.teacher.photos import Animator
 from i4d_bench.data.teacher.samples import IMAGES, NUMBERS
 from i4d_bench.data.video.clips import prepare
 from i4d_bench.data.video.landmarker import Landmarker
-from i4d_bench.loader import targets
+from i4d_bench.train.distil import as_targets
 from i4d_bench.train.lifting import Lifter, stacked
 from i4d_bench.types import UserError
 
@@ -103,8 +103,7 @@ def _front(find: Landmarker, lifter: Lifter, size: int, pictures: list[UInt8[np.
 
 def _turned(lifter: Lifter, frame: dict[str, np.ndarray], size: int) -> Rgb:
     device = next(lifter.backbone.parameters()).device
-    t = {k: torch.from_numpy(frame[k]).to(device) for k in (*IMAGES, *NUMBERS)}
-    pictures = targets(t["rgb"], t["alpha"], t["region"], t["viewmats"], t["Ks"], t["landmarks"], size)
+    pictures = as_targets({k: torch.from_numpy(frame[k]).to(device) for k in (*IMAGES, *NUMBERS)}, size)
     seen = lifter.seen(pictures, stacked([look_at(0, 0, size)], size, device))
     photo: Tensor = seen.photo[0].movedim(0, -1).clamp(0, 1)
     return (255 * photo).round().byte().cpu().numpy()

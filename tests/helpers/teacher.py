@@ -12,8 +12,16 @@ import numpy as np
 
 from i4d_bench.data.teacher.samples import ROLES, Picture, Sample
 from i4d_bench.data.teacher.store import Row, Writer, write_index
+from i4d_bench.data.video.landmarker import Landmarker
 
 WAVES = np.arange(1, 4)
+
+
+class NoLandmarker(Landmarker):
+    """Stands where nothing is looked for."""
+
+    def __init__(self, *_, **__):
+        self.close = lambda: None
 
 
 def picture(seed: int, size: int = 16) -> Picture:

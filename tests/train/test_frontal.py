@@ -15,7 +15,6 @@ from i4d_bench.camera import look_at
 from i4d_bench.config import presets
 from i4d_bench.data.teacher.animators import Driver
 from i4d_bench.data.video.files import write_video
-from i4d_bench.data.video.landmarker import Landmarker
 from i4d_bench.model.avatar import Backbone
 from i4d_bench.train import frontal
 from i4d_bench.train.frontal import Frontal
@@ -41,11 +40,6 @@ class Watcher:
             yield driver.wanted() if len(driver.moments) < 3 else "too long"
 
 
-class NoLandmarker(Landmarker):
-    def __init__(self, *_, **__):
-        self.close = lambda: None
-
-
 @pytest.fixture
 def animator(tmp_path, monkeypatch):
     """In black pictures no face is found; all others are seen a head in their own grey from 30° aside."""
@@ -60,7 +54,7 @@ def animator(tmp_path, monkeypatch):
         return {k: v[None] for k, v in (teacher.picture(0, size) | camera | {"rgb": head}).items()}
 
     monkeypatch.setattr(frontal, "prepare", prepare)
-    monkeypatch.setattr(frontal, "Landmarker", NoLandmarker)
+    monkeypatch.setattr(frontal, "Landmarker", teacher.NoLandmarker)
     torch.manual_seed(0)
     torch.save({"backbone": Backbone(presets.smoke().model).state_dict()}, tmp_path / "lifter.pt")
     return Frontal(Watcher(), tmp_path / "lifter.pt", presets.smoke().model)

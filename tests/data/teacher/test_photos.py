@@ -20,7 +20,6 @@ from i4d_bench.data.teacher.pairs import make
 from i4d_bench.data.teacher.photos import PhotoMaker
 from i4d_bench.data.teacher.store import INDEX, Store
 from i4d_bench.data.video.files import write_video
-from i4d_bench.data.video.landmarker import Landmarker
 from i4d_bench.types import UserError
 
 
@@ -41,11 +40,6 @@ class Mean:
             )
 
 
-class NoLandmarker(Landmarker):
-    def __init__(self, *_, **__):
-        self.close = lambda: None
-
-
 @pytest.fixture
 def folders(tmp_path, monkeypatch):
     """Photos and drivers of one brightness each; a face is found in what is no darker than 50."""
@@ -57,7 +51,7 @@ def folders(tmp_path, monkeypatch):
         return {k: v[None] for k, v in (picture | {"rgb": np.full((size, size, 3), int(rgb.mean()), np.uint8)}).items()}
 
     monkeypatch.setattr(photos, "prepare", prepare)
-    monkeypatch.setattr(photos, "Landmarker", NoLandmarker)
+    monkeypatch.setattr(photos, "Landmarker", teacher.NoLandmarker)
     monkeypatch.setattr(photos, "find_model", lambda _: None)
     sources, drivers = tmp_path / "sources", tmp_path / "drivers"
     for folder, greys in ((sources, {"ann.v2": 100, "bob": 200, "night": 20}), (drivers, {"smile": 60, "black": 5})):
