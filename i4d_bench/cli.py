@@ -50,8 +50,8 @@ def run(
     driver: Annotated[
         str | None,
         arg(
-            help="oracle, image, blendshapes, flame, or your encoder's file (./encoder.onnx, .pt, .ts); "
-            "default: oracle, on video blendshapes"
+            help="image, sliders, deep, blendshapes, flame, or your encoder's file (./encoder.onnx, .pt, .ts); "
+            "default: the preset's (gpu, paper: image; else sliders), on video blendshapes"
         ),
     ] = None,
     flame: Annotated[
@@ -110,7 +110,7 @@ def run(
         experiment = dataclasses.replace(
             experiment,
             world=dataclasses.replace(experiment.world, kind=kind, path=str(data) if data else None),
-            driver=driver or ("blendshapes" if data else "oracle"),
+            driver=driver or ("blendshapes" if data else experiment.driver),
             teacher=Teacher(str(teacher), supervision or "monocular", bias_sink) if teacher else Teacher(),
             flame=str(flame) if flame else None,
             sources=given(designs),

@@ -96,6 +96,7 @@ class Train:
     lr_steps: int = 100  # linear warm-up
     betas: tuple[float, float] = (0.9, 0.99)
     clip: float = 10.0
+    encoder_steps: int = 1000  # of the image driver's encoder, before all else
     accumulate: int = 1  # parts that a step's people are taken in, for want of memory; several GPUs share them
     loss: Loss = field(default_factory=Loss)
     validate_every: int = 100
@@ -121,7 +122,7 @@ class Experiment:
     train: Train
     evaluate: Evaluate
     teacher: Teacher = field(default_factory=Teacher)
-    driver: str = "oracle"  # a name, or the file of a motion encoder
+    driver: str = "sliders"  # a name, or the file of a motion encoder
     flame: str | None = None  # a FLAME file in place of the world's exported head
     seed: int = 0
     designs: tuple[str, ...] = ("local_adaln", "global_triplane_attention", "flame_blendshapes", "static")

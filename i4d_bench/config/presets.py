@@ -67,7 +67,9 @@ def gpu() -> Experiment:
             stages=(Stage(3600, 128, 128, 16, 4),),
             loss=Loss(lpips=0.5, ssim=0.2),
             validate_every=200,
+            encoder_steps=3000,
         ),
+        driver="image",
         evaluate=Evaluate(batch=32, reader_steps=1000, identity=("dlib", "mobileface")),
         overrides={name: QUICK.get(name, {}) | dict(zip(SEARCH, best, strict=True)) for name, best in TUNED.items()},
     )
@@ -86,7 +88,7 @@ def smoke() -> Experiment:
         preset="smoke",
         world=World(resolution=32, train_identities=4, val_identities=2, test_identities=3, expressions=2, views=2),
         model=Model(size=32, stem=8, widths=(8, 16, 16), blocks=1, grid=16),
-        train=Train(warmup=(stage,), stages=(stage,), lr_steps=2, validate_every=2),
+        train=Train(warmup=(stage,), stages=(stage,), lr_steps=2, validate_every=2, encoder_steps=3),
         evaluate=Evaluate(lpips=(), identity=(), reader_steps=3, timed_frames=3, batch=4),
         overrides={name: {"dim": 32, "tokens": 4} for name in ON_PLANES}
         | {"global_latent_attention": {"dim": 32}, "flame_uv": {"width": 8, "resolution": 16}},
@@ -119,7 +121,9 @@ def paper() -> Experiment:
             ),
             validate_every=2000,
             checkpoint_seconds=300.0,
+            encoder_steps=3000,
         ),
+        driver="image",
         evaluate=Evaluate(batch=8, reader_steps=1000, identity=("mobileface",)),
         overrides={name: own for name in names() if (own := _published(name))},
     )  # fmt: skip

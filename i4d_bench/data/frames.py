@@ -35,6 +35,7 @@ ARRAYS = {
 OPTIONAL = {
     "times": "float64 [F], seconds since the first frame of the frame's own video",
     "depth": "float16 [F,H,W], camera z, 0 where nothing is",
+    "light": "float32 [F,18], what shines in a rendered world (render.mesh.Light)",
     "flame_shape": "float32 [F,S]",
     "flame_expression": "float32 [F,E]",
     "flame_pose": "float32 [F,15]",

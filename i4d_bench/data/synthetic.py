@@ -101,6 +101,7 @@ def _render_chunk(world: World, chunk: list[Person], out: Path) -> None:
                 rows.append(
                     {
                         **people.picture(head, vertices, surface, expression, camera, size, light),
+                        "light": light.numbers.astype(np.float32),
                         "identity": np.int32(person.number),
                         "expression": np.int32(e),
                         **{

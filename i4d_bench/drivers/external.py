@@ -6,23 +6,19 @@ outside of the head, and gives [B,512], or [B,32,16]. Another range or mean is f
 
 from __future__ import annotations
 
-import math
 import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from i4d_bench.cache import file_digest
+from i4d_bench.drivers.crop import SIDE, crops
 from i4d_bench.types import MOTION_DIM, MOTION_TOKENS, UserError
 
 TORCHSCRIPT, ONNX = (".pt", ".ts"), ".onnx"
-SIDE = 224
-MARGIN = 1.6
-"""Side of the crop over the larger side of the landmarks' box, which ends at the brows: forehead and chin are inside."""
 CHUNK = 64
 """Crops encoded at once."""
 PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
@@ -50,30 +46,6 @@ def located(driver: str, digest: str | None, moved: Path | None = None) -> str:
     if file_digest(path) != digest:
         raise UserError(f"{path} is not the encoder that this was made with: its bytes are others")
     return str(path)
-
-
-def known(landmarks: Float[Tensor, "B 68 2"]) -> Bool[Tensor, " B"]:
-    """Whose 68 landmarks span a box."""
-    box = landmarks.amax(1) - landmarks.amin(1)
-    return box.isfinite().all(-1) & (box.amax(-1) > 0)
-
-
-def crops(images: Float[Tensor, "B H W 3"], landmarks: Float[Tensor, "B 68 2"]) -> Float[Tensor, "B 3 224 224"]:
-    """Upright squares around the faces, of the whole image where the landmarks are not known. landmarks: pixels.
-
-    Bilinear, averaged over sub-pixels where images are larger than the crop, whatever stands beside them in the batch; outside of
-    the image is black.
-    """
-    h, w = images.shape[1:3]
-    low, high = landmarks.amin(1), landmarks.amax(1)
-    found, size = known(landmarks)[:, None], images.new_tensor([w, h])
-    centre = torch.where(found, (low + high) / 2, size / 2)
-    side = torch.where(found, MARGIN * (high - low).amax(-1, keepdim=True), size.amax())
-    k = math.ceil(max(h, w) / SIDE)
-    steps = (torch.arange(SIDE * k, device=images.device) + 0.5) / (SIDE * k) - 0.5
-    grid = torch.stack(torch.meshgrid(steps, steps, indexing="xy"), -1)
-    pixels = centre[:, None, None] + side[:, None, None] * grid
-    return F.avg_pool2d(F.grid_sample(images.movedim(-1, 1), pixels / size * 2 - 1, align_corners=False), k)
 
 
 class OnnxNetwork(nn.Module):

@@ -1,8 +1,8 @@
-"""How much a driver's code says about who is seen and from where, beside the expression that it is for.
+"""How much a driver's code says about who is seen, from where and in which light, beside the expression that it is for.
 
-Read-outs are linear and in closed form: ridge regression for expression and pose, for identity nearest class means after whitening
-within people. What they are scored on was not fitted: other people, of few people the last part of each, and for identity other
-expressions of the same people. Training frames alone are used.
+Read-outs are linear and in closed form: ridge regression for expression, pose and light, for identity nearest class means after
+whitening within people. What they are scored on was not fitted: other people, of few people the last part of each, and for identity
+other expressions of the same people. Training frames alone are used.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from i4d_bench.data.frames import Frames
 from i4d_bench.data.splits import SPLITS, pitch, split_of, yaw
+from i4d_bench.types import MOTION_TOKENS
 
 FEWEST = 200
 """Frames below which nothing is said."""
@@ -26,27 +27,32 @@ RIDGES = tuple(10.0**e for e in range(-6, 2))
 FLAT = 1e-3
 """Degrees: below such a spread a pose is constant, and has no R²."""
 
+SAID = {"token": "one token's"}
+
 
 @dataclass(frozen=True)
 class Leak:
     """R² of read-outs (1: all is there, 0: nothing; below: worse than the mean), and the share of frames whose person is found
-    where guessing finds `chance`. None where the data cannot say."""
+    where guessing finds `chance`. token: expression's of the best single token. None where the data cannot say."""
 
     expression: float | None
     identity: float | None
     chance: float | None
     yaw: float | None
     pitch: float | None
+    token: float | None = None
+    light: float | None = None
 
     def __str__(self) -> str:
-        parts = [f"{k} R² {v:.2f}" for k, v in self._regressions if v is not None]
+        parts = [f"{SAID.get(k, k)} R² {v:.2f}" for k, v in self._regressions if v is not None]
         if self.identity is not None and self.chance is not None:
-            parts.insert(self.expression is not None, f"identity {self.identity:.0%} (chance {self.chance:.0%})")
+            after = sum(v is not None for v in (self.expression, self.token))
+            parts.insert(after, f"identity {self.identity:.0%} (chance {self.chance:.0%})")
         return ", ".join(parts)
 
     @property
     def _regressions(self) -> list[tuple[str, float | None]]:
-        return [(k, getattr(self, k)) for k in ("expression", "yaw", "pitch")]
+        return [(k, getattr(self, k)) for k in ("expression", "token", "yaw", "pitch", "light")]
 
     @property
     def extras(self) -> dict[str, float | None]:
@@ -69,10 +75,18 @@ def probe(codes: Float[np.ndarray, "F D"], frames: Frames) -> Leak | None:
     own, folds = codes[within].astype(np.float64), _folds(people, expressions)
     angles = np.stack([yaw(frames), pitch(frames)], 1)[within]
     coefficients = np.asarray(frames.coefficients)[within].astype(np.float64)
+    measured, lit = np.isfinite(coefficients).all(), "light" in frames.arrays
+    tokens = [readable(t, coefficients, folds) for t in np.split(own, MOTION_TOKENS, 1)] if measured else []
+    identity, chance = recognised(own, people, _last_quarter(people, expressions))
+    turned = [readable(own, angles[:, [k]], folds) if np.ptp(angles[:, k]) > FLAT else None for k in range(2)]
     return Leak(
-        readable(own, coefficients, folds) if np.isfinite(coefficients).all() else None,
-        *recognised(own, people, _last_quarter(people, expressions)),
-        *(readable(own, angles[:, [k]], folds) if np.ptp(angles[:, k]) > FLAT else None for k in range(2)),
+        expression=readable(own, coefficients, folds) if measured else None,
+        token=max((r for r in tokens if r is not None), default=None),
+        identity=identity,
+        chance=chance,
+        yaw=turned[0],
+        pitch=turned[1],
+        light=readable(own, np.asarray(frames.light)[within].astype(np.float64), folds) if lit else None,
     )
 
 

@@ -22,11 +22,13 @@ from i4d_bench.data.teacher.store import INDEX
 from i4d_bench.data.teacher.store import Store as TeacherStore
 from i4d_bench.drivers import external
 from i4d_bench.drivers.driver import Driver, label
+from i4d_bench.drivers.image import ImageEncoder
+from i4d_bench.drivers.image_training import train_encoder
 from i4d_bench.drivers.probe import probe
 from i4d_bench.evaluate.evaluator import Evaluator
 from i4d_bench.evaluate.gap import ONSET_DB
 from i4d_bench.evaluate.references import OTHERS, STILL, References, references, telling
-from i4d_bench.jobs.plan import DRIVER_READER, METRIC_READER, Run, RunPlan, lifter_path, lifting
+from i4d_bench.jobs.plan import ENCODER_SEED, READER_SEED, Run, RunPlan, lifter_path, lifting
 from i4d_bench.jobs.stage_times import stages
 from i4d_bench.loader import Loader
 from i4d_bench.metrics.expression import Reader, VideoReader, train_reader
@@ -62,13 +64,15 @@ class Bench:
         self.device = default_device()
         self.frames, self.flame_note = open_data(self.experiment)
         self.head = open_head(self.experiment, self.device)
-        driver = Driver(self.experiment.driver, self.frames, self._reader(DRIVER_READER))
+        encoder = ImageEncoder.load(plan.encoder) if plan.encoder else None
+        driver = Driver(self.experiment.driver, self.frames, encoder)
         self.loader = Loader(self.frames, driver, self.device)
         loss = self.experiment.train.loss
         lessons = self._lessons(driver) if self.experiment.teacher.path else None
         judges = networks(loss, self.device)
         self.trainer = Trainer(self.experiment, self.loader, self.head, self.device, *judges, lessons)
         self.notes: list[str] = [driver.note] * bool(driver.note)
+        self.notes += [f"the image driver's encoder {encoder}"] if encoder else []
         if loss.identity and loss.identity_network in self.experiment.evaluate.identity:
             seen = (
                 f"CSIM by {loss.identity_network} was trained for (its identity term has a weight of {loss.identity:g})"
@@ -82,15 +86,15 @@ class Bench:
 
     def probe(self) -> None:
         """Says what the driver's codes hold, and keeps it for the records."""
-        if self.loader.driver.note:
-            console.print(self.loader.driver.note)
+        for note in self.notes:
+            console.print(note)
         leak = probe(self.loader.motion.cpu().numpy(), self.frames)
         if leak is not None:
             console.print(f"driver {label(self.experiment.driver)}: {leak}")
             self.extras |= leak.extras
 
-    def _reader(self, seed: int) -> Reader | None:
-        return Reader.load(self.plan.readers[seed]).to(self.device) if seed in self.plan.readers else None
+    def _reader(self) -> Reader | None:
+        return Reader.load(self.plan.reader).to(self.device) if self.plan.reader else None
 
     def _lessons(self, driver: Driver) -> Lessons:
         """From the teacher's pairs."""
@@ -109,7 +113,7 @@ class Bench:
     def evaluator(self) -> Evaluator:
         """Loads the metric networks once. What is missing leaves its column empty and a note."""
         if self._evaluator is None:
-            config, reader = self.experiment.evaluate, self._reader(METRIC_READER)
+            config, reader = self.experiment.evaluate, self._reader()
             embedders = self._optional(config.identity, embedder)
             lpips = self._optional(config.lpips, lambda net: load_lpips(net, self.device))
             video = self._video_reader() if self.frames.meta["kind"] == "clips" else None
@@ -159,7 +163,7 @@ class Bench:
         avatar, progress = self.train(run)
         if not distributed.first():
             return
-        describe(run, self.experiment, self.frames)
+        describe(run, self.plan, self.frames)
         begun = time.monotonic()
         if not self.plan.scored:
             store.add(self.record(run, *_status(avatar, progress), progress), [])
@@ -174,7 +178,8 @@ class Bench:
     def record(self, run: Run, status: Status, why: str, progress: Progress | None = None) -> Record:
         e, meta = self.experiment, self.frames.meta
         curve = progress.curve if progress else []
-        weights = {"backbone": self.plan.backbone} | {f"reader_{seed}": p for seed, p in self.plan.readers.items()}
+        weights = {"backbone": self.plan.backbone}
+        weights |= {k: p for k in ("reader", "encoder") if (p := getattr(self.plan, k)) is not None}
         if external.is_file(e.driver):
             weights["encoder"] = Path(e.driver)
         if e.teacher.path:
@@ -219,9 +224,10 @@ def prepare(plan: RunPlan) -> Bench:
     """Opens the bench once all that designs share is made: expression readers by one process, then the lifting network and the
     backbone by all that train together."""
     device = default_device()
-    for seed, path in plan.readers.items():
-        train = lambda seed=seed, path=path: _train_reader(plan.experiment, seed, path, device)  # noqa: E731
-        distributed.after_first(lambda path=path, train=train: make_once(path, train))
+    for path, train in ((plan.reader, _train_reader), (plan.encoder, _train_encoder)):
+        if path is not None:
+            make = lambda path=path, train=train: train(plan.experiment, path, device)  # noqa: E731
+            distributed.after_first(lambda path=path, make=make: make_once(path, make))
     if plan.lifter is not None:
         train_lifter(plan.experiment, plan.lifter)
     bench = Bench(plan)
@@ -244,11 +250,19 @@ def _alone(path: Path) -> Iterator[None]:
         yield
 
 
-def _train_reader(experiment: Experiment, seed: int, path: Path, device: torch.device) -> None:
+def _train_encoder(experiment: Experiment, path: Path, device: torch.device) -> None:
+    """The image driver's encoder of this data, at `path`."""
+    frames, _ = open_data(experiment)
+    encoder = train_encoder(frames, experiment.train.encoder_steps, ENCODER_SEED, device)
+    with atomic_file(path) as partial:
+        encoder.save(partial)
+
+
+def _train_reader(experiment: Experiment, path: Path, device: torch.device) -> None:
     """An expression reader of this data, at `path`."""
     frames, _ = open_data(experiment)
     train = np.flatnonzero(split_of(frames) == SPLITS.index("train"))
-    reader = train_reader(frames, train, steps=experiment.evaluate.reader_steps, seed=seed, device=device)
+    reader = train_reader(frames, train, steps=experiment.evaluate.reader_steps, seed=READER_SEED, device=device)
     with atomic_file(path) as partial:
         reader.save(partial)
 
@@ -269,12 +283,14 @@ def train_lifter(experiment: Experiment, path: Path) -> None:
         Trainer(e, Loader(frames, Driver(e.driver, frames), device), None, device, lpips).lifter(path)
 
 
-def describe(run: Run, experiment: Experiment, frames: Frames) -> None:
+def describe(run: Run, plan: RunPlan, frames: Frames) -> None:
     """Writes run.json beside a checkpoint: what `animate` needs to use it; of the sources the design's own alone."""
-    experiment = dataclasses.replace(experiment, sources=given([run.entry]))
+    experiment = dataclasses.replace(plan.experiment, sources=given([run.entry]))
     content = {"design": run.entry, "experiment": experiment.to_dict(), "data": str(frames.path)}
     if external.is_file(experiment.driver):
         content["encoder"] = file_digest(Path(experiment.driver))
+    if plan.encoder is not None:
+        content["image_encoder"] = str(Path(*plan.encoder.parts[-2:]))  # in the folder of runs
     with atomic_file(run.folder / "run.json") as path:
         path.write_text(json.dumps(content, indent=1), encoding="utf-8")
 

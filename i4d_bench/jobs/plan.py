@@ -41,6 +41,7 @@ SCORING = (
     "i4d_bench.speed.cost",
 )
 READER = ("i4d_bench.metrics.reader_training",)
+ENCODER = ("i4d_bench.drivers.image_training",)
 """Where what is trained, scored and read begins."""
 TRAINS_WITH, SCORES_WITH = ("torch", "triton", "gsplat", "numpy", "numba"), ("lpips", "torchmetrics", "mediapipe")
 ENCODES_WITH = ("onnxruntime", "onnxruntime-gpu")
@@ -48,8 +49,7 @@ WEIGHTS = {"mobileface": MOBILEFACE}
 """Networks whose weights are a user's file, by their names in `Evaluate.identity` and `Loss.identity_network`."""
 BACKBONES = "backbones"
 """Folder of runs/ for what designs share."""
-METRIC_READER, DRIVER_READER = 1, 2
-"""Seeds: no design is scored by its own driver's network."""
+READER_SEED, ENCODER_SEED = 1, 2
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ class RunPlan:
     report: Path
     backbone: Path
     lifter: Path | None
-    readers: dict[int, Path]
+    reader: Path | None  # of expressions, for AED
+    encoder: Path | None  # the image driver's
     made: dict[str, str]
     runs: tuple[Run, ...]
 
@@ -89,7 +90,7 @@ class RunPlan:
         for run in self.runs:
             store.remove(run.id)
             shutil.rmtree(run.folder, ignore_errors=True)
-        for path in (self.backbone, self.lifter, *self.readers.values()):
+        for path in (self.backbone, self.lifter, self.reader, self.encoder):
             if path is not None:
                 path.unlink(missing_ok=True)
 
@@ -109,11 +110,10 @@ def plan(experiment: Experiment, reports: Path, runs: Path) -> RunPlan:
     lifter = lifter_path(e, runs) if pairs and e.teacher.supervision == "lifted" else None
     teacher = [pairs, e.teacher.supervision, e.teacher.bias_sink, lifter and lifter.name] if pairs else None
     reads = e.evaluate.reader_steps and frames.meta["kind"] != "clips"
-    seeds = [METRIC_READER] * bool(reads and scored(e)) + [DRIVER_READER] * (e.driver == "image")
-    reader_code = [here, e.evaluate.reader_steps, source.digest(*READER)]
-    readers = {seed: runs / "readers" / f"{seed}-{digest([reader_code, seed])}.pt" for seed in seeds}
+    reads = digest([here, e.evaluate.reader_steps, source.digest(*READER)]) if reads and scored(e) else None
+    encodes = digest([here, e.train.encoder_steps, source.digest(*ENCODER)]) if e.driver == "image" else None
 
-    driver = [_encoder(e) or e.driver, reader_code if e.driver == "image" else None]
+    driver = [_encoder(e) or e.driver, encodes]
     training = digest([here, asdict(e.model), train, driver, code, teacher, judge])
     scoring = digest([here, versions(*SCORES_WITH), asdict(e.evaluate), _files(e), source.digest(*SCORING)])
     made = {"hardware": here["hardware"], "data": here["data"], "training": training, "scoring": scoring}
@@ -128,7 +128,8 @@ def plan(experiment: Experiment, reports: Path, runs: Path) -> RunPlan:
         reports / folder,
         runs / BACKBONES / f"s{e.seed}-{backbone}.pt",
         lifter,
-        readers,
+        runs / "readers" / f"{reads}.pt" if reads else None,
+        runs / "encoders" / f"{encodes}.pt" if encodes else None,
         made,
         tuple(own),
     )
@@ -139,7 +140,7 @@ def lifting(experiment: Experiment) -> Experiment:
     world = experiment.world
     if world.kind == "clips":
         world = replace(world, kind="procedural", path=None)
-    return replace(experiment, world=world, driver="oracle", flame=None, teacher=Teacher())
+    return replace(experiment, world=world, driver="sliders", flame=None, teacher=Teacher())
 
 
 def lifter_path(experiment: Experiment, runs: Path) -> Path:

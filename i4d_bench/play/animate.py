@@ -12,7 +12,7 @@ from i4d_bench import outputs
 from i4d_bench.data.opening import on_head, open_head
 from i4d_bench.loader import Loader
 from i4d_bench.play import ply
-from i4d_bench.play.session import Run, _driver, load_run, open_driving, open_source, shown_at
+from i4d_bench.play.session import Run, load_run, open_driving, open_source, shown_at
 from i4d_bench.progress import console, track
 from i4d_bench.render.views import on_grey
 from i4d_bench.types import Identity, UserError
@@ -42,7 +42,7 @@ def animate(
     head = open_head(trained.experiment, device)
     person, drivers = open_source(source, model, size), open_driving(driving, model, size, max_frames)
     person, drivers = (on_head(f, trained.experiment, lambda: head)[0] for f in (person, drivers))
-    loaders = [Loader(f, _driver(trained.experiment, f), device) for f in (person, drivers)]
+    loaders = [Loader(f, trained.driver(f), device) for f in (person, drivers)]
     identity = trained.avatar.backbone.lift(loaders[0].sources(np.array([0]), model_size), head=head)
     prepared = trained.avatar.fusion.prepare(identity, loaders[0].code(np.array([0])))
     count = len(drivers) if max_frames is None else min(len(drivers), max_frames)

@@ -18,12 +18,13 @@ from i4d_bench.data.frames import Frames, open_frames
 from i4d_bench.data.splits import SPLITS, source_frames, split_of
 from i4d_bench.drivers.driver import Driver
 from i4d_bench.drivers.external import located
+from i4d_bench.drivers.image import ImageEncoder
 from i4d_bench.model.avatar import Avatar, Backbone
 from i4d_bench.types import UserError
 from variants import know
 
-DRIVER_ON_VIDEO = {"oracle": "blendshapes"}
-"""A world's oracle speaks the 52 ARKit coefficients; on video MediaPipe measures the same 52."""
+DRIVER_ON_VIDEO = {"sliders": "blendshapes"}
+"""In a world sliders are the true ARKit coefficients; on video MediaPipe measures the same 52."""
 
 
 @dataclass
@@ -34,6 +35,14 @@ class Run:
     design: str
     avatar: Avatar
     folder: Path
+    encoder: Path | None  # the image driver's
+
+    def driver(self, frames: Frames) -> Driver:
+        """Its driver, for these frames. Raises UserError where it cannot read them."""
+        name = self.experiment.driver
+        if frames.meta["kind"] == "clips":
+            name = DRIVER_ON_VIDEO.get(name, name)
+        return Driver(name, frames, ImageEncoder.load(self.encoder) if self.encoder else None)
 
 
 def load_run(folder: Path, device: torch.device, driver: Path | None = None) -> Run:
@@ -57,7 +66,8 @@ def load_run(folder: Path, device: torch.device, driver: Path | None = None) -> 
         fusion.load_state_dict(state["fusion"])
     except Exception as e:  # torch raises several kinds for a damaged file
         raise UserError(f"the checkpoint {checkpoint} cannot be read ({type(e).__name__}): train the run again") from e
-    return Run(experiment, content["design"], Avatar(backbone, fusion).to(device).eval(), folder)
+    encoder = folder.parents[1] / content["image_encoder"] if "image_encoder" in content else None
+    return Run(experiment, content["design"], Avatar(backbone, fusion).to(device).eval(), folder, encoder)
 
 
 def open_source(path: Path, model: Path | None, size: int) -> Frames:
@@ -109,12 +119,3 @@ def shown_at(frames: Frames) -> tuple[Float[np.ndarray, " F"], float]:
         times.append(start + video)
         start = times[-1][-1] + 1 / rates[0]
     return np.concatenate(times), rates[0]
-
-
-def _driver(experiment: Experiment, frames: Frames) -> Driver:
-    name = experiment.driver
-    if name == "image":
-        raise UserError(
-            "runs with the image driver cannot be animated yet: train with oracle, blendshapes, flame or an encoder"
-        )
-    return Driver(DRIVER_ON_VIDEO.get(name, name) if frames.meta["kind"] == "clips" else name, frames)

@@ -6,7 +6,7 @@ Triangles are drawn from both sides (mouths and lids are open surfaces); shading
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numba
 import numpy as np
@@ -40,6 +40,11 @@ class Light:
             sky=rng.uniform(0.28, 0.4) * (1 - 0.5 * warm),
             ground=rng.uniform(0.14, 0.22) * (1 + warm),
         )
+
+    @property
+    def numbers(self) -> Float[np.ndarray, "18"]:
+        """All of it, in the fields' order."""
+        return np.concatenate([getattr(self, f.name) for f in fields(self)])
 
 
 @dataclass(frozen=True)

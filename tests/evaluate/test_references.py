@@ -41,7 +41,7 @@ class Perfect(Reader):
 
 @pytest.fixture(scope="module")
 def loader(smoke_frames):
-    return Loader(smoke_frames, Driver("oracle", smoke_frames), CPU)
+    return Loader(smoke_frames, Driver("sliders", smoke_frames), CPU)
 
 
 def test_the_truth_is_perfect_by_a_perfect_reader_and_the_mean_is_not(loader):

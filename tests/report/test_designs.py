@@ -105,7 +105,7 @@ def _arm(lr: float, scale: float, *gaps: float) -> tuple[tuple[float, float], Re
     curve = [{"step": 300 * (k + 1), "seconds": 9.0 * (k + 1), "gap": g} for k, g in enumerate(gaps)]
     entry = f"local_adaln@lr={lr},init_scale={scale}"
     return (lr, scale), Record(
-        run_id=entry, design=entry, family="local", preset="gpu", config={}, overrides={}, seed=0, driver="oracle", data={},
+        run_id=entry, design=entry, family="local", preset="gpu", config={}, overrides={}, seed=0, driver="sliders", data={},
         status="converged", curve=curve, onset=next((c for c in curve if c["gap"] >= 0.5), None), environment={},
     )  # fmt: skip
 

@@ -47,7 +47,7 @@ def add(store: Store, designs: int, people: int, metrics, seed: int) -> None:
         )
         store.add(
             Record(run_id=f"{name}-{seed}", design=name, family=FAMILIES[k % 3], preset="cpu", config={}, overrides={}, seed=seed,
-                   driver="oracle", data=DATA, status="failed" if failed else "converged", why="nan" if failed else "",
+                   driver="sliders", data=DATA, status="failed" if failed else "converged", why="nan" if failed else "",
                    timings=timings, curve=[{"step": s, "gap": 0.01 * s * k} for s in (100, 200)]),
             rows,
         )  # fmt: skip
@@ -164,7 +164,7 @@ def test_a_search_takes_the_setting_with_the_largest_gap_at_the_end(tmp_path):
             onset = next((p for p in points if p["gap"] >= 0.5), None)
             status = "failed" if not curve else "converged" if onset else "not converged"
             store.add(Record(run_id=entry, design=entry, family=name.partition("_")[0], preset="gpu", config={"ablation": "search"},
-                             overrides={}, seed=0, driver="oracle", data=DATA, status=status, why="" if curve else "nan",
+                             overrides={}, seed=0, driver="sliders", data=DATA, status=status, why="" if curve else "nan",
                              curve=points, onset=onset), [])  # fmt: skip
     build_report(tmp_path)
     assert [search.best(arms) for arms in search.arms(store).values()] == [(0.003, 0.0)] * 2
@@ -181,7 +181,7 @@ def test_conditions_name_every_commit_and_rendering():
     made = [
         {"hardware": "h100", "commit": c, "dirty": dirty} for c, dirty in (("abc", False), ("def", True), (None, False))
     ]
-    record = lambda e: Record("r", "d", "local", "gpu", {}, {}, 0, "oracle", DATA, "converged", environment=e)  # noqa: E731
+    record = lambda e: Record("r", "d", "local", "gpu", {}, {}, 0, "sliders", DATA, "converged", environment=e)  # noqa: E731
     assert conditions(map(record, made)).endswith("commits abc, def with local changes, unknown (version unknown)")
     two = [dataclasses.replace(record(made[0]), data={**DATA, "hash": h}) for h in ("b", "a", "b")]
     assert f"data {DATA['kind']} (a, b), driver" in conditions(two)
@@ -243,7 +243,7 @@ def test_a_search_compares_with_no_row(tmp_path):
     curve = [{"step": 100, "gap": 1.0}]
     for entry in ("theirs@hidden=8,lr=0.1,init_scale=0", "theirs@lr=0.1,init_scale=0"):
         record = Record(
-            entry, entry, "local", "gpu", {"ablation": "search"}, {}, 0, "oracle", DATA, "converged", curve=curve
+            entry, entry, "local", "gpu", {"ablation": "search"}, {}, 0, "sliders", DATA, "converged", curve=curve
         )
         Store(tmp_path).add(record, [])
     build_report(tmp_path)

@@ -32,7 +32,7 @@ def shown(monkeypatch, capsys):
     """shown(width) → the lines that a terminal of that width gets."""
     columns = [Column(h, dict.fromkeys(DESIGNS, 1.234), 2, frozenset(["flame_uv"] * ("gap" in h))) for h in HEADS]
     columns[0].values["flame_uv"] = np.nan
-    record = lambda d, status: Record(d, d, "local", "cpu", {}, {}, 0, "oracle", {}, status)  # noqa: E731
+    record = lambda d, status: Record(d, d, "local", "cpu", {}, {}, 0, "sliders", {}, status)  # noqa: E731
     rows = {d: Row((record(d, s),)) for d, s in zip(DESIGNS, ("converged", "not converged", "failed"), strict=True)}
     notes = ["cpu preset, …", "† global_interleaved_attention: not converged (it ended at 0.21 dB)."]
 

@@ -22,7 +22,7 @@ def record(design="local_adaln", number=1, seed=0, made=None, created="2026-01-0
         config={},
         overrides={},
         seed=seed,
-        driver="oracle",
+        driver="sliders",
         data={"kind": "procedural", "hash": "d", "frames": 3},
         status="converged",
         scoring="s",

@@ -28,7 +28,7 @@ def lessons(pairs, smoke_frames):
     """Makes lessons of the pairs."""
 
     def made(**more) -> FromPairs:
-        driver = Driver("oracle", smoke_frames)
+        driver = Driver("sliders", smoke_frames)
         return FromPairs(pairs, driver, exported_head("procedural"), size=32, seed=0, **more)
 
     torch.manual_seed(0)

@@ -51,7 +51,7 @@ def train(folder, killed=None):
             os.kill(os.getpid(), signal.SIGKILL)
         return step(self, student, lesson, stage, number, optimizer)
     Trainer.step = dies
-    trainer = Trainer(e, Loader(frames, Driver("oracle", frames), cpu), None, cpu)
+    trainer = Trainer(e, Loader(frames, Driver("sliders", frames), cpu), None, cpu)
     trainer.warm_up(folder / "backbone.pt")
     trainer.design(folder, "local_adaln", folder / "backbone.pt")
 
@@ -147,7 +147,7 @@ except UserError as e:
 def test_ranks_have_parts_of_one_lesson(smoke_frames, tmp_path, monkeypatch, drive):
     """People, pictures and backgrounds, also of a mixed step."""
     store = Pairs(teacher.store(tmp_path / "s", people=5, drivers=6))
-    driver = Driver("oracle", smoke_frames)
+    driver = Driver("sliders", smoke_frames)
     own = FromFrames(Loader(smoke_frames, driver, CPU), 32, seed=0)
     lessons, stage = Mixed(FromPairs(store, driver, None, 32, seed=0), own), Stage(1, 32, 16, 8, 2)
 

@@ -22,7 +22,7 @@ CPU, SIZE = torch.device("cpu"), 32
 def sources(smoke_frames):
     """Near frontal pictures."""
     rows = triples(smoke_frames, "test", "recon")
-    return Loader(smoke_frames, Driver("oracle", smoke_frames), CPU).targets(rows.source, SIZE)
+    return Loader(smoke_frames, Driver("sliders", smoke_frames), CPU).targets(rows.source, SIZE)
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ def warmed(trainer: Trainer, folder: Path) -> Path:
 
 def trainer(frames) -> Trainer:
     e = override(presets.smoke(), ["train.stages=[[6,32,16,2,2]]", "train.checkpoint_seconds=0.0"])
-    return Trainer(e, Loader(frames, Driver("oracle", frames), CPU), None, CPU)
+    return Trainer(e, Loader(frames, Driver("sliders", frames), CPU), None, CPU)
 
 
 def test_a_design_may_have_a_learning_rate_of_its_own(smoke_frames, tmp_path):
@@ -86,7 +86,7 @@ def taught(frames, pairs, *settings, mixed=False, identity=None) -> Trainer:
     """By the pairs of an animator, perhaps beside the data set's own frames."""
     e = override(presets.smoke(), ["train.stages=[[6,32,16,2,2]]", "train.checkpoint_seconds=0.0", *settings])
     e = dataclasses.replace(e, teacher=Teacher(str(pairs.folder), bias_sink=mixed))
-    loader, head = Loader(frames, Driver("oracle", frames), CPU), exported_head("procedural")
+    loader, head = Loader(frames, Driver("sliders", frames), CPU), exported_head("procedural")
     lessons: Lessons = FromPairs(pairs, loader.driver, head, e.model.size, e.seed)
     if mixed:
         lessons = Mixed(lessons, FromFrames(loader, e.model.size, e.seed))
@@ -150,7 +150,7 @@ def test_parts_of_a_step_are_the_step(smoke_frames, tmp_path):
     states = []
     for parts in (1, 2):
         e = override(presets.smoke(), [*weights, f"train.accumulate={parts}"])
-        t = Trainer(e, Loader(smoke_frames, Driver("oracle", smoke_frames), CPU), None, CPU)
+        t = Trainer(e, Loader(smoke_frames, Driver("sliders", smoke_frames), CPU), None, CPU)
         t.design(tmp_path / str(parts), "local_adaln", warmed(t, tmp_path / str(parts)))
         states.append(torch.load(tmp_path / str(parts) / "checkpoint.pt"))
     a, b = ([m["exp_avg"] for m in s["optimizer"]["state"].values()] for s in states)
@@ -176,6 +176,6 @@ def test_tf32_stays_away_from_ssim(tmp_path, monkeypatch):
     monkeypatch.setattr(Backbone, "lift", at("lift", lift))
     e, gpu = override(presets.smoke(), ["model.bf16=true"]), torch.device("cuda")
     data = open_frames(synthetic.rendered(e.world))
-    trainer = Trainer(e, Loader(data, Driver("oracle", data, None), gpu), open_head(e, gpu), gpu)
+    trainer = Trainer(e, Loader(data, Driver("sliders", data, None), gpu), open_head(e, gpu), gpu)
     trainer.warm_up(tmp_path / "backbone.pt")
     assert seen == {"loss": "highest", "lift": "high"} and precision() == "highest"

@@ -47,7 +47,7 @@ def miniature():
 
 def test_it_trains_with_every_term(miniature, smoke_frames, tmp_path, monkeypatch):
     judge, seen = Judge(), []
-    trainer = Trainer(miniature, Loader(smoke_frames, Driver("oracle", smoke_frames), CPU), None, CPU, judge, judge)
+    trainer = Trainer(miniature, Loader(smoke_frames, Driver("sliders", smoke_frames), CPU), None, CPU, judge, judge)
     loss = Trainer._loss
 
     def watched(self, student, part, image, *more):
