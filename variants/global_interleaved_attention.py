@@ -3,7 +3,8 @@
     x   = E planes + position,   e = MLP(c)                        40 motion tokens of c = [M(source); M(driving)]
     x  ← x + SelfAttention(LN(x)),   x ← x + MLP(LN(x))            encoder stage k
     x  ← x + CrossAttention_k(LN(x), e)                            then the driver speaks, K = 5 times
-    δplanes = W LN(x) + b,   avatar = Φ(f_i + s · δplanes read at i)
+    t   = up LN(x), read at i
+    δf_i = W2 gelu(t_i + W1 [f_i; m_i]) + b,   avatar = Φ(f_i + s · δf_i)
 
 Published stages are those of the lifting encoder on the image. Changed to fit the shared pipeline: that encoder is shared and
 runs once per identity, so the stages here are transformer blocks (the lifting's own kind) on tokens of what it lifted: the
@@ -26,20 +27,19 @@ import torch
 from torch import Tensor, nn
 
 from i4d_bench.types import Gaussians, Identity, MotionCode
-from variants.attention import Cross, Encoder, PlaneTokens, tokens_of_motion
+from variants.attention import Cross, Encoder, PlanesOf, PlaneTokens, tokens_of_motion
 from variants.base import Fusion, register
 
 
 @dataclass
 class Prepared:
-    identity: Identity
-    tokens: Tensor  # [B,T,d] after the first stage
+    planes: PlanesOf  # tokens after the first stage
     source: Tensor | None  # the source's part of the motion tokens
 
 
 @register("global_interleaved_attention")
 class GlobalInterleavedAttention(Fusion):
-    """planes → tokens ─5 × (attend to each other, MLP, attend to c)→ planes ─read at i→ + f_i ─Φ→ Gaussian i"""
+    """planes → tokens ─5 × (attend to each other, MLP, attend to c)→ planes ─read beside f_i, m_i→ + f_i ─Φ→ Gaussian i"""
 
     family = "global"
     needs = "motion"
@@ -66,15 +66,15 @@ class GlobalInterleavedAttention(Fusion):
         self.cross = nn.ModuleList(Cross(dim, heads, motion_dim) for _ in range(stages))
 
     def prepare(self, identity: Identity, source: MotionCode) -> Prepared:
-        stored = replace(identity, f=identity.f.to(self.storage))
-        return Prepared(stored, self.encoder[0](self.planes.of(identity)), self.motion.of_source(source))
+        planes = self.planes.of(identity, self.storage)
+        return Prepared(replace(planes, tokens=self.encoder[0](planes.tokens)), self.motion.of_source(source))
 
     def animate(self, prepared: Prepared, driving: MotionCode) -> Gaussians:
-        identity = prepared.identity
+        person = prepared.planes
         with torch.autocast(driving.motion.device.type, self.storage, enabled=self.storage != torch.float32):
             motion = self.motion(prepared.source, driving)
-            x = prepared.tokens.repeat_interleave(len(motion) // len(prepared.tokens), 0)
+            x = person.tokens.repeat_interleave(len(motion) // len(person.tokens), 0)
             x = self.cross[0](x, motion)
             for encoder, cross in zip(self.encoder[1:], self.cross[1:], strict=True):
                 x = cross(encoder(x), motion)
-            return identity.decode(self.planes.changed(identity, x, self.delta_scale))
+            return person.identity.decode(self.planes.changed(person, x, self.delta_scale))

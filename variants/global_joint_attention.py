@@ -3,10 +3,12 @@
     h   = E planes + position,   e = MLP(c)                        head tokens, once per identity; 4 expression tokens
     x   = [h; e]
     x  ← x + SelfAttention(LN(x)),   x ← x + MLP(LN(x))            in each of 4 layers: heads and expression see each other
-    δplanes = W LN(x_h) + b,   avatar = Φ(f_i + s · δplanes read at i)
+    t   = up LN(x_h), read at i
+    δf_i = W2 gelu(t_i + W1 [f_i; m_i]) + b,   avatar = Φ(f_i + s · δf_i)
 
 c = [M(source); M(driving)]. Changed to fit the shared pipeline: the head tokens are the planes' f channels pooled to `tokens`²
-in place of a learned encoder's, and they leave as residual planes, read where f was, in place of a UV map's upsampler. Layers
+in place of a learned encoder's, and they are brought up to the Gaussians beside the planes' fine features (`attention.PlaneTokens`)
+in place of a UV map's upsampler. Layers
 and expression tokens are FlexAvatar's; Avat3r's run 8 self- and 8 cross-attention layers over all image tokens with as many of
 them. `init_scale=0` starts at the canonical avatar; `source=False` hides M(source).
 
@@ -15,26 +17,25 @@ Size: tokens carry the weights, 3.8 GFLOP per frame at 196,608 Gaussians with Φ
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from i4d_bench.types import Gaussians, Identity, MotionCode
-from variants.attention import Encoder, PlaneTokens, tokens_of_motion
+from variants.attention import Encoder, PlanesOf, PlaneTokens, tokens_of_motion
 from variants.base import Fusion, register
 
 
 @dataclass
 class Prepared:
-    identity: Identity
-    tokens: Tensor  # [B,T,d]
+    planes: PlanesOf
     source: Tensor | None  # the source's part of the expression tokens
 
 
 @register("global_joint_attention")
 class GlobalJointAttention(Fusion):
-    """c → 4 tokens;   planes → tokens;   [both] ─4 × (attend to each other, MLP)→ planes ─read at i→ + f_i ─Φ→ Gaussian i"""
+    """c → 4 tokens;   planes → tokens;   [both] ─4 × (attend to each other, MLP)→ planes ─read beside f_i, m_i→ + f_i ─Φ→ Gaussian i"""
 
     family = "global"
     needs = "motion"
@@ -58,15 +59,14 @@ class GlobalJointAttention(Fusion):
         self.layers = nn.ModuleList(Encoder(dim, heads) for _ in range(layers))
 
     def prepare(self, identity: Identity, source: MotionCode) -> Prepared:
-        stored = replace(identity, f=identity.f.to(self.storage))
-        return Prepared(stored, self.planes.of(identity), self.motion.of_source(source))
+        return Prepared(self.planes.of(identity, self.storage), self.motion.of_source(source))
 
     def animate(self, prepared: Prepared, driving: MotionCode) -> Gaussians:
-        identity, count = prepared.identity, prepared.tokens.shape[1]
+        person, count = prepared.planes, prepared.planes.tokens.shape[1]
         with torch.autocast(driving.motion.device.type, self.storage, enabled=self.storage != torch.float32):
             expression = self.motion(prepared.source, driving)
-            head = prepared.tokens.repeat_interleave(len(expression) // len(prepared.tokens), 0)
+            head = person.tokens.repeat_interleave(len(expression) // len(person.tokens), 0)
             x = torch.cat([head, expression.to(head)], 1)
             for layer in self.layers:
                 x = layer(x)
-            return identity.decode(self.planes.changed(identity, x[:, :count], self.delta_scale))
+            return person.identity.decode(self.planes.changed(person, x[:, :count], self.delta_scale))

@@ -3,11 +3,13 @@
     x   = E planes + position                                     side² tokens of the lifted planes, once per identity
     x  ← x + CrossAttention(LN(x), e)                             in each block, every frame
     x  ← x + SelfAttention(LN(x)),   x ← x + MLP(LN(x))           MLP of ratio 2
-    δplanes = W LN(x) + b,   avatar = Φ(f_i + s · δplanes read at i)
+    t   = up LN(x), read at i
+    δf_i = W2 gelu(t_i + W1 [f_i; m_i]) + b,   avatar = Φ(f_i + s · δf_i)
 
 Motion tokens e: by default the code's own 32 of the source and 32 of the driver stand in for the published 8×8, which
 `motion_tokens=64` makes of the whole code c = [M(source); M(driving)] with an MLP. Changed to fit the shared pipeline: the
-tokens are the planes' f channels pooled to `tokens`², and what they become is added to the planes. The published 3 + 3 blocks
+tokens are the planes' f channels pooled to `tokens`², and what they become is brought up to the Gaussians beside the planes' fine
+features (`attention.PlaneTokens`), as the published decoder has its high-resolution branch. The published 3 + 3 blocks
 run one after the other over the same motion tokens. `init_scale=0` starts at the canonical avatar; the published start, where
 only the cross-attention is silent, is `cross_scale=0`.
 
@@ -16,27 +18,26 @@ Size: tokens carry the weights, 3.3 GFLOP per frame at 196,608 Gaussians with Φ
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from i4d_bench.types import Gaussians, Identity, MotionCode
-from variants.attention import Block, PlaneTokens, tokens_of_motion
+from variants.attention import Block, PlanesOf, PlaneTokens, tokens_of_motion
 from variants.base import Fusion, register
 
 
 @dataclass
 class Prepared:
-    identity: Identity
-    tokens: Tensor  # [B,T,d]
+    planes: PlanesOf
     source: Tensor | None  # the source's part of the motion tokens
 
 
 @register("global_triplane_attention")
 class GlobalTriplaneAttention(Fusion):
-    """planes → tokens ─B × (attend to c, to each other, MLP)→ planes ─read at i→ + f_i ─Φ→ Gaussian i"""
+    """planes → tokens ─B × (attend to c, to each other, MLP)→ planes ─read beside f_i, m_i→ + f_i ─Φ→ Gaussian i"""
 
     family = "global"
     needs = "motion"
@@ -62,14 +63,13 @@ class GlobalTriplaneAttention(Fusion):
         self.blocks = nn.ModuleList(Block(dim, heads, cross_scale) for _ in range(blocks))
 
     def prepare(self, identity: Identity, source: MotionCode) -> Prepared:
-        stored = replace(identity, f=identity.f.to(self.storage))
-        return Prepared(stored, self.planes.of(identity), self.motion.of_source(source))
+        return Prepared(self.planes.of(identity, self.storage), self.motion.of_source(source))
 
     def animate(self, prepared: Prepared, driving: MotionCode) -> Gaussians:
-        identity = prepared.identity
+        person = prepared.planes
         with torch.autocast(driving.motion.device.type, self.storage, enabled=self.storage != torch.float32):
             motion = self.motion(prepared.source, driving)
-            x = prepared.tokens.repeat_interleave(len(motion) // len(prepared.tokens), 0)
+            x = person.tokens.repeat_interleave(len(motion) // len(person.tokens), 0)
             for block in self.blocks:
                 x = block(x, motion)
-            return identity.decode(self.planes.changed(identity, x, self.delta_scale))
+            return person.identity.decode(self.planes.changed(person, x, self.delta_scale))
