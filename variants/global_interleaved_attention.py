@@ -15,7 +15,7 @@ run every frame, as do the planes. The driver features are the motion code. `ini
 Published are d = 1024, 40 motion tokens of 384, 5 and 5 blocks, 4 heads; how many plane tokens is not known to us (PAPER §4), so
 that `native` leaves `tokens` alone.
 
-Size: tokens carry the weights, 4.2 GFLOP per frame at 196,608 Gaussians with Φ (`local_adaln`: 6.0), 5.0 M parameters.
+Size: tokens carry the weights, 6.1 GFLOP per frame at 196,608 Gaussians with Φ (`local_adaln`: 6.0), 5.2 M parameters.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ in place of a UV map's upsampler. Layers
 and expression tokens are FlexAvatar's; Avat3r's run 8 self- and 8 cross-attention layers over all image tokens with as many of
 them. `init_scale=0` starts at the canonical avatar; `source=False` hides M(source).
 
-Size: tokens carry the weights, 3.8 GFLOP per frame at 196,608 Gaussians with Φ (`local_adaln`: 6.0), 2.9 M parameters.
+Size: tokens carry the weights, 5.7 GFLOP per frame at 196,608 Gaussians with Φ (`local_adaln`: 6.0), 3.0 M parameters.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Prepared:
 
 @register("global_joint_attention")
 class GlobalJointAttention(Fusion):
-    """c → 4 tokens;   planes → tokens;   [both] ─4 × (attend to each other, MLP)→ planes ─read beside f_i, m_i→ + f_i ─Φ→ Gaussian i"""
+    """c → 4 tokens;   planes → tokens;   [both] ─4 × (attend to each other, MLP)→ planes ─beside f_i, m_i→ + f_i ─Φ→ Gaussian i"""
 
     family = "global"
     needs = "motion"

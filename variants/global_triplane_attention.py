@@ -13,7 +13,7 @@ features (`attention.PlaneTokens`), as the published decoder has its high-resolu
 run one after the other over the same motion tokens. `init_scale=0` starts at the canonical avatar; the published start, where
 only the cross-attention is silent, is `cross_scale=0`.
 
-Size: tokens carry the weights, 3.3 GFLOP per frame at 196,608 Gaussians with Φ (`local_adaln`: 6.0), 1.9 M parameters.
+Size: tokens carry the weights, 5.2 GFLOP per frame at 196,608 Gaussians with Φ (`local_adaln`: 6.0), 2.0 M parameters.
 """
 
 from __future__ import annotations

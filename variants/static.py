@@ -1,4 +1,4 @@
-"""Control: never animates. Every learned design must beat it, or its row is marked *not converged*."""
+"""Control: never animates. Every learned design must beat it, or its row is marked *did not start*."""
 
 from __future__ import annotations
 

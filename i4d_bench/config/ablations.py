@@ -27,8 +27,21 @@ class Ablation:
     scored: bool = True
 
 
-SEARCH = {"lr": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2), "init_scale": (0.0, 1.0)}
-"""What every learned design is tried with, the same for all (DESIGN §4); 0 starts at the canonical avatar."""
+RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+STARTS = {
+    "silent": {"init_scale": 0.0},  # at the canonical avatar
+    "own": {"init_scale": 1.0},  # as the design starts by default
+    "deaf": {"init_scale": 1.0, "cross_scale": 0.0},  # Portrait4D's: silent to the driver alone
+}
+"""What every learned design is tried with, the same for all (DESIGN §4), but for starts whose settings it does not have."""
+SEARCHES = ("search", "finals")
+BEST = 3
+"""Arms of a search that are trained again, as long as a design is."""
+
+
+TRAINED_LONGER = ("local_adaln", "global_cross_attention", "global_triplane_attention", "global_joint_attention",
+                  "flame_blendshapes")  # fmt: skip
+TRACKED = ("flame_binding", "flame_blendshapes", "flame_adaln")
 
 
 def ablations() -> dict[str, Ablation]:
@@ -54,6 +67,18 @@ def ablations() -> dict[str, Ablation]:
             "The code's own 32 tokens, or some that are learned?",
             ["global_cross_attention", *each("global_cross_attention", "tokens", 4, 16, 64)],
         ),
+        "token-resolution": (
+            "How fine must plane tokens be? An eye is 2.7 by 1 of 16² tokens.",
+            each("global_triplane_attention", "tokens", 16, 32, 64),
+        ),
+        "budget": (
+            "Has it converged? Each design as long as the preset has it, twice, and four times as long.",
+            [d for name in TRAINED_LONGER for d in each(name, "budget", 1, 2, 4)],
+        ),
+        "flame-error": (
+            "What does a tracker's error cost? FLAME coefficients off by so many times what a tracker is off.",
+            [d for name in TRACKED for d in each(name, "flame_error", 0, 0.5, 1, 2)],
+        ),
         "blendshapes": ("How many blendshapes per Gaussian?", each("local_blendshapes", "blendshapes", 10, 20, 50)),
         "source-code": (
             "Does a design need the source's code beside the driver's?",
@@ -64,10 +89,17 @@ def ablations() -> dict[str, Ablation]:
             ["local_adaln", "local_spatial", "local_nobasis"],
         ),
         "search": (
-            "Which learning rate and which scale of the last layer at the start does each design want?",
+            "Which learning rate and which start does each design want? All arms for a quarter of the steps.",
             _searched(learned),
             (),
             0.25,
+            False,
+        ),
+        "finals": (
+            f"Which of the best {BEST} arms of the search does each design want? --designs: what finals.txt of its report lists.",
+            [],
+            (),
+            1.0,
             False,
         ),
     }
@@ -76,19 +108,23 @@ def ablations() -> dict[str, Ablation]:
 
 def _searched(entries: Iterable[str]) -> list[str]:
     """Every arm of the search for designs with a scale of their last layer. Raises UserError for one without."""
+    out = []
     for entry in entries:
         if "init_scale" not in defaults(entry):
             raise UserError(
                 f"{entry} cannot be searched: it has no setting init_scale, the scale of its last layer at the start"
             )
-    grid = [f"lr={lr},init_scale={scale}" for lr in SEARCH["lr"] for scale in SEARCH["init_scale"]]
-    return [f"{entry}{',' if '@' in entry else '@'}{arm}" for entry in entries for arm in grid]
+        starts = [start for start in STARTS.values() if start.keys() <= defaults(entry).keys()]
+        arms = [{"lr": lr, **start} for lr in RATES for start in starts]
+        written = [",".join(f"{k}={v}" for k, v in arm.items()) for arm in arms]
+        out += [f"{entry}{',' if '@' in entry else '@'}{arm}" for arm in written]
+    return out
 
 
 def ablation(name: str, experiment: Experiment, more: tuple[str, ...] = ()) -> Experiment:
     """The preset with the ablation's designs and settings. `more` designs stand beside its own; a search tries them alone.
 
-    Raises UserError with the nearest names.
+    Raises UserError for an unknown name, with the nearest, and for finals of nothing.
     """
     known = ablations()
     if name not in known:
@@ -96,6 +132,10 @@ def ablation(name: str, experiment: Experiment, more: tuple[str, ...] = ()) -> E
         raise UserError(f"there is no ablation {name!r}; did you mean {', '.join(near)}?")
     chosen, train = known[name], experiment.train
     stages = tuple(replace(s, steps=max(1, round(chosen.share * s.steps))) for s in train.stages)
+    if name == "finals" and not more:
+        raise UserError(
+            "finals need their designs: --designs $(cat FOLDER/finals.txt), FOLDER the report of --ablation search"
+        )
     rows = (*more, *chosen.designs) if name != "search" or not more else (*_searched(more), "static")
     rows = tuple(dict.fromkeys(rows))
     experiment = replace(experiment, designs=rows, ablation=name, train=replace(train, stages=stages))

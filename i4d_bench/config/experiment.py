@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from variants import Fusion, create
@@ -112,6 +112,11 @@ class Evaluate:
     timed_frames: int = 200
 
 
+HARNESS = ("lr", "budget", "flame_error")
+"""Settings of a design that are not its constructor's: the learning rate in place of `Train.lr_fusion`, how many times as long it
+trains, and how far its FLAME coefficients are off, in a tracker's errors (`drivers.tracked`)."""
+
+
 @dataclass(frozen=True)
 class Experiment:
     """Everything that decides a result."""
@@ -129,9 +134,7 @@ class Experiment:
     sources: tuple[
         str, ...
     ] = ()  # files and modules of designs from elsewhere, which other processes must `variants.load`
-    overrides: dict[str, dict[str, Any]] = field(
-        default_factory=dict
-    )  # per design; `lr`: its own in place of train.lr_fusion
+    overrides: dict[str, dict[str, Any]] = field(default_factory=dict)  # per design, and of HARNESS
     ablation: str | None = None
 
     def settings(self, entry: str) -> dict[str, Any]:
@@ -146,8 +149,12 @@ class Experiment:
     def fusion(self, entry: str, **more) -> Fusion:
         """The design, new; `more` settings above all. Raises UserError for an unknown name or setting."""
         settings = self.settings(entry) | more
-        settings.pop("lr", None)
-        return create(parse(entry)[0], **settings)
+        return create(parse(entry)[0], **{k: v for k, v in settings.items() if k not in HARNESS})
+
+    def stages(self, entry: str) -> tuple[Stage, ...]:
+        """Those that a design trains in."""
+        budget = self.settings(entry).get("budget", 1)
+        return tuple(replace(s, steps=max(1, round(budget * s.steps))) for s in self.train.stages)
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import difflib
 from dataclasses import replace
 
-from i4d_bench.config.ablations import SEARCH
+from i4d_bench.config.ablations import STARTS
 from i4d_bench.config.experiment import Evaluate, Experiment, Loss, Model, Stage, Train, World
 from i4d_bench.types import UserError
 from variants import names
@@ -17,24 +17,24 @@ QUICK = {name: {"delta_scale": 1.0, "w_std": 0.14} for name in ("local_adaln", "
 PUBLISHED = {"delta_scale": 0.01, "w_std": 0.02}
 """PAPER §1."""
 TUNED = {
-    "flame_adaln": (3e-3, 1.0),
-    "flame_blendshapes": (1e-4, 0.0),
-    "flame_uv": (3e-4, 0.0),
-    "flame_vertices": (3e-3, 1.0),
-    "global_cross_attention": (3e-3, 0.0),
-    "global_interleaved_attention": (1e-3, 0.0),
-    "global_joint_attention": (3e-4, 0.0),
-    "global_latent_attention": (1e-3, 1.0),
-    "global_triplane_attention": (1e-3, 0.0),
-    "local_adaln": (1e-3, 0.0),
-    "local_bilinear": (3e-3, 0.0),
-    "local_blendshapes": (1e-3, 0.0),
-    "local_film": (1e-3, 0.0),
-    "local_mlp": (1e-3, 0.0),
-    "local_nobasis": (1e-3, 1.0),
-    "local_spatial": (3e-4, 1.0),
+    "flame_adaln": (3e-3, "own"),
+    "flame_blendshapes": (1e-4, "silent"),
+    "flame_uv": (3e-4, "silent"),
+    "flame_vertices": (3e-3, "own"),
+    "global_cross_attention": (3e-3, "silent"),
+    "global_interleaved_attention": (1e-3, "silent"),
+    "global_joint_attention": (3e-4, "silent"),
+    "global_latent_attention": (1e-3, "own"),
+    "global_triplane_attention": (1e-3, "silent"),
+    "local_adaln": (1e-3, "silent"),
+    "local_bilinear": (3e-3, "silent"),
+    "local_blendshapes": (1e-3, "silent"),
+    "local_film": (1e-3, "silent"),
+    "local_mlp": (1e-3, "silent"),
+    "local_nobasis": (1e-3, "own"),
+    "local_spatial": (3e-4, "own"),
 }
-"""Learning rate and scale of the last layer at the start: the best of the ablation `search` on the preset gpu, by validation people
+"""Learning rate and start (`ablations.STARTS`): the best of the ablation `search` on the preset gpu, by validation people
 (reports/published/ablation-search-gpu-h100-procedural-oracle)."""
 ON_PLANES = ("global_triplane_attention", "global_interleaved_attention", "global_joint_attention")
 
@@ -71,13 +71,14 @@ def gpu() -> Experiment:
         ),
         driver="image",
         evaluate=Evaluate(batch=32, reader_steps=1000, identity=("dlib", "mobileface")),
-        overrides={name: QUICK.get(name, {}) | dict(zip(SEARCH, best, strict=True)) for name, best in TUNED.items()},
+        overrides={name: QUICK.get(name, {}) | {"lr": lr} | STARTS[start] for name, (lr, start) in TUNED.items()},
     )
 
 
 def untuned(experiment: Experiment) -> Experiment:
     """Every design with the learning rate and the start that are its own by default, in place of a search's."""
-    kept = {name: {k: v for k, v in own.items() if k not in SEARCH} for name, own in experiment.overrides.items()}
+    searched = {"lr"}.union(*STARTS.values())
+    kept = {name: {k: v for k, v in own.items() if k not in searched} for name, own in experiment.overrides.items()}
     return replace(experiment, overrides=kept)
 
 

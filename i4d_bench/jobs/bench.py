@@ -53,6 +53,10 @@ from variants import design as design_class
 from variants import given
 
 Network = TypeVar("Network")
+TRUTH = "the true coefficients of the person's shape and expression, on the world's own mesh"
+"""What designs know that read FLAME coefficients, in a rendered world."""
+MORE = 1.02
+"""Times as many Gaussians as are lifted make a row that sees more."""
 
 
 class Bench:
@@ -203,6 +207,7 @@ class Bench:
             curve=curve,
             onset=progress.onset if progress else None,
             late_gain=_late_gain(curve),
+            sees=[TRUTH] * (design_class(run.entry).needs == "flame" and meta["kind"] != "clips"),
             notes=list(self.notes),
             extras=dict(self.extras),
             references=self.references,
@@ -215,6 +220,9 @@ class Bench:
         identity = avatar.backbone.lift(self.loader.sources(rows.source[:1], size), grid, self.head)
         spent = cost(avatar.fusion, identity, self.loader.code(rows.source[:1]), self.loader.code(rows.driving[:1]))
         record.params, record.memory, record.gaussians = spent.params, spent.memory, spent.gaussians
+        lifted = identity.f.shape[1]
+        if spent.gaussians > MORE * lifted:
+            record.sees.append(f"{spent.gaussians} Gaussians in place of {lifted}")
         record.flops_identity, record.flops_frame = spent.flops_identity, spent.flops_frame
         frames = self.experiment.evaluate.timed_frames
         record.timings = stages(avatar, self.loader, rows, grid, self.head, frames, record.design)
@@ -301,10 +309,10 @@ def _status(avatar: Avatar, progress: Progress) -> tuple[Status, str]:
     if progress.onset is None:
         last = progress.curve[-1]
         return (
-            "not converged",
+            "did not start",
             f"the validation gap never passed {ONSET_DB} dB in {last['step']} steps; it ended at {last['gap']:.2f} dB",
         )
-    return "converged", ""
+    return "started", ""
 
 
 def _late_gain(curve: list[dict[str, float]]) -> float | None:

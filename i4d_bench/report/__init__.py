@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from i4d_bench.cache import atomic_file
+from i4d_bench.config.ablations import SEARCHES
 from i4d_bench.report.rows import Row
 from i4d_bench.results.store import Store
 from i4d_bench.results.summary import summary
@@ -40,7 +41,7 @@ def build_runs(folder: Path, baseline: str | None = None) -> tuple[dict[str, lis
         path.write_text(json.dumps(summary(store), indent=1) + "\n", encoding="utf-8")
     gc.freeze()  # statsmodels collects garbage at every call; what is loaded by now need not be looked at again
     try:
-        if store.records[0].config.get("ablation") == "search":
+        if store.records[0].config.get("ablation") in SEARCHES:
             _refuse(baseline, folder)
             built = search.write_search(store)
         else:

@@ -11,8 +11,14 @@ import numpy as np
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
 
-BAD = ("not converged", "failed")
+BAD = ("did not start", "failed")
 """States that a dagger marks."""
+BLOCKS = {
+    "fair": "",
+    "privileged": "these see more than the others, and are compared among themselves alone",
+    "control": "the control, which never moves",
+}
+"""Of a table, in this order: bold is of a block's own, and the control takes none."""
 ORDER = {"local": 0, "global": 1, "parametric": 2, "control": 3}
 
 
@@ -32,12 +38,17 @@ class Row:
         return self.last.family
 
     @property
+    def block(self) -> str:
+        """One of BLOCKS."""
+        return "control" if self.family == "control" else "privileged" if self.last.sees else "fair"
+
+    @property
     def seeds(self) -> tuple[int, ...]:
         return tuple(r.seed for r in self.runs)
 
     @property
     def status(self) -> str:
-        """Of all its seeds: "converged", or where they differ "2 converged, 1 not converged"."""
+        """Of all its seeds: "started", or where they differ "2 started, 1 did not start"."""
         counts = Counter(r.status for r in self.runs)
         return self.last.status if len(counts) == 1 else ", ".join(f"{n} {s}" for s, n in counts.most_common())
 
@@ -63,8 +74,9 @@ class Row:
 
 
 def rows(store: Store) -> dict[str, Row]:
-    """By design, families together."""
+    """By design, families together, block after block."""
     out: dict[str, list[Record]] = {}
     for r in sorted(store.records, key=lambda r: (ORDER.get(r.family, 4), r.design, r.seed)):
         out.setdefault(r.design, []).append(r)
-    return {design: Row(tuple(runs)) for design, runs in out.items()}
+    found = {design: Row(tuple(runs)) for design, runs in out.items()}
+    return {d: row for block in BLOCKS for d, row in found.items() if row.block == block}

@@ -1,23 +1,25 @@
-"""The report of the ablation `search`: for every design, the validation gap that each setting reached, and the best setting."""
+"""The report of the ablations `search` and `finals`: for every design, the validation gap that each arm reached, and the best."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 
-from i4d_bench.config.ablations import SEARCH
+from i4d_bench.config.ablations import BEST, STARTS
 from i4d_bench.evaluate.gap import ONSET_DB
 from i4d_bench.report.figures import STYLE, save
 from i4d_bench.report.rows import Row, rows
-from i4d_bench.report.tables import Column, conditions, write
+from i4d_bench.report.tables import Column, conditions, write, write_text
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
 from variants.base import parse
 
 NOTHING = 0.1
 """dB that decide nothing."""
-Arms = dict[tuple[float, float], Record]
-"""A design's runs by learning rate and scale of the last layer at the start."""
+Arms = dict[tuple[float, str], Record]
+"""A design's runs by learning rate and start."""
 
 
 def arms(store: Store) -> dict[str, Arms]:
@@ -25,10 +27,17 @@ def arms(store: Store) -> dict[str, Arms]:
     out: dict[str, Arms] = {}
     for entry, row in rows(store).items():
         name, settings = parse(entry)
-        if settings.keys() >= SEARCH.keys():
-            own = ",".join(f"{k}={v}" for k, v in settings.items() if k not in SEARCH)
-            out.setdefault(f"{name}@{own}" if own else name, {})[tuple(settings[k] for k in SEARCH)] = row.last
+        rate, start = settings.pop("lr", None), _start(settings)
+        if rate is not None and start is not None:
+            own = ",".join(f"{k}={v}" for k, v in settings.items() if k not in STARTS[start])
+            out.setdefault(f"{name}@{own}" if own else name, {})[rate, start] = row.last
     return out
+
+
+def _start(settings: dict[str, Any]) -> str | None:
+    """The start with the most settings that these have."""
+    found = [name for name, start in STARTS.items() if start.items() <= settings.items()]
+    return max(found, key=lambda name: len(STARTS[name]), default=None)
 
 
 def gap(record: Record) -> float:
@@ -36,59 +45,64 @@ def gap(record: Record) -> float:
     return record.curve[-1]["gap"] if record.curve else np.nan
 
 
-def best(arms: Arms) -> tuple[float, float]:
-    """The setting with the largest gap."""
-    return max(arms, key=lambda setting: np.nan_to_num(gap(arms[setting]), nan=-np.inf))
+def best(arms: Arms) -> tuple[float, str]:
+    """The arm with the largest gap."""
+    return ranked(arms)[0]
+
+
+def ranked(arms: Arms) -> list[tuple[float, str]]:
+    """Arms by their gaps, the largest first."""
+    return sorted(arms, key=lambda arm: np.nan_to_num(gap(arms[arm]), nan=-np.inf), reverse=True)
 
 
 def decided(arms: Arms) -> str:
     """What the gap depended on, the rate or the scale, by what the other value reached at best; and the first onset."""
     if not any(r.curve for r in arms.values()):
         return "Every setting of the search failed."
-    top, at = gap(arms[best(arms)]), dict(zip(SEARCH, best(arms), strict=True))
-    steps = max(c["step"] for r in arms.values() for c in r.curve)
-    costs = {}
-    for k, factor in enumerate(SEARCH):
-        others = [gap(r) for setting, r in arms.items() if setting[k] != best(arms)[k] and r.curve]
+    (rate, start), steps = best(arms), max(c["step"] for r in arms.values() for c in r.curve)
+    top, costs = gap(arms[rate, start]), {}
+    for k, called in enumerate(("rate", "start")):
+        others = [gap(r) for arm, r in arms.items() if arm[k] != (rate, start)[k] and r.curve]
         if others:
-            costs[factor] = top - max(others)
-    onsets = {setting: r.onset["step"] for setting, r in arms.items() if r.onset}
-    first = [setting for setting in onsets if onsets[setting] == min(onsets.values())]
-    out = [
-        f"In the search ({steps} steps) the gap ended at {top:.2f} dB with lr {at['lr']:g} and scale {at['init_scale']:g}"
-    ]
-    called = {"lr": "rate", "init_scale": "start"}
+            costs[called] = top - max(others)
+    onsets = {arm: r.onset["step"] for arm, r in arms.items() if r.onset}
+    first = [arm for arm in onsets if onsets[arm] == min(onsets.values())]
+    out = [f"In the search ({steps} steps) the gap ended at {top:.2f} dB with lr {rate:g} and the start {start}"]
     larger = sorted(costs, key=lambda factor: costs[factor], reverse=True)
     if larger and costs[larger[0]] > NOTHING:
         out.append(
-            "with any other " + " and with any other ".join(f"{called[f]} at most {top - costs[f]:.2f}" for f in larger)
+            "with any other "
+            + " and with any other ".join(f"{called} at most {top - costs[called]:.2f}" for called in larger)
         )
-        out.append(f"so the {called[larger[0]]} decided more")
+        out.append(f"so the {larger[0]} decided more")
     elif larger:
         out.append(f"rate and start changed it by less than {NOTHING} dB")
     text = "; ".join(out) + "."
     if not first:
         return text + f" No setting passed {ONSET_DB} dB by then."
-    which = "lr {:g} with scale {:g}".format(*first[0]) if len(first) == 1 else f"{len(first)} of {len(arms)} settings"
+    which = (
+        "lr {:g} with the start {}".format(*first[0]) if len(first) == 1 else f"{len(first)} of {len(arms)} settings"
+    )
     return text + f" First to follow, by step {onsets[first[0]]}: {which}."
 
 
 def write_search(store: Store) -> tuple[dict[str, list[Column]], dict[str, Row], list[str]]:
-    """Writes main.csv, .md, .tex and search.pdf, .png; returns the table by its title, each design's best run, and the notes."""
+    """Writes main.csv, .md, .tex, search.pdf, .png and finals.txt, the arms for `--ablation finals`; returns the table by its
+    title, each design's best run, and the notes."""
     found = arms(store)
     chosen = {name: best(runs) for name, runs in found.items()}
     records = {name: runs[chosen[name]] for name, runs in found.items()}
     columns = []
-    for lr, scale in sorted({setting for runs in found.values() for setting in runs}):
-        gaps = {n: gap(runs[lr, scale]) if (lr, scale) in runs else np.nan for n, runs in found.items()}
-        columns.append(
-            Column(f"lr {lr:g}, scale {scale:g}", gaps, 2, frozenset(n for n in found if chosen[n] == (lr, scale)))
-        )
+    for arm in sorted({arm for runs in found.values() for arm in runs}):
+        gaps = {n: gap(runs[arm]) if arm in runs else np.nan for n, runs in found.items()}
+        columns.append(Column("lr {:g}, {}".format(*arm), gaps, 2, frozenset(n for n in found if chosen[n] == arm)))
     onset = {n: r.onset["step"] if r.onset else np.nan for n, r in records.items()}
     columns.append(Column("onset of the best (steps)", onset, 0))
     under = _notes(store, found, records)
     best_runs = {n: Row((r,)) for n, r in records.items()}
     write(store.folder, "main", columns, best_runs, under)
+    finals = [runs[arm].design for runs in found.values() for arm in ranked(runs)[:BEST]]
+    write_text(store.folder / "finals.txt", "\n".join(finals) + "\n")
     _figure(store, found)
     return {"Driving gap on validation (dB)": columns}, best_runs, under
 
@@ -101,12 +115,13 @@ def _notes(store: Store, found: dict[str, Arms], records: dict[str, Record]) -> 
     out = [
         f"{conditions(every)}.",
         f"Driving gap on the validation people after {steps} steps, dB; bold: the best, which is taken.",
-        "lr: the design's own, the backbone's is the same for all; scale: its last layer's at the start (0: the canonical avatar).",
+        "lr: the design's own, the backbone's is the same for all. Starts: silent, at the canonical avatar; own, as it is by "
+        "default; deaf, silent to the driver alone.",
     ]
     out += [
         f"† {n}: its best setting did not pass {ONSET_DB} dB."
         for n, r in records.items()
-        if r.status == "not converged"
+        if r.status == "did not start"
     ]
     out += [f"{r.design}: failed ({r.why})." for r in every if r.status == "failed"]
     rates = {n: sorted({lr for lr, _ in runs}) for n, runs in found.items()}
@@ -119,32 +134,31 @@ def _notes(store: Store, found: dict[str, Arms], records: dict[str, Record]) -> 
 
 
 def _figure(store: Store, found: dict[str, Arms]) -> None:
-    """The gap of every setting over the steps: a panel per design, a colour per rate, a dash per scale."""
+    """The gap of every setting over the steps: a panel per design, a colour per rate, a dash per start."""
     if not found:
         return
-    settings = sorted({setting for runs in found.values() for setting in runs})
-    rates = sorted({lr for lr, _ in settings})
+    rates = sorted({lr for runs in found.values() for lr, _ in runs})
     hues = dict(zip(rates, plt.get_cmap("viridis")(np.linspace(0, 0.92, len(rates))), strict=True))
-    dashes = dict(zip(sorted({scale for _, scale in settings}), (":", "--", "-", "-."), strict=False))
+    dashes = dict(zip(STARTS, (":", "-", "--"), strict=True))
     rows = -(-len(found) // 4)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(rows, 4, figsize=(7.2, 0.7 + 1.25 * rows), sharex=True, sharey=True, squeeze=False)
         for axis in axes.flat[len(found):]:  # fmt: skip
             axis.set_axis_off()
         for axis, (name, runs) in zip(axes.flat, found.items(), strict=False):
-            for (lr, scale), r in sorted(runs.items()):
+            for (lr, start), r in sorted(runs.items()):
                 curve = [(0, 0.0), *((c["step"], c["gap"]) for c in r.curve)]
                 axis.plot(
                     *zip(*curve, strict=True),
                     color=hues[lr],
-                    ls=dashes[scale],
+                    ls=dashes[start],
                     lw=1.1,
-                    label=f"lr {lr:g}, scale {scale:g}",
+                    label=f"lr {lr:g}, {start}",
                 )
             axis.axhline(ONSET_DB, color="k", lw=0.6, ls=(0, (1, 2)))
             axis.set_title(name, fontsize=6.5)
         figure.supxlabel("training steps after the warm-up", fontsize=8)
         figure.supylabel("driving gap, validation (dB)", fontsize=8)
-        handles, labels = axes.flat[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=4, fontsize=6.5)
+        entries = {label: line for a in axes.flat for line, label in zip(*a.get_legend_handles_labels(), strict=True)}
+        figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=4, fontsize=6.5)
         save(figure, store.folder, "search")

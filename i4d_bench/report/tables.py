@@ -19,7 +19,7 @@ from i4d_bench.drivers.probe import Leak
 from i4d_bench.evaluate.references import NAMES
 from i4d_bench.metrics.cards import CARDS
 from i4d_bench.report import baseline as baselines
-from i4d_bench.report.rows import Row, rows
+from i4d_bench.report.rows import BLOCKS, Row, rows
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
 from i4d_bench.results.summary import scores
@@ -129,8 +129,10 @@ def metric_column(designs: dict[str, Row], set_: str, metric: str, samples: pd.D
     card, bold = CARDS[metric], set()
     found = {d: s for d, s in scores(samples, set_, metric).items() if d in designs}
     means = {d: mean_ci(found[d], card.worst).mean if d in found else np.nan for d in designs}
-    if len(found) > 1 and card.higher_is_better is not None:
-        bold = best_and_ties(found, card.higher_is_better, card.worst)
+    for block in BLOCKS:
+        own = {d: s for d, s in found.items() if designs[d].block == block}
+        if len(own) > 1 and card.higher_is_better is not None and block != "control":
+            bold |= best_and_ties(own, card.higher_is_better, card.worst)
     head = f"{SET_NAMES[set_]} {card.label} {card.arrow}".strip()
     return Column(head, means, DIGITS.get(metric, 3), frozenset(bold), _references(designs, set_, metric))
 
@@ -197,6 +199,8 @@ def notes(designs: dict[str, Row], people: int, left_out: Sequence[Record] = ())
     leaks = {str(leak) for r in records if (leak := Leak.of(r.extras))}
     out += [f"Read linearly off the driver's code: {leak}." for leak in sorted(leaks)]
     for design, row in designs.items():
+        if row.block == "privileged":
+            out.append(f"{design} sees {' and '.join(row.last.sees)}.")
         out += row.why
         failed: Counter[str] = Counter()
         for r in row.runs:
@@ -221,7 +225,7 @@ def _varies(designs: dict[str, Row], people: int) -> str:
         return f"{few}, and no row is called better than another (that takes {SEEDS})."
     if people < 2:
         return "One person: no row is called better than another."
-    return f"{seeds} seeds. Bold: best and not significantly worse (paired; seeds and people are random factors)."
+    return f"{seeds} seeds. Bold: best of its block and not significantly worse (paired; seeds and people are random factors)."
 
 
 def main_table(store: Store) -> tuple[list[Column], dict[str, Row]]:
@@ -280,6 +284,7 @@ def write(folder: Path, name: str, columns: list[Column], designs: dict[str, Row
         {
             "design": [*designs, *known],
             "status": [*(row.status for row in designs.values()), *("reference" for _ in known)],
+            "block": [*(row.block for row in designs.values()), *("reference" for _ in known)],
         }
         | {c.head.rstrip(" ↑↓"): [*c.values.values(), *(c.references.get(n, np.nan) for n in known)] for c in columns}
     )
@@ -292,7 +297,12 @@ def write(folder: Path, name: str, columns: list[Column], designs: dict[str, Row
         " & ".join(map(_tex, heads)) + r" \\",
         r"\midrule",
     ]
+    block = next((row.block for row in designs.values()), "fair")
     for d, row in designs.items():
+        if row.block != block:
+            block = row.block
+            md.append(f"| *{BLOCKS[block]}:* |" + " |" * len(shown))
+            tex.append(r"\midrule")
         cells = [c.text(c.values[d]) for c in shown]
         bold = [bool(t) and d in c.bold for t, c in zip(cells, shown, strict=True)]
         md.append(

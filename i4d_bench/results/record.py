@@ -10,7 +10,7 @@ from i4d_bench import BENCHMARK_VERSION
 from i4d_bench.results.environment import environment
 
 SCHEMA = 2
-Status = Literal["converged", "not converged", "control", "failed"]
+Status = Literal["started", "did not start", "control", "failed"]
 
 
 @dataclass
@@ -49,6 +49,9 @@ class Record:
         default_factory=dict
     )  # what is known without any avatar scores there: name → set → metric
     timings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sees: list[str] = field(
+        default_factory=list
+    )  # what it knows that others do not: its row stands in a block of its own
     notes: list[str] = field(default_factory=list)
     extras: dict[str, float | None] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=lambda: environment())

@@ -28,6 +28,8 @@ from i4d_bench.types import UserError
 ROW = ("run_id", "design", "seed", "set", "sample", "identity", "driver", "metric", "value", "ok")
 RECORD, SAMPLES, IMAGES = ".json", ".csv.gz", ".npz"
 SHOWN = ("source", "driver", "truth")
+OLDER = {"converged": "started", "not converged": "did not start"}
+"""What records called a status before."""
 
 
 class Store:
@@ -145,7 +147,8 @@ class Store:
     def _read(self, path: Path) -> dict[str, Any] | None:
         """A record as JSON; None where another process has just moved it."""
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            line = json.loads(path.read_text(encoding="utf-8"))
+            return line | {"status": OLDER.get(line["status"], line["status"])}
         except FileNotFoundError:
             return None
         except ValueError as e:

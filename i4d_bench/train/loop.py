@@ -114,7 +114,7 @@ class Trainer:
         model = Backbone(self.experiment.model).to(self.device)
         model.load_state_dict(start["backbone"])
         avatar = Avatar(model, self.fusion(name))
-        lessons, stages = self.lessons or self.own, self.experiment.train.stages
+        lessons, stages = self.lessons or self.own, self.experiment.stages(name)
         progress = self._fit(folder / "checkpoint.pt", name, lessons, avatar.backbone, avatar.fusion, stages, start)
         return avatar, progress
 

@@ -11,7 +11,7 @@ from helpers import ROOT
 import variants
 from i4d_bench import cli
 from i4d_bench.config import presets
-from i4d_bench.config.ablations import ablation, ablations
+from i4d_bench.config.ablations import RATES, STARTS, ablation, ablations
 from i4d_bench.config.experiment import digest
 from i4d_bench.config.override import override
 from i4d_bench.jobs.names import designs, folder_name
@@ -21,6 +21,8 @@ from i4d_bench.types import UserError
 from variants.base import defaults, parse
 
 ABLATIONS = ablations()
+OWN = [name for name in ABLATIONS if name != "finals"]
+"""Those that bring their rows."""
 
 
 def test_an_entry_is_a_design_and_its_settings():
@@ -53,7 +55,7 @@ def test_a_design_without_published_sizes_says_so():
         variants.create("local_adaln@native")
 
 
-@pytest.mark.parametrize("name", ABLATIONS)
+@pytest.mark.parametrize("name", OWN)
 @pytest.mark.parametrize("preset", ["cpu", "gpu"])
 def test_an_ablation_is_one_experiment(name, preset):
     """All its rows can be built, share one backbone, and have runs and a folder of their own."""
@@ -75,16 +77,35 @@ def test_the_search_tries_every_learned_design_alike():
     tried = [parse(d) for d in ABLATIONS["search"].designs if d != "static"]
     settings = {name: [s for n, s in tried if n == name] for name, _ in tried}
     assert set(settings) == {name for name in variants.names() if "init_scale" in defaults(name)} >= set(presets.TUNED)
-    assert all(s == settings["local_adaln"] for s in settings.values()) and len(settings["local_adaln"]) == 10
+    assert len(settings["local_adaln"]) == 10
+    assert all(s == settings["local_adaln"] for name, s in settings.items() if "cross_scale" not in defaults(name))
+    deaf = [s for s in settings["global_triplane_attention"] if s not in settings["local_adaln"]]
+    assert deaf == [{"lr": lr, "init_scale": 1.0, "cross_scale": 0.0} for lr in RATES], "Portrait4D's start"
+
+
+def test_finals_are_the_arms_that_a_search_names():
+    best = ("local_mlp@lr=0.001,init_scale=0.0", "local_mlp@lr=0.003,init_scale=0.0")
+    e = ablation("finals", presets.gpu(), best)
+    assert e.designs == (*best, "static") and e.train.stages == presets.gpu().train.stages
+    assert ablation("search", presets.gpu()).train.stages[0].steps == 900
+    with pytest.raises(UserError, match=r"finals.txt"):
+        ablation("finals", presets.gpu())
+
+
+def test_a_longer_budget_is_the_designs_own():
+    e = ablation("budget", presets.smoke())
+    assert [e.stages(d)[0].steps for d in e.designs if d.startswith("local_adaln")] == [3, 6, 12]
+    assert e.stages("static") == e.train.stages and e.fusion("local_adaln@budget=2") is not None
 
 
 def test_the_gpu_preset_has_what_the_stored_search_found_best():
     stored = ROOT / "reports/published/ablation-search-gpu-h100-procedural-oracle"
     assert {name: search.best(runs) for name, runs in search.arms(Store(stored)).items()} == presets.TUNED
     overrides = presets.gpu().overrides
-    assert {n: (o["lr"], o["init_scale"]) for n, o in overrides.items()} == presets.TUNED and overrides["local_adaln"][
-        "w_std"
-    ]
+    assert {n: (o["lr"], o["init_scale"]) for n, o in overrides.items()} == {
+        n: (lr, STARTS[start]["init_scale"]) for n, (lr, start) in presets.TUNED.items()
+    }
+    assert overrides["local_adaln"]["w_std"]
 
 
 def test_designs_stand_beside_an_ablations_own_rows_and_are_searched_alone():

@@ -21,7 +21,7 @@ def record(design: str, seed: int, **more) -> Record:
     data = {"kind": "procedural", "hash": "d", "frames": 3}
     environment = {"commit": None, "dirty": False, "hardware": "cpu", "versions": {}}
     config = dataclasses.replace(presets.smoke(), seed=seed, designs=DESIGNS).to_dict()
-    return Record(f"{design}-{seed}", design, "local", "smoke", config, {}, seed, "sliders", data, "converged",
+    return Record(f"{design}-{seed}", design, "local", "smoke", config, {}, seed, "sliders", data, "started",
                   environment=environment, **more)  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import pytest
 from helpers import ROOT
 
 import variants
+from i4d_bench.config.ablations import STARTS
 from i4d_bench.config.presets import gpu
 from i4d_bench.report import designs, search
 from i4d_bench.results.record import Record
@@ -101,33 +102,38 @@ def test_counting_one_design_keeps_what_is_stored_of_others(tmp_path, monkeypatc
     assert list(designs.read_costs(tmp_path)["design"]) == ["local_film"], "all: what is no longer here goes"
 
 
-def _arm(lr: float, scale: float, *gaps: float) -> tuple[tuple[float, float], Record]:
+def _arm(lr: float, start: str, *gaps: float) -> tuple[tuple[float, str], Record]:
     curve = [{"step": 300 * (k + 1), "seconds": 9.0 * (k + 1), "gap": g} for k, g in enumerate(gaps)]
-    entry = f"local_adaln@lr={lr},init_scale={scale}"
-    return (lr, scale), Record(
+    entry = f"local_adaln@lr={lr},init_scale={STARTS[start]['init_scale']}"
+    return (lr, start), Record(
         run_id=entry, design=entry, family="local", preset="gpu", config={}, overrides={}, seed=0, driver="sliders", data={},
-        status="converged", curve=curve, onset=next((c for c in curve if c["gap"] >= 0.5), None), environment={},
+        status="started", curve=curve, onset=next((c for c in curve if c["gap"] >= 0.5), None), environment={},
     )  # fmt: skip
 
 
 def test_the_note_on_the_onset_says_what_decided():
     arms = dict(
-        [_arm(1e-3, 0.0, 0.1, 0.6), _arm(1e-3, 1.0, 0.7, 1.0), _arm(3e-3, 0.0, 0.2, 0.8), _arm(3e-3, 1.0, 0.1, 2.0)]
+        [
+            _arm(1e-3, "silent", 0.1, 0.6),
+            _arm(1e-3, "own", 0.7, 1.0),
+            _arm(3e-3, "silent", 0.2, 0.8),
+            _arm(3e-3, "own", 0.1, 2.0),
+        ]
     )
     text = search.decided(arms)
     assert (
-        "2.00 dB with lr 0.003 and scale 1; with any other start at most 0.80 and with any other rate at most 1.00;"
+        "2.00 dB with lr 0.003 and the start own; with any other start at most 0.80 and with any other rate at most 1.00;"
         in text
     )
     assert "so the start decided more" in text
-    assert text.endswith("First to follow, by step 300: lr 0.001 with scale 1.")
-    _, trained = _arm(3e-3, 1.0, 0.4, 3.0)
+    assert text.endswith("First to follow, by step 300: lr 0.001 with the start own.")
+    _, trained = _arm(3e-3, "own", 0.4, 3.0)
     note = designs.onset(trained, arms)
     assert "by step 600 (18 s); after 600 steps the validation gap is 3.00 dB" in note and text in note
 
 
 def test_the_note_says_where_nothing_followed_or_nothing_mattered():
-    text = search.decided(dict([_arm(1e-3, 0.0, 0.1, 0.21), _arm(3e-3, 0.0, 0.1, 0.2), _arm(3e-3, 1.0)]))
+    text = search.decided(dict([_arm(1e-3, "silent", 0.1, 0.21), _arm(3e-3, "silent", 0.1, 0.2), _arm(3e-3, "own")]))
     assert "rate and start changed it by less than 0.1 dB" in text and text.endswith(
         "No setting passed 0.5 dB by then."
     )

@@ -16,6 +16,7 @@ from i4d_bench.report.tables import METRICS, conditions
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
 from i4d_bench.types import UserError
+from variants.base import parse
 
 FAMILIES = ("local", "global", "parametric")
 DATA = {"kind": "procedural", "hash": "0123456789abcdef"}
@@ -47,7 +48,7 @@ def add(store: Store, designs: int, people: int, metrics, seed: int) -> None:
         )
         store.add(
             Record(run_id=f"{name}-{seed}", design=name, family=FAMILIES[k % 3], preset="cpu", config={}, overrides={}, seed=seed,
-                   driver="sliders", data=DATA, status="failed" if failed else "converged", why="nan" if failed else "",
+                   driver="sliders", data=DATA, status="failed" if failed else "started", why="nan" if failed else "",
                    timings=timings, curve=[{"step": s, "gap": 0.01 * s * k} for s in (100, 200)]),
             rows,
         )  # fmt: skip
@@ -91,7 +92,7 @@ def test_comparisons_hold_only_pairs_that_exist(many):
     (1, 6, 1, "One seed: intervals are over people alone, and no row is called better than another (that takes 3)."),
     (3, 6, 2, "2 seeds: intervals are over people alone"),
     (3, 1, 3, "One person: no row is called better than another."),
-    (3, 6, 3, "3 seeds. Bold: best and not significantly worse"),
+    (3, 6, 3, "3 seeds. Bold: best of its block and not significantly worse"),
 ])  # fmt: skip
 def test_what_is_too_little_to_tell_is_said_and_nothing_is_bold(tmp_path, designs, people, seeds, said):
     store = fill(tmp_path, designs, people, seeds=seeds)
@@ -116,14 +117,14 @@ def test_a_seed_that_was_not_run_is_missing_and_said_so_and_no_failure(tmp_path)
 
 def test_every_seed_says_what_became_of_it(tmp_path):
     store = fill(tmp_path, 2, seeds=3, metrics=("psnr",))
-    late = dataclasses.replace(store.records[0], status="not converged", why="it ended at 0.2 dB", created="2026-01-01")
+    late = dataclasses.replace(store.records[0], status="did not start", why="it ended at 0.2 dB", created="2026-01-01")
     store.add(late, [])
     build_report(tmp_path)
     main, table = (tmp_path / "main.md").read_text(), pd.read_csv(tmp_path / "main.csv").set_index("design")
     assert (
-        f"† local_adaln, seed {late.seed} of 3: not converged (it ended at 0.2 dB)." in main and "local_adaln†" in main
+        f"† local_adaln, seed {late.seed} of 3: did not start (it ended at 0.2 dB)." in main and "local_adaln†" in main
     )
-    assert table.loc["local_adaln", "status"] == "2 converged, 1 not converged"
+    assert table.loc["local_adaln", "status"] == "2 started, 1 did not start"
     assert table.loc["local_adaln", "seeds"] == 3
 
 
@@ -141,7 +142,7 @@ def test_sets_without_samples_and_numbers_that_nobody_has(tmp_path, sets):
         ]  # fmt: skip
         store.add(
             Record(run_id=name, design=name, family="local", preset="cpu", config={}, overrides={}, seed=0, driver="blendshapes",
-                   data=DATA, status="converged", curve=[{"step": 2, "gap": float("nan")}],
+                   data=DATA, status="started", curve=[{"step": 2, "gap": float("nan")}],
                    references={"other people": {"self": {"csim_dlib": float("nan")}}}),
             rows, {"source": empty, "driver": empty, "design": empty},
         )  # fmt: skip
@@ -162,16 +163,20 @@ def test_a_search_takes_the_setting_with_the_largest_gap_at_the_end(tmp_path):
             points = [{"step": 100 * (k + 1), "gap": factor * g} for k, g in enumerate(curve)]
             entry = f"{name}@lr={lr},init_scale={scale}"
             onset = next((p for p in points if p["gap"] >= 0.5), None)
-            status = "failed" if not curve else "converged" if onset else "not converged"
+            status = "failed" if not curve else "started" if onset else "did not start"
             store.add(Record(run_id=entry, design=entry, family=name.partition("_")[0], preset="gpu", config={"ablation": "search"},
                              overrides={}, seed=0, driver="sliders", data=DATA, status=status, why="" if curve else "nan",
                              curve=points, onset=onset), [])  # fmt: skip
     build_report(tmp_path)
-    assert [search.best(arms) for arms in search.arms(store).values()] == [(0.003, 0.0)] * 2
+    assert [search.best(arms) for arms in search.arms(store).values()] == [(0.003, "silent")] * 2
     table = pd.read_csv(tmp_path / "main.csv").set_index("design")
     assert (
-        table.loc["local_adaln", "lr 0.001, scale 1"] == 0.7
+        table.loc["local_adaln", "lr 0.001, own"] == 0.7
         and table.loc["local_adaln", "onset of the best (steps)"] == 200
+    )
+    finals = (tmp_path / "finals.txt").read_text().splitlines()
+    assert [parse(entry)[1]["lr"] for entry in finals] == [0.003, 0.001, 0.001] * 2, (
+        "the best three, the failed one last"
     )
     printed = (tmp_path / "main.md").read_text()
     assert "**1.30**" in printed and "global_joint_attention†" in printed and "scale=1.0: failed (nan)" in printed
@@ -181,7 +186,7 @@ def test_conditions_name_every_commit_and_rendering():
     made = [
         {"hardware": "h100", "commit": c, "dirty": dirty} for c, dirty in (("abc", False), ("def", True), (None, False))
     ]
-    record = lambda e: Record("r", "d", "local", "gpu", {}, {}, 0, "sliders", DATA, "converged", environment=e)  # noqa: E731
+    record = lambda e: Record("r", "d", "local", "gpu", {}, {}, 0, "sliders", DATA, "started", environment=e)  # noqa: E731
     assert conditions(map(record, made)).endswith("commits abc, def with local changes, unknown (version unknown)")
     two = [dataclasses.replace(record(made[0]), data={**DATA, "hash": h}) for h in ("b", "a", "b")]
     assert f"data {DATA['kind']} (a, b), driver" in conditions(two)
@@ -243,7 +248,7 @@ def test_a_search_compares_with_no_row(tmp_path):
     curve = [{"step": 100, "gap": 1.0}]
     for entry in ("theirs@hidden=8,lr=0.1,init_scale=0", "theirs@lr=0.1,init_scale=0"):
         record = Record(
-            entry, entry, "local", "gpu", {"ablation": "search"}, {}, 0, "sliders", DATA, "converged", curve=curve
+            entry, entry, "local", "gpu", {"ablation": "search"}, {}, 0, "sliders", DATA, "started", curve=curve
         )
         Store(tmp_path).add(record, [])
     build_report(tmp_path)

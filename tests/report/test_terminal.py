@@ -33,8 +33,8 @@ def shown(monkeypatch, capsys):
     columns = [Column(h, dict.fromkeys(DESIGNS, 1.234), 2, frozenset(["flame_uv"] * ("gap" in h))) for h in HEADS]
     columns[0].values["flame_uv"] = np.nan
     record = lambda d, status: Record(d, d, "local", "cpu", {}, {}, 0, "sliders", {}, status)  # noqa: E731
-    rows = {d: Row((record(d, s),)) for d, s in zip(DESIGNS, ("converged", "not converged", "failed"), strict=True)}
-    notes = ["cpu preset, …", "† global_interleaved_attention: not converged (it ended at 0.21 dB)."]
+    rows = {d: Row((record(d, s),)) for d, s in zip(DESIGNS, ("started", "did not start", "failed"), strict=True)}
+    notes = ["cpu preset, …", "† global_interleaved_attention: did not start (it ended at 0.21 dB)."]
 
     def run(width: int) -> list[str]:
         monkeypatch.setattr(printing, "console", Console(file=io.StringIO(), force_terminal=True, width=width))
@@ -57,5 +57,5 @@ def test_the_table_fits_the_terminal_and_has_every_design(shown, width):
 def test_what_is_best_or_did_not_start_is_said(shown):
     lines = shown(120)
     assert "1.23*" in next(line for line in lines if line.startswith("flame_uv"))
-    assert "† global_interleaved_attention: not converged (it ended at 0.21 dB)." in lines
+    assert "† global_interleaved_attention: did not start (it ended at 0.21 dB)." in lines
     assert not any("cpu preset" in line for line in lines)

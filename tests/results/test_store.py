@@ -24,7 +24,7 @@ def record(design="local_adaln", number=1, seed=0, made=None, created="2026-01-0
         seed=seed,
         driver="sliders",
         data={"kind": "procedural", "hash": "d", "frames": 3},
-        status="converged",
+        status="started",
         scoring="s",
         made=ALIKE | (made or {}),
         environment={"commit": None, "dirty": False, "hardware": "cpu", "versions": {}},
