@@ -114,6 +114,7 @@ class LocalPartBlendshapes(Fusion):
         self.W1 = nn.Linear(motion_basis, hidden)
         self.a = nn.Linear(blendshapes, hidden, bias=False)  # a_k for all k
         self.W = nn.Linear(hidden, FEATURE_DIM, bias=False)
+        nn.init.normal_(self.a.weight)  # so that δf starts about as large as local_mlp's
         scaled(self.W, init_scale)
 
     def prepare(self, identity: Identity, source: MotionCode) -> Prepared:

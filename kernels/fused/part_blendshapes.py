@@ -21,8 +21,13 @@ from kernels.fused.launch import per_identity, per_person
 from kernels.layout import Parts
 
 TILE, WARPS = 64, 4
+SUMMED = {
+    True: {"TILE": 32, "num_warps": WARPS, "num_stages": 1},
+    False: {"TILE": TILE, "num_warps": WARPS, "num_stages": 3},
+}
+"""Where sums over all Gaussians are taken, by whether features are stored in fp32: more in flight does not fit every card."""
 TILES = 32
-"""Tiles of a program where sums over all Gaussians are taken."""
+"""Tiles of a program there."""
 TOGETHER = 64
 """Parts whose sums a program takes."""
 
@@ -132,15 +137,16 @@ class _PartBlendshapes(torch.autograd.Function):
     def backward(ctx, d_out):
         hidden, index, weights, gains, readout = ctx.saved_tensors
         (B, N, H), (F, P, _), D, near = hidden.shape, gains.shape, len(readout), index.shape[1]
-        d_out, programs = d_out.contiguous(), triton.cdiv(N, TILES * TILE)
+        d_out, how = d_out.contiguous(), SUMMED[hidden.dtype == torch.float32]
+        programs = triton.cdiv(N, TILES * how["TILE"])
         d_hidden, d_gain = (torch.empty(F, N, H, device=hidden.device, dtype=hidden.dtype) for _ in range(2))
         of_readout, of_gains = (torch.empty(F, programs, rows, H, device=hidden.device) for rows in (D, P))
         _backward[programs, F](
             d_out, hidden, index, weights, gains, readout, d_hidden, d_gain, of_readout, N, P, F // B, D, padded(D), H,
-            padded(H), near, TILES, TILE, num_warps=WARPS,
+            padded(H), near, TILES, **how,
         )  # fmt: skip
         _by_part[programs, F, triton.cdiv(P, TOGETHER)](
-            d_gain, index, weights, of_gains, N, P, F // B, H, padded(H), near, TOGETHER, TILES, TILE, num_warps=WARPS
+            d_gain, index, weights, of_gains, N, P, F // B, H, padded(H), near, TOGETHER, TILES, **how
         )
         d_readout, d_gains = of_readout.sum((0, 1)).to(readout.dtype), of_gains.sum(1).to(gains.dtype)
         return per_identity(d_out, B), per_identity(d_hidden, B), None, None, d_gains, d_readout
