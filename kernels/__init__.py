@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from kernels import reference
-from kernels.layout import Attributes, Binding, Bound, Flame, Layers, Phi, Psi, Skinned
+from kernels.layout import Attributes, Binding, Bound, Flame, Layers, Moved, Parts, Phi, Psi, Skinned
 from kernels.layout import Unsupported as Unsupported
 
 Mode = Literal["auto", "eager", "triton"]
@@ -73,9 +73,9 @@ def spatial_fusion(
     gain: Float[Tensor, "F M"],
     bias: Float[Tensor, "F H"],
     psi: Psi,
-    still: Bound,
-) -> Bound:
-    """Ψ that moves, grows and turns Gaussians (`reference.spatial_fusion`)."""
+    still: Moved,
+) -> Moved:
+    """Ψ that moves, grows and turns Gaussians, or changes all their attributes (`reference.spatial_fusion`)."""
     if triton_wanted(basis):
         from kernels.fused.spatial_fusion import spatial_fusion
 
@@ -141,3 +141,18 @@ def blend_gaussians(
 
         return blend_gaussians(base, binding, hidden, readout, bias, unposed, transforms)
     return reference.blend_gaussians(base, binding, hidden, readout, bias, unposed, transforms)
+
+
+def part_blendshapes(
+    f: Float[Tensor, "B N D"],
+    hidden: Float[Tensor, "B N H"],
+    parts: Parts,
+    gains: Float[Tensor, "F P H"],
+    readout: Float[Tensor, "D H"],
+) -> Float[Tensor, "F N D"]:
+    """Features plus blendshapes with coefficients of the head's parts (`reference.part_blendshapes`)."""
+    if triton_wanted(f):
+        from kernels.fused.part_blendshapes import part_blendshapes
+
+        return part_blendshapes(f, hidden, parts, gains, readout)
+    return reference.part_blendshapes(f, hidden, parts, gains, readout)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import kernels
 from kernels.contract import Case, bytes_moved
-from kernels.layout import JOINTS, RAW, Attributes, Binding, Bound, Flame, Layers, Phi, Psi
+from kernels.layout import JOINTS, RAW, Attributes, Binding, Bound, Flame, Layers, Parts, Phi, Psi
 
 FEATURES, HIDDEN = 48, 96
 CORRECTIVES = 9 * (JOINTS - 1)
@@ -62,8 +62,20 @@ def _spatial_fusion(n, people, frames, storage, draw, basis=FEATURES, hidden=HID
     }  # fmt: skip
 
 
+def _attribute_fusion(n, people, frames, storage, draw, **sizes):
+    return _spatial_fusion(n, people, frames, storage, draw, **sizes) | {
+        "w2": draw(13, sizes.get("hidden", HIDDEN), std=0.05), "b2": draw(13, std=0.1),
+        "opacities": draw(people, n).sigmoid(), "colors": draw(people, n, 3),
+    }  # fmt: skip
+
+
 def _call_spatial_fusion(x) -> tuple[Tensor, ...]:
     psi, still = Psi(x["w1"], x["w2"], x["b2"]), Bound(x["means"], x["quats"], x["scales"])
+    return kernels.spatial_fusion(x["basis"], x["gain"], x["bias"], psi, still)
+
+
+def _call_attribute_fusion(x) -> tuple[Tensor, ...]:
+    psi, still = Psi(x["w1"], x["w2"], x["b2"]), Attributes(*(x[k] for k in Attributes._fields))
     return kernels.spatial_fusion(x["basis"], x["gain"], x["bias"], psi, still)
 
 
@@ -225,6 +237,19 @@ def _flex(x) -> tuple[Tensor, ...]:
     return _compiled_flex()(x)
 
 
+def _part_blendshapes(n, people, frames, storage, draw, parts=256, hidden=64, near=3):
+    return {
+        "f": draw(people, n, FEATURES).to(storage), "hidden": draw(people, n, hidden).to(storage),
+        "index": draw.below(parts, people, near, n), "weights": draw(people, near, n).softmax(1),
+        "gains": draw(people * frames, parts, hidden), "readout": draw(FEATURES, hidden, std=0.1),
+    }  # fmt: skip
+
+
+def _call_part_blendshapes(x) -> tuple[Tensor, ...]:
+    parts = Parts(x["index"], x["weights"])
+    return (kernels.part_blendshapes(x["f"], x["hidden"], parts, x["gains"], x["readout"]),)
+
+
 def case(name: str) -> Case:
     return next(c for c in CASES if c.name == name)
 
@@ -240,6 +265,8 @@ CASES = [
          _PHI_FLOPS + 4 * FEATURES * HIDDEN),
     Case("spatial_fusion", _spatial_fusion, _call_spatial_fusion,
          ("basis", "gain", "bias", "w1", "w2", "b2", *Bound._fields), 2 * (FEATURES + 9) * HIDDEN + 36),
+    Case("attribute_fusion", _attribute_fusion, _call_attribute_fusion,
+         ("basis", "gain", "bias", "w1", "w2", "b2", *Attributes._fields), 2 * (FEATURES + 13) * HIDDEN + 46),
     Case("cross_attention", _cross_attention, _call_cross_attention,
          ("x0", "keys", "score", "values", "f", *Layers._fields, "u1", "c1", "u2", "c2", "prior"),
          _PHI_FLOPS + 2 * (4 * 3 * 32 * FEATURES + 4 * FEATURES * HIDDEN) + 2 * FEATURES**2, _cross_attention_bytes,
@@ -253,4 +280,6 @@ CASES = [
     Case("blend_gaussians", _blend_gaussians, _call_blend_gaussians,
          (*Attributes._fields, "hidden", "readout", "bias", "unposed", "transforms"),
          2 * 64 * RAW + 2 * 12 * JOINTS + 120, **_FLAME),
+    Case("part_blendshapes", _part_blendshapes, _call_part_blendshapes, ("f", "hidden", "gains", "readout"),
+         2 * 64 * (FEATURES + 3) + 64 + FEATURES),
 ]  # fmt: skip

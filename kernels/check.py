@@ -22,7 +22,7 @@ KINDS = {
 """What features are stored in, and what torch.set_float32_matmul_precision allows."""
 TF32 = 8
 """How much more than `Case.check` allows one tf32 product may be wrong: tensor cores cut what cuBLAS rounds first."""
-IN_TF32 = ("decode", "local_fusion", "spatial_fusion", "cross_attention")
+IN_TF32 = ("decode", "local_fusion", "spatial_fusion", "attribute_fusion", "cross_attention")
 """Ops whose fp32 products are one tf32 product where torch allows it; the others' are exact, or three, always."""
 
 

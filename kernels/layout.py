@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -48,6 +48,18 @@ class Attributes(NamedTuple):
     colors: Float[Tensor, "B N 3"]
 
 
+class Bound(NamedTuple):
+    """Gaussians' geometry, in gsplat's layout: of frames in space, or of a person in the triangles' own frames."""
+
+    means: Float[Tensor, "F N 3"]
+    quats: Float[Tensor, "F N 4"]
+    scales: Float[Tensor, "F N 3"]
+
+
+Moved = TypeVar("Moved", Bound, Attributes)
+"""Gaussians of which geometry changes alone, or every attribute."""
+
+
 class Layers(NamedTuple):
     """Weights of L cross-attention layers that belong to nobody's tokens, and of the projection after the last."""
 
@@ -90,12 +102,11 @@ class Skinned(NamedTuple):
     transforms: Float[Tensor, "F 5 4 4"]
 
 
-class Bound(NamedTuple):
-    """Gaussians' geometry, in gsplat's layout: of frames in space, or of a person in the triangles' own frames."""
+class Parts(NamedTuple):
+    """Which parts of the head a Gaussian belongs to, and how much to each: constants, no gradient."""
 
-    means: Float[Tensor, "F N 3"]
-    quats: Float[Tensor, "F N 4"]
-    scales: Float[Tensor, "F N 3"]
+    index: Int[Tensor, "B k N"]
+    weights: Float[Tensor, "B k N"]
 
 
 class Binding(NamedTuple):

@@ -19,6 +19,8 @@ from kernels.layout import (
     Bound,
     Flame,
     Layers,
+    Moved,
+    Parts,
     Phi,
     Psi,
     Skinned,
@@ -239,12 +241,15 @@ def spatial_fusion(
     gain: Float[Tensor, "F M"],
     bias: Float[Tensor, "F H"],
     psi: Psi,
-    still: Bound,
-) -> Bound:
+    still: Moved,
+) -> Moved:
     """Ψ that moves, grows and turns the Gaussians of F = B·k frames, identity-major (PAPER §2, "deforming in space"):
 
         (Δp, Δs, Δr)_i = w2 softplus(w1 (basis_i ⊙ gain) + bias) + b2
         means_i + Δp_i,   (1, Δr_i / 2) ∗ quats_i,   scales_i · exp(Δs_i).
+
+    Where `still` has opacities and colours, w2 has thirteen rows in place of nine: Δo_i is added to the opacity's logit, at most 15
+    either way, and Δc_i to the colour.
 
     basis and still belong to the identity, gain and bias to the frame. The changes are computed in basis' type with the gain in
     the weights, and applied in that of `still`.
@@ -253,9 +258,13 @@ def spatial_fusion(
     folded = (psi.w1 * gain[:, None]).to(of)  # [F,H,M]: keeps [F,N,M] out of memory
     hidden = torch.baddbmm(bias.to(of)[:, None], _per_frame(basis, frames), folded.mT)
     change = F.linear(F.softplus(hidden), psi.w2.to(of), psi.b2.to(of)).to(still.means)
-    position, scale, turn = change.split(3, -1)
-    means, quats, scales = (_per_frame(t, frames) for t in still)
-    return Bound(means + position, multiply(F.pad(turn / 2, (1, 0), value=1.0), quats), scales * torch.exp(scale))
+    position, scale, turn, rest = change.split([3, 3, 3, change.shape[-1] - 9], -1)
+    means, quats, scales, *others = (_per_frame(t, frames) for t in still)
+    bound = Bound(means + position, multiply(F.pad(turn / 2, (1, 0), value=1.0), quats), scales * torch.exp(scale))
+    if isinstance(still, Bound):
+        return bound
+    opacities, colors = others
+    return Attributes(*bound, _shift(opacities, rest[..., 0]), colors + rest[..., 1:])
 
 
 def blend_gaussians(
@@ -291,6 +300,30 @@ def blend_gaussians(
         opacities=_shift(opacities, opacity[..., 0]),
         colors=colors + color,
     )
+
+
+def part_blendshapes(
+    f: Float[Tensor, "B N D"],
+    hidden: Float[Tensor, "B N H"],
+    parts: Parts,
+    gains: Float[Tensor, "F P H"],
+    readout: Float[Tensor, "D H"],
+) -> Float[Tensor, "F N D"]:
+    """Blendshapes whose coefficients belong to parts of the head (PAPER §6, "part-local"), of F = B·k frames, identity-major:
+
+        f_i + readout (h_i ⊙ Σ_p w_ip gains_p)
+
+    The blendshapes are B_k(m_i) = readout diag(a_k) h_i, so that a part's coefficients e_pk make one row of gains, Σ_k e_pk a_k.
+    All is computed in f's type, which is that of `hidden`.
+    """
+    frames = len(gains)
+    index, weights = (_per_frame(t, frames) for t in parts)
+    gains, frame = gains.to(f.dtype), torch.arange(frames, device=f.device)[:, None]
+    gain = sum(
+        w[..., None].to(f.dtype) * gains[frame, i.long()]
+        for i, w in zip(index.unbind(1), weights.unbind(1), strict=True)
+    )
+    return _per_frame(f, frames) + F.linear(_per_frame(hidden, frames) * gain, readout.to(f.dtype))
 
 
 def _shift(probability: Tensor, logit: Tensor) -> Tensor:

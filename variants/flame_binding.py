@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 import kernels
@@ -22,7 +23,7 @@ from kernels.layout import Bound, Skinned
 from kernels.reference import to_triangles
 from variants.base import Fusion, register
 from variants.nearest import leaves_of, nearest_triangles
-from variants.parametric import driver_of, shaped, source_of
+from variants.parametric import anybody, driver_of, shaped, source_of
 
 
 @dataclass
@@ -35,6 +36,20 @@ class Prepared:
     colors: Tensor
 
 
+def bound(name: str, identity: Identity, source: MotionCode) -> tuple[Prepared, Float[Tensor, "B N 3 3"]]:
+    """The canonical Gaussians in the frames of the nearest triangles of the source's mesh, and those triangles' corners. Raises
+    UserError where the design `name` gets no head or no coefficients."""
+    head, code = source_of(name, identity, source)
+    own, canonical = shaped(head, code.shape), identity.canonical
+    mesh, faces = own(code.expression, code.pose).vertices, head.faces.int()
+    leaves = leaves_of(anybody(head, code)[faces.long()].mean(1))
+    triangles = nearest_triangles(canonical.means.detach(), mesh[:, faces.long()], leaves)
+    person = torch.arange(len(mesh), device=mesh.device)[:, None, None]
+    corners = mesh[person, faces[triangles].long()]
+    local = to_triangles(corners, Bound(canonical.means, canonical.quats, canonical.scales))
+    return Prepared(own, faces, triangles.int(), local, canonical.opacities, canonical.colors), corners
+
+
 @register("flame_binding")
 class FlameBinding(Fusion):
     """f_i ─Φ→ canonical Gaussian i ─bound to the nearest triangle of the mesh→ moves, turns and grows with the driven triangle"""
@@ -44,20 +59,7 @@ class FlameBinding(Fusion):
     neutral_is_canonical = True
 
     def prepare(self, identity: Identity, source: MotionCode) -> Prepared:
-        head, code = source_of(self.name, identity, source)
-        own, canonical = shaped(head, code.shape), identity.canonical
-        mesh = own(code.expression, code.pose).vertices
-        faces = head.faces.int()
-        still = head(*(torch.zeros_like(t[:1]) for t in (code.shape, code.expression, code.pose)))[
-            0
-        ]  # anybody's leaves
-        leaves = leaves_of(still[faces.long()].mean(1))
-        triangles = nearest_triangles(canonical.means.detach(), mesh[:, faces.long()], leaves)
-        person = torch.arange(len(mesh), device=mesh.device)[:, None, None]
-        local = to_triangles(
-            mesh[person, faces[triangles].long()], Bound(canonical.means, canonical.quats, canonical.scales)
-        )
-        return Prepared(own, faces, triangles.int(), local, canonical.opacities, canonical.colors)
+        return bound(self.name, identity, source)[0]
 
     def animate(self, prepared: Prepared, driving: MotionCode) -> Gaussians:
         p, code = prepared, driver_of(self.name, driving)

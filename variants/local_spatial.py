@@ -17,6 +17,7 @@ Matched to `local_adaln` in parameters: 106,233 (W2 has 9 rows instead of 48). W
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -35,7 +36,7 @@ UNITS = (MAX_SCALE,) * 3 + (0.5,) * 6
 @dataclass
 class Prepared:
     basis: Tensor  # LN(m) [B,N,M]
-    psi: Psi  # with the units
+    psi: Psi
     code: OfCode  # → gain γ and, through W and W1, the hidden layer's bias
     still: Bound  # the canonical Gaussians
     opacities: Tensor
@@ -46,8 +47,9 @@ class Prepared:
 class LocalSpatial(LocalAdaLN):
     """f_i ─Φ→ canonical Gaussian i;   m_i, c ─Ψ→ Δposition, Δscale, Δrotation → Gaussian i"""
 
+    start_units: ClassVar[tuple[float, ...]] = UNITS
     outputs = len(UNITS)
-    units: Float[Tensor, "9"]
+    units: Float[Tensor, " outputs"]
 
     def __init__(
         self,
@@ -60,11 +62,15 @@ class LocalSpatial(LocalAdaLN):
         source: bool = True,
     ):
         super().__init__(motion_basis, hidden, delta_scale, a_std, w_std, init_scale, source)
-        self.register_buffer("units", torch.tensor(UNITS), persistent=False)
+        self.register_buffer("units", torch.tensor(self.start_units), persistent=False)
+
+    def folded(self, source: MotionCode) -> tuple[Psi, OfCode]:
+        """With the units in Ψ's last layer."""
+        psi, code = super().folded(source)
+        return Psi(psi.w1, self.units[:, None] * psi.w2, self.units * psi.b2), code
 
     def prepare(self, identity: Identity, source: MotionCode) -> Prepared:
         psi, code = self.folded(source)
-        psi = Psi(psi.w1, self.units[:, None] * psi.w2, self.units * psi.b2)
         basis, canonical = normed(identity.m, self.W.in_features), identity.canonical
         still = Bound(canonical.means, canonical.quats, canonical.scales)
         return Prepared(basis.to(self.storage), psi, code, still, canonical.opacities, canonical.colors)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from i4d_bench.types import FlameCode, Identity, MotionCode, ParametricHead, UserError
@@ -33,7 +33,7 @@ def anybody(head: ParametricHead, code: FlameCode) -> Float[Tensor, "V 3"]:
     return head(*(torch.zeros_like(t[:1]) for t in (code.shape, code.expression, code.pose)))[0]
 
 
-def per_frame(t: Float[Tensor, "B ..."], frames: int) -> Float[Tensor, "F ..."]:
+def per_frame(t: Shaped[Tensor, "B ..."], frames: int) -> Shaped[Tensor, "F ..."]:
     """What a person has, for each of k frames: identity-major, and a view where there is one person or one frame."""
     return t[:, None].expand(-1, frames, *t.shape[1:]).flatten(0, 1)
 

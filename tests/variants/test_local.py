@@ -20,6 +20,7 @@ LOCAL = (
     "local_film",
     "local_mlp",
     "local_nobasis",
+    "local_part_blendshapes",
     "local_spatial",
 )
 FIELDS = ("means", "quats", "scales", "opacities", "colors")

@@ -78,7 +78,7 @@ def files(tmp_path_factory):
 
 
 @pytest.mark.parametrize("which", ["flame", pytest.param("ict", marks=pytest.mark.assets)])
-@pytest.mark.parametrize("name", (*DESIGNS, "flame_binding", "flame_blendshapes"))
+@pytest.mark.parametrize("name", (*DESIGNS, "flame_binding", "flame_blendshapes", "flame_residual"))
 def test_heads_from_files_will_do(name, which, files, tiny):
     """The code that runs on the embedded head runs on a FLAME file and on ICT's fit: the source's code shows the source."""
     head, fusion = files[which](), make(name)

@@ -14,7 +14,7 @@ from kernels.cases import case
 from kernels.fused import spatial_fusion as module
 from kernels.layout import Bound, Psi
 
-FUSION = case("spatial_fusion")
+FUSION, WHOLE = case("spatial_fusion"), case("attribute_fusion")
 TYPES = [torch.float32, *HALVES]
 inputs = functools.partial(FUSION.inputs, device=DEVICE)
 
@@ -32,6 +32,30 @@ def test_equals_the_twin(n, storage):
 @pytest.mark.parametrize(("people", "frames"), [(1, 3), (2, 2)])
 def test_frames_of_several_people(people, frames):
     agree(FUSION, inputs(37, people, frames))
+
+
+@pytest.mark.parametrize("storage", TYPES, ids=str)
+@pytest.mark.parametrize(("n", "people", "frames"), [(1, 1, 1), (65, 1, 2), (37, 2, 2)])
+def test_all_attributes_change(n, people, frames, storage):
+    agree(WHOLE, WHOLE.inputs(n, people, frames, storage, DEVICE))
+
+
+def test_all_attributes_change_at_other_widths():
+    agree(WHOLE, WHOLE.inputs(65, basis=16, hidden=48, device=DEVICE))
+
+
+def test_opacities_stay_within_reach():
+    """Δo of any size leaves an opacity in 0..1 and a gradient without NaN."""
+    x = WHOLE.inputs(65, device=DEVICE)
+    x["b2"][9] = 40.0
+    agree(WHOLE, x)
+    out = WHOLE.run(x, "triton", backward=True)
+    assert (out["3"] <= 1).all() and (out["3"] > 0.999).any() and out["d b2"].isfinite().all()
+
+
+@pytest.mark.parametrize("leaves", ["w2 opacities", "b2 colors", "gain means"])
+def test_gradients_of_some_attributes_alone(leaves):
+    agree(dataclasses.replace(WHOLE, leaves=tuple(leaves.split())), WHOLE.inputs(37, 2, 2, device=DEVICE))
 
 
 @pytest.mark.parametrize(("basis", "hidden"), [(8, 96), (16, 48), (96, 80)])
@@ -65,8 +89,9 @@ def test_frames_that_do_not_divide_among_the_people_are_refused():
         module.spatial_fusion(basis, gain[:3], bias[:3], psi, still)
 
 
-def test_the_design_gives_the_same_through_the_kernel(tiny):
-    same_through_the_kernel("local_spatial", tiny)
+@pytest.mark.parametrize("design", ["local_spatial", "flame_residual"])
+def test_the_designs_give_the_same_through_the_kernel(design, tiny):
+    same_through_the_kernel(design, tiny)
 
 
 @pytest.mark.gpu
@@ -74,6 +99,7 @@ def test_the_design_gives_the_same_through_the_kernel(tiny):
 @pytest.mark.parametrize("n, people, frames", [(4097, 1, 1), (196_608, 1, 1), (16_384, 3, 4)])
 def test_large_on_a_gpu(n, people, frames, storage):
     agree(FUSION, inputs(n, people, frames, storage))
+    agree(WHOLE, WHOLE.inputs(n, people, frames, storage, DEVICE))
 
 
 @pytest.mark.gpu
