@@ -44,6 +44,9 @@ def run(
         arg(help="one of `i4d-bench list ablations`; designs stand beside its own, and the search tries them alone"),
     ] = None,
     data: Annotated[Path | None, arg(help="a data set made by `ingest`, in place of a rendered world")] = None,
+    hold_out: Annotated[
+        tuple[str, ...], arg(help="people of --data who are never trained on, by their video's name or their number")
+    ] = (),
     world: Annotated[
         Literal["procedural", "ict"], arg(help="the heads that are rendered; ict needs a file, see `i4d-bench assets`")
     ] = "procedural",
@@ -109,7 +112,7 @@ def run(
         kind = "clips" if data else world
         experiment = dataclasses.replace(
             experiment,
-            world=dataclasses.replace(experiment.world, kind=kind, path=str(data) if data else None),
+            world=dataclasses.replace(experiment.world, kind=kind, path=str(data) if data else None, hold_out=hold_out),
             driver=driver or ("blendshapes" if data else "oracle"),
             teacher=Teacher(str(teacher), supervision or "monocular", bias_sink) if teacher else Teacher(),
             flame=str(flame) if flame else None,

@@ -14,10 +14,12 @@ from variants.base import defaults, parse
 
 @dataclass(frozen=True)
 class World:
-    """Which data. `kind`: procedural, ict (needs its file) or clips (`path` names an ingested data set)."""
+    """Which data. `kind`: procedural, ict (needs its file) or clips (`path` names an ingested data set, `hold_out` people of it
+    who are never trained on)."""
 
     kind: str = "procedural"
     path: str | None = None
+    hold_out: tuple[str, ...] = ()
     resolution: int = 64
     train_identities: int = 400
     val_identities: int = 24
@@ -173,6 +175,6 @@ def from_dict(content: dict[str, Any]) -> Experiment:
 
     train = tuples(content["train"])
     train |= {k: tuple(Stage(**s) for s in train[k]) for k in ("warmup", "stages")} | {"loss": Loss(**train["loss"])}
-    parts = {"world": World(**content["world"]), "model": Model(**tuples(content["model"])), "train": Train(**train),
+    parts = {"world": World(**tuples(content["world"])), "model": Model(**tuples(content["model"])), "train": Train(**train),
              "evaluate": Evaluate(**tuples(content["evaluate"])), "teacher": Teacher(**content.get("teacher", {}))}  # fmt: skip
     return Experiment(**(tuples(content) | parts))

@@ -13,7 +13,8 @@ from i4d_bench.cache import file_digest
 from i4d_bench.config.experiment import Experiment
 from i4d_bench.data import synthetic
 from i4d_bench.data.frames import Frames, open_frames
-from i4d_bench.data.splits import SPLITS, triples
+from i4d_bench.data.seen import hold_out
+from i4d_bench.data.splits import SPLITS, self_driven
 from i4d_bench.heads.flame import FlameModel, load
 from i4d_bench.heads.transfer import transfer_expressions
 from i4d_bench.heads.worlds import exported_head
@@ -31,15 +32,20 @@ def open_data(experiment: Experiment) -> tuple[Frames, str]:
     none = [s for s in SPLITS if not getattr(world, f"{s}_identities")]
     if world.kind != "clips" and none:
         raise UserError(f"a world needs people in every split: world.{none[0]}_identities is 0")
+    if world.kind != "clips" and world.hold_out:
+        raise UserError("--hold-out goes with --data: a rendered world's test people are never trained on")
     if world.kind != "clips":
         frames = open_frames(synthetic.rendered(world))
     else:
         assert world.path is not None
         frames = open_frames(Path(world.path))
-        if not len(triples(frames, "test", "self")):
-            raise UserError(
-                f"{world.path} holds one frame of each person: one to learn from and one to test on are the least"
-            )
+        frames = hold_out(frames, world.hold_out) if world.hold_out else frames
+        for split, what in (("test", "test"), ("val", "validate")):
+            if not len(self_driven(frames, split)):
+                raise UserError(
+                    f"{world.path} has too few frames of each person to {what} with: one to learn from, one to validate and one to "
+                    "test with are the least"
+                )
     return on_head(frames, experiment, lambda: open_head(experiment, torch.device("cpu")))
 
 

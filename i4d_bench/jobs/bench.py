@@ -17,7 +17,8 @@ from i4d_bench.cache import alone, atomic_file, file_digest, make_once
 from i4d_bench.config.experiment import Experiment
 from i4d_bench.data.frames import Frames
 from i4d_bench.data.opening import open_data, open_head
-from i4d_bench.data.splits import SPLITS, split_of, triples
+from i4d_bench.data.seen import who_was_seen
+from i4d_bench.data.splits import SPLITS, self_driven, split_of
 from i4d_bench.data.teacher.store import INDEX
 from i4d_bench.data.teacher.store import Store as TeacherStore
 from i4d_bench.drivers import external
@@ -25,7 +26,7 @@ from i4d_bench.drivers.driver import Driver, label
 from i4d_bench.drivers.probe import probe
 from i4d_bench.evaluate.evaluator import Evaluator
 from i4d_bench.evaluate.gap import ONSET_DB
-from i4d_bench.evaluate.references import OTHERS, STILL, References, references, telling
+from i4d_bench.evaluate.references import References, references, resemblance, telling
 from i4d_bench.jobs.plan import DRIVER_READER, METRIC_READER, Run, RunPlan, lifter_path, lifting
 from i4d_bench.jobs.stage_times import stages
 from i4d_bench.loader import Loader
@@ -68,7 +69,7 @@ class Bench:
         lessons = self._lessons(driver) if self.experiment.teacher.path else None
         judges = networks(loss, self.device)
         self.trainer = Trainer(self.experiment, self.loader, self.head, self.device, *judges, lessons)
-        self.notes: list[str] = [driver.note] * bool(driver.note)
+        self.notes: list[str] = [who_was_seen(self.frames), *[driver.note] * bool(driver.note)]
         if loss.identity and loss.identity_network in self.experiment.evaluate.identity:
             seen = (
                 f"CSIM by {loss.identity_network} was trained for (its identity term has a weight of {loss.identity:g})"
@@ -141,7 +142,7 @@ class Bench:
         return out
 
     def _cannot_tell(self, net: str) -> None:
-        same, other = (self.references[name]["self"][f"csim_{net}"] for name in (STILL, OTHERS))
+        same, other = resemblance(self.references, net)
         pairs = f"two pictures of one person have {same:.3f}, of two people {other:.3f}"
         for sets in self.references.values():
             for metrics in sets.values():
@@ -205,7 +206,7 @@ class Bench:
 
     @torch.no_grad()
     def _measure_cost(self, record: Record, avatar: Avatar) -> None:
-        rows = triples(self.frames, "test", "self")
+        rows = self_driven(self.frames, "test")
         grid, size = self.experiment.model.grid, avatar.backbone.config.size
         identity = avatar.backbone.lift(self.loader.sources(rows.source[:1], size), grid, self.head)
         spent = cost(avatar.fusion, identity, self.loader.code(rows.source[:1]), self.loader.code(rows.driving[:1]))

@@ -10,6 +10,7 @@ from i4d_bench.config import presets
 from i4d_bench.config.ablations import ablation
 from i4d_bench.config.experiment import Experiment, digest
 from i4d_bench.data.frames import open_frames
+from i4d_bench.data.seen import without
 from i4d_bench.data.teacher.store import pairs_digest
 from i4d_bench.drivers.driver import label
 from i4d_bench.results.environment import hardware_name
@@ -28,16 +29,18 @@ def designs(experiment: Experiment) -> list[str]:
 
 def folder_name(experiment: Experiment) -> str:
     """One report folder per preset, hardware, data and driver, and of its own for changed settings: what stands in one table was
-    made alike. A data set, FLAME file or encoder is named with a hash of its content. Raises UserError for a missing one."""
+    made alike. A data set, FLAME file or encoder is named with a hash of its content, people who are held out by their names.
+    Raises UserError for a missing one."""
     e, preset = experiment, presets.preset(experiment.preset)
     kind, path = e.world.kind, e.world.path
-    plain = dataclasses.replace(preset.world, kind=kind, path=path)
+    plain = dataclasses.replace(preset.world, kind=kind, path=path, hold_out=e.world.hold_out)
     if e.ablation:
         preset = ablation(e.ablation, preset)
     own = {k: getattr(e, k) for k in ("driver", "flame", "teacher", "designs", "sources", "seed")} | {"world": plain}
     parts = [f"ablation-{e.ablation}"] if e.ablation else []
     data = f"{Path(path).resolve().name}-{open_frames(Path(path)).meta['hash'][:6]}" if path else kind
     parts += [e.preset, hardware_name(), data, label(e.driver)]
+    parts += [without(open_frames(Path(path)), e.world.hold_out)] if path and e.world.hold_out else []
     parts += [f"{Path(e.flame).stem}-{file_digest(Path(e.flame))[:6]}"] if e.flame else []
     if e.teacher.path:
         store = Path(e.teacher.path).resolve()

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from i4d_bench.config.experiment import Experiment, Stage
-from i4d_bench.data.splits import triples
+from i4d_bench.data.splits import self_driven
 from i4d_bench.evaluate.gap import driving_gap
 from i4d_bench.loader import Loader
 from i4d_bench.metrics.identity import Embedder, are_known
@@ -91,7 +91,7 @@ class Trainer:
 
     def __post_init__(self):
         self.own = FromFrames(self.loader, self.experiment.model.size, self.experiment.seed)
-        self.validation = triples(self.loader.frames, "val", "self")
+        self.validation = self_driven(self.loader.frames, "val")
 
     def warm_up(self, path: Path) -> None:
         """Warms the backbone up on reconstruction into a checkpoint at `path`, goes on with one, or finds it done."""
