@@ -47,6 +47,10 @@ def run(
     hold_out: Annotated[
         tuple[str, ...], arg(help="people of --data who are never trained on, by their video's name or their number")
     ] = (),
+    init: Annotated[
+        tuple[Path, ...],
+        arg(help="finished runs (folders under runs/, or one of several) whose weights designs start from"),
+    ] = (),
     world: Annotated[
         Literal["procedural", "ict"], arg(help="the heads that are rendered; ict needs a file, see `i4d-bench assets`")
     ] = "procedural",
@@ -115,6 +119,7 @@ def run(
             world=dataclasses.replace(experiment.world, kind=kind, path=str(data) if data else None, hold_out=hold_out),
             driver=driver or ("blendshapes" if data else "oracle"),
             teacher=Teacher(str(teacher), supervision or "monocular", bias_sink) if teacher else Teacher(),
+            init=tuple(map(str, init)),
             flame=str(flame) if flame else None,
             sources=given(designs),
             seed=seed,

@@ -124,6 +124,7 @@ class Experiment:
     evaluate: Evaluate
     teacher: Teacher = field(default_factory=Teacher)
     driver: str = "oracle"  # a name, or the file of a motion encoder
+    init: tuple[str, ...] = ()  # folders of finished runs, or of several, whose weights designs start from
     flame: str | None = None  # a FLAME file in place of the world's exported head
     seed: int = 0
     designs: tuple[str, ...] = ("local_adaln", "global_triplane_attention", "flame_blendshapes", "static")
@@ -156,7 +157,7 @@ class Experiment:
     def shared(self) -> dict[str, Any]:
         """What all designs of this experiment have in common and their numbers depend on."""
         content = self.to_dict()
-        for key in ("designs", "sources", "overrides", "ablation"):
+        for key in ("designs", "sources", "overrides", "ablation", "init"):
             del content[key]
         del content["train"]["checkpoint_seconds"]
         return content

@@ -153,7 +153,7 @@ class Bench:
     def train(self, run: Run) -> tuple[Avatar, Progress]:
         """Trains a design, or goes on, or finds it done; a process that trains the same run is waited for. Raises Diverged."""
         with _alone(run.folder / "checkpoint.pt"):
-            return self.trainer.design(run.folder, run.entry, self.plan.backbone)
+            return self.trainer.design(run.folder, run.entry, self.plan.backbone, run.init)
 
     def run_design(self, run: Run, store: Store) -> None:
         """Trains, scores, times and stores one design; one that is not scored keeps its curve alone. Raises Diverged."""
@@ -175,7 +175,8 @@ class Bench:
     def record(self, run: Run, status: Status, why: str, progress: Progress | None = None) -> Record:
         e, meta = self.experiment, self.frames.meta
         curve = progress.curve if progress else []
-        weights = {"backbone": self.plan.backbone} | {f"reader_{seed}": p for seed, p in self.plan.readers.items()}
+        weights = {"init": run.init} if run.init else {"backbone": self.plan.backbone}
+        weights |= {f"reader_{seed}": p for seed, p in self.plan.readers.items()}
         if external.is_file(e.driver):
             weights["encoder"] = Path(e.driver)
         if e.teacher.path:
@@ -228,8 +229,9 @@ def prepare(plan: RunPlan) -> Bench:
     bench = Bench(plan)
     if distributed.first():
         bench.probe()
-    with _alone(plan.backbone):
-        bench.trainer.warm_up(plan.backbone)
+    if not plan.experiment.init:
+        with _alone(plan.backbone):
+            bench.trainer.warm_up(plan.backbone)
     return bench
 
 

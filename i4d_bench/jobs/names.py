@@ -13,6 +13,7 @@ from i4d_bench.data.frames import open_frames
 from i4d_bench.data.seen import without
 from i4d_bench.data.teacher.store import pairs_digest
 from i4d_bench.drivers.driver import label
+from i4d_bench.jobs.initial import label as label_of_start
 from i4d_bench.results.environment import hardware_name
 from variants import know, names
 
@@ -36,11 +37,14 @@ def folder_name(experiment: Experiment) -> str:
     plain = dataclasses.replace(preset.world, kind=kind, path=path, hold_out=e.world.hold_out)
     if e.ablation:
         preset = ablation(e.ablation, preset)
-    own = {k: getattr(e, k) for k in ("driver", "flame", "teacher", "designs", "sources", "seed")} | {"world": plain}
+    own = {k: getattr(e, k) for k in ("driver", "flame", "teacher", "init", "designs", "sources", "seed")} | {
+        "world": plain
+    }
     parts = [f"ablation-{e.ablation}"] if e.ablation else []
     data = f"{Path(path).resolve().name}-{open_frames(Path(path)).meta['hash'][:6]}" if path else kind
     parts += [e.preset, hardware_name(), data, label(e.driver)]
     parts += [without(open_frames(Path(path)), e.world.hold_out)] if path and e.world.hold_out else []
+    parts += [label_of_start(e.init)] if e.init else []
     parts += [f"{Path(e.flame).stem}-{file_digest(Path(e.flame))[:6]}"] if e.flame else []
     if e.teacher.path:
         store = Path(e.teacher.path).resolve()
