@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from variants import Fusion, create
@@ -14,12 +14,15 @@ from variants.base import defaults, parse
 
 @dataclass(frozen=True)
 class World:
-    """Which data. `kind`: procedural, ict (needs its file) or clips (`path` names an ingested data set, `hold_out` people of it
-    who are never trained on)."""
+    """Which data. `kind`: procedural, ict (needs its file) or clips: real people of the ingested data set `path` and of `further`
+    ones, without those who are `hold_out` in training, which half of each step's people of a rendered world (a kind) may stand
+    `beside`."""
 
     kind: str = "procedural"
     path: str | None = None
+    further: tuple[str, ...] = ()
     hold_out: tuple[str, ...] = ()
+    beside: str | None = None
     resolution: int = 64
     train_identities: int = 400
     val_identities: int = 24
@@ -27,6 +30,10 @@ class World:
     expressions: int = 4  # per training identity
     views: int = 3  # per training expression; the first is near frontal
     seed: int = 0
+
+    def rendered(self, kind: str) -> World:
+        """The rendered world of that kind, of these sizes."""
+        return replace(self, kind=kind, path=None, further=(), hold_out=(), beside=None)
 
 
 @dataclass(frozen=True)

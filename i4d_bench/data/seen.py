@@ -78,7 +78,16 @@ def who_was_seen(frames: Frames) -> str:
         "unseen self, cross, reconstruction: people of whom no frame was trained on": tested - trained,
     }
     said = [f"{what} ({_listed(known[k] for k in sorted(of))})" for what, of in sets.items() if of]
-    return f"{'; '.join(said)}. Cross: each is driven by all others, {MOST_DRIVERS} at most."
+    said = [f"{'; '.join(said)}.", f"Cross: each is driven by all others, {MOST_DRIVERS} at most."]
+    if frames.meta.get("source") == "joined":
+        said.append(
+            f"Of {' and '.join(frames.meta['sources'])}, all of which are trained on, validated and tested with."
+        )
+    if "beside" in frames.meta:
+        said.append(
+            f"Half of every training step's people are the {frames.meta['beside']} world's, which is not tested."
+        )
+    return " ".join(said)
 
 
 def _listed(names) -> str:

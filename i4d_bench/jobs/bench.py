@@ -16,7 +16,7 @@ import torch
 from i4d_bench.cache import alone, atomic_file, file_digest, make_once
 from i4d_bench.config.experiment import Experiment
 from i4d_bench.data.frames import Frames
-from i4d_bench.data.opening import open_data, open_head
+from i4d_bench.data.opening import open_data, open_head, rendered_beside, with_flame
 from i4d_bench.data.seen import who_was_seen
 from i4d_bench.data.splits import SPLITS, self_driven, split_of
 from i4d_bench.data.teacher.store import INDEX
@@ -35,6 +35,7 @@ from i4d_bench.metrics.identity import embedder
 from i4d_bench.metrics.image import load_lpips
 from i4d_bench.metrics.weights import WeightsUnavailable
 from i4d_bench.model.avatar import Avatar
+from i4d_bench.play.session import DRIVER_ON_VIDEO
 from i4d_bench.portable import cores
 from i4d_bench.progress import console
 from i4d_bench.results.record import Record, Status
@@ -67,6 +68,8 @@ class Bench:
         self.loader = Loader(self.frames, driver, self.device)
         loss = self.experiment.train.loss
         lessons = self._lessons(driver) if self.experiment.teacher.path else None
+        if self.experiment.world.beside:
+            lessons = self._beside_a_world()
         judges = networks(loss, self.device)
         self.trainer = Trainer(self.experiment, self.loader, self.head, self.device, *judges, lessons)
         self.notes: list[str] = [who_was_seen(self.frames), *[driver.note] * bool(driver.note)]
@@ -105,6 +108,15 @@ class Bench:
         store = TeacherStore(Path(teacher.path))
         pairs = FromPairs(store, driver, self.head, e.model.size, e.seed, true_views, lifter, workers)
         return Mixed(pairs, FromFrames(self.loader, e.model.size, e.seed)) if teacher.bias_sink else pairs
+
+    def _beside_a_world(self) -> Lessons:
+        """From a rendered world's people and the data set's own, half and half. What the driver measures on video is known in the
+        world; FLAME designs are told as little of it: coefficients mapped from the 52."""
+        e = self.experiment
+        frames = with_flame(rendered_beside(e), self.head)
+        name = {video: world for world, video in DRIVER_ON_VIDEO.items()}.get(e.driver, e.driver)
+        loader = Loader(frames, Driver(name, frames, self._reader(DRIVER_READER)), self.device)
+        return Mixed(*(FromFrames(of, e.model.size, e.seed) for of in (loader, self.loader)))
 
     @property
     def evaluator(self) -> Evaluator:

@@ -144,7 +144,7 @@ def lifting(experiment: Experiment) -> Experiment:
     """What the lifting network learns by: true views of the experiment's world, or for real video of the embedded one."""
     world = experiment.world
     if world.kind == "clips":
-        world = replace(world, kind="procedural", path=None)
+        world = world.rendered("procedural")
     return replace(experiment, world=world, driver="oracle", flame=None, teacher=Teacher())
 
 

@@ -47,7 +47,7 @@ def test_wrong_names_are_refused(frames, names, said):
 
 def test_a_world_has_nobody_to_hold_out():
     e = smoke()
-    with pytest.raises(UserError, match="--hold-out goes with --data"):
+    with pytest.raises(UserError, match="--hold-out and mixed training"):
         open_data(dataclasses.replace(e, world=dataclasses.replace(e.world, hold_out=("anna",))))
 
 
