@@ -20,6 +20,9 @@ from variants import design as design_class
 BEGINS = ("lr", "init_scale")
 """Settings of a design that decide how its training begins and goes, and not what its weights mean."""
 
+LONG = 80
+"""Letters of a folder's name that stand in another's: a run that starts from a run that starts from a run has a short name, too."""
+
 
 @dataclass(frozen=True)
 class Start:
@@ -63,7 +66,9 @@ def starts(experiment: Experiment, entries: Sequence[str]) -> dict[str, Start]:
 def label(init: Sequence[str]) -> str:
     """What folders call an experiment that starts from these."""
     called = sorted(Path(folder).resolve().name for folder in init)
-    return f"from-{called[0]}" if len(called) == 1 else f"from-{len(called)}-runs-{digest(called)[:6]}"
+    if len(called) == 1 and len(called[0]) <= LONG:
+        return f"from-{called[0]}"
+    return f"from-{len(called)}-{digest(called)[:6]}"
 
 
 def _finished(folder: Path) -> list[Start]:
