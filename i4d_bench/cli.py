@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from tyro.conf import FlagCreatePairsOff, Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from i4d_bench import __version__, outputs, siblings
 from i4d_bench.errors import UserError
@@ -43,10 +43,28 @@ def run(
         str | None,
         arg(help="one of `i4d-bench list ablations`; designs stand beside its own, and the search tries them alone"),
     ] = None,
-    data: Annotated[Path | None, arg(help="a data set made by `ingest`, in place of a rendered world")] = None,
+    data: Annotated[
+        tuple[Path, ...],
+        UseAppendAction,
+        arg(help="a data set made by `ingest`, in place of a rendered world; several (--data A --data B) side by side"),
+    ] = (),
+    hold_out: Annotated[
+        tuple[str, ...], arg(help="people of --data who are never trained on, by their video's name or their number")
+    ] = (),
+    init: Annotated[
+        tuple[Path, ...],
+        UseAppendAction,
+        arg(
+            help="a finished run (a folder under runs/, or one of several) whose weights designs start from; may be given again"
+        ),
+    ] = (),
     world: Annotated[
-        Literal["procedural", "ict"], arg(help="the heads that are rendered; ict needs a file, see `i4d-bench assets`")
-    ] = "procedural",
+        Literal["procedural", "ict"] | None,
+        arg(
+            help="the heads that are rendered; ict needs a file, see `i4d-bench assets`; default: procedural. With --data: half of "
+            "each training step's people are this world's"
+        ),
+    ] = None,
     driver: Annotated[
         str | None,
         arg(
@@ -106,12 +124,16 @@ def run(
             experiment = ablations.ablation(ablation, experiment, designs)
         elif designs:
             experiment = dataclasses.replace(experiment, designs=designs)
-        kind = "clips" if data else world
+        own = dataclasses.replace(experiment.world, kind=world or "procedural", hold_out=hold_out)
+        if data:
+            path, *further = map(str, data)
+            own = dataclasses.replace(own, kind="clips", path=path, further=tuple(further), beside=world)
         experiment = dataclasses.replace(
             experiment,
-            world=dataclasses.replace(experiment.world, kind=kind, path=str(data) if data else None),
+            world=own,
             driver=driver or ("blendshapes" if data else experiment.driver),
             teacher=Teacher(str(teacher), supervision or "monocular", bias_sink) if teacher else Teacher(),
+            init=tuple(map(str, init)),
             flame=str(flame) if flame else None,
             sources=given(designs),
             seed=seed,

@@ -67,6 +67,22 @@ def test_an_ablation_is_run_by_its_name(monkeypatch, capsys):
     assert given[0].ablation == "blendshapes" and "local_blendshapes@blendshapes=50" in given[0].designs
 
 
+def test_real_video_is_mixed_and_started_from_as_the_command_says(monkeypatch, capsys):
+    from i4d_bench.config.experiment import from_dict
+    from i4d_bench.jobs import run as job
+
+    given = []
+    monkeypatch.setattr(job, "run", lambda experiment, *_: given.append(experiment))
+    options = "--data a --data b --world ict --hold-out ann 3 --init runs/x --init runs/y".split()
+    assert run(monkeypatch, capsys, "run", "--preset", "smoke", *options)[0] is None
+    assert run(monkeypatch, capsys, "run", "--preset", "smoke", "--world", "ict")[0] is None
+    mixed, rendered = (e.world for e in given)
+    assert (mixed.kind, mixed.path, mixed.further, mixed.beside) == ("clips", "a", ("b",), "ict")
+    assert mixed.hold_out == ("ann", "3") and given[0].init == ("runs/x", "runs/y")
+    assert (rendered.kind, rendered.path, rendered.beside) == ("ict", None, None)
+    assert from_dict(json.loads(json.dumps(given[0].to_dict()))) == given[0]
+
+
 @pytest.mark.parametrize("what", ["designs", "ablations", "presets", "metrics"])
 def test_lists_are_json_too(monkeypatch, capsys, what):
     listed = json.loads(run(monkeypatch, capsys, "list", what, "--json")[1])

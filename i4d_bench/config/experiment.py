@@ -14,10 +14,15 @@ from variants.base import defaults, parse
 
 @dataclass(frozen=True)
 class World:
-    """Which data. `kind`: procedural, ict (needs its file) or clips (`path` names an ingested data set)."""
+    """Which data. `kind`: procedural, ict (needs its file) or clips: real people of the ingested data set `path` and of `further`
+    ones, without those who are `hold_out` in training, which half of each step's people of a rendered world (a kind) may stand
+    `beside`."""
 
     kind: str = "procedural"
     path: str | None = None
+    further: tuple[str, ...] = ()
+    hold_out: tuple[str, ...] = ()
+    beside: str | None = None
     resolution: int = 64
     train_identities: int = 400
     val_identities: int = 24
@@ -25,6 +30,10 @@ class World:
     expressions: int = 4  # per training identity
     views: int = 3  # per training expression; the first is near frontal
     seed: int = 0
+
+    def rendered(self, kind: str) -> World:
+        """The rendered world of that kind, of these sizes."""
+        return replace(self, kind=kind, path=None, further=(), hold_out=(), beside=None)
 
 
 @dataclass(frozen=True)
@@ -128,6 +137,7 @@ class Experiment:
     evaluate: Evaluate
     teacher: Teacher = field(default_factory=Teacher)
     driver: str = "sliders"  # a name, or the file of a motion encoder
+    init: tuple[str, ...] = ()  # folders of finished runs, or of several, whose weights designs start from
     flame: str | None = None  # a FLAME file in place of the world's exported head
     seed: int = 0
     designs: tuple[str, ...] = ("local_adaln", "global_triplane_attention", "flame_blendshapes", "static")
@@ -162,7 +172,7 @@ class Experiment:
     def shared(self) -> dict[str, Any]:
         """What all designs of this experiment have in common and their numbers depend on."""
         content = self.to_dict()
-        for key in ("designs", "sources", "overrides", "ablation"):
+        for key in ("designs", "sources", "overrides", "ablation", "init"):
             del content[key]
         del content["train"]["checkpoint_seconds"]
         return content
@@ -181,6 +191,6 @@ def from_dict(content: dict[str, Any]) -> Experiment:
 
     train = tuples(content["train"])
     train |= {k: tuple(Stage(**s) for s in train[k]) for k in ("warmup", "stages")} | {"loss": Loss(**train["loss"])}
-    parts = {"world": World(**content["world"]), "model": Model(**tuples(content["model"])), "train": Train(**train),
+    parts = {"world": World(**tuples(content["world"])), "model": Model(**tuples(content["model"])), "train": Train(**train),
              "evaluate": Evaluate(**tuples(content["evaluate"])), "teacher": Teacher(**content.get("teacher", {}))}  # fmt: skip
     return Experiment(**(tuples(content) | parts))

@@ -39,7 +39,7 @@ OPTIONAL = {
     "flame_shape": "float32 [F,S]",
     "flame_expression": "float32 [F,E]",
     "flame_pose": "float32 [F,15]",
-    "split": "uint8 [F], index into splits.SPLITS: where real people are kept apart",
+    "split": "uint8 [F], index into splits.SPLITS: where the data say who is trained on",
 }
 
 

@@ -13,7 +13,9 @@ from i4d_bench.cache import file_digest
 from i4d_bench.config.experiment import Experiment
 from i4d_bench.data import synthetic
 from i4d_bench.data.frames import Frames, open_frames
-from i4d_bench.data.splits import SPLITS, triples
+from i4d_bench.data.joined import open_real
+from i4d_bench.data.seen import hold_out
+from i4d_bench.data.splits import SPLITS, self_driven
 from i4d_bench.heads.flame import FlameModel, load
 from i4d_bench.heads.transfer import transfer_expressions
 from i4d_bench.heads.worlds import exported_head
@@ -31,16 +33,35 @@ def open_data(experiment: Experiment) -> tuple[Frames, str]:
     none = [s for s in SPLITS if not getattr(world, f"{s}_identities")]
     if world.kind != "clips" and none:
         raise UserError(f"a world needs people in every split: world.{none[0]}_identities is 0")
+    if world.kind != "clips" and (world.hold_out or world.further or world.beside):
+        raise UserError("--hold-out and mixed training are for real video: name it with --data")
     if world.kind != "clips":
         frames = open_frames(synthetic.rendered(world))
     else:
-        assert world.path is not None
-        frames = open_frames(Path(world.path))
-        if not len(triples(frames, "test", "self")):
-            raise UserError(
-                f"{world.path} holds one frame of each person: one to learn from and one to test on are the least"
-            )
+        frames = open_real(world)
+        frames = hold_out(frames, world.hold_out) if world.hold_out else frames
+        for split, what in (("test", "test"), ("val", "validate")):
+            if not len(self_driven(frames, split)):
+                raise UserError(
+                    f"{frames.path} has too few frames of each person to {what} with: one to learn from, one to validate and one "
+                    "to test with are the least"
+                )
+        if world.beside:
+            meta = frames.meta | {"hash": f"{frames.meta['hash']}-{rendered_beside(experiment).meta['hash']}"}
+            frames = dataclasses.replace(frames, meta=meta | {"beside": world.beside})
     return on_head(frames, experiment, lambda: open_head(experiment, torch.device("cpu")))
+
+
+def rendered_beside(experiment: Experiment) -> Frames:
+    """The rendered world whose people stand beside the real ones in training. Raises UserError where the two cannot be mixed."""
+    if experiment.teacher.path is not None:
+        raise UserError(
+            "designs learn from a teacher's pairs or from a rendered world beside real video, not from both"
+        )
+    if any(stage.sources < 2 for stage in (*experiment.train.warmup, *experiment.train.stages)):
+        raise UserError("a stage that learns from real and from rendered people needs two people, one of each")
+    assert experiment.world.beside is not None
+    return open_frames(synthetic.rendered(experiment.world.rendered(experiment.world.beside)))
 
 
 def on_head(frames: Frames, experiment: Experiment, head: Callable[[], FlameModel]) -> tuple[Frames, str]:

@@ -1,8 +1,9 @@
 """The splits, as code: who and what is trained on, and the (source, driving, target) triples of every test set.
 
 Rendered worlds: training people never appear in a test; test expressions are held-out combinations, and `extreme` ones
-are strong and asymmetric; training views lie within ±35° of yaw, `novel` ones reach ±60°. Real video: the last quarter
-of every video is the test part, unless the data set keeps its people apart (array `split`, from tracked data of several).
+are strong and asymmetric; training views lie within ±35° of yaw, `novel` ones reach ±60°. Real video: of every person the
+first part in time is trained on, the next validates and the last is tested (SHARES), unless the data set says so itself
+(array `split`). Real people of whom no frame is trained on are *unseen*, and tested in sets of their own.
 """
 
 from __future__ import annotations
@@ -11,14 +12,19 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from i4d_bench.data.frames import Frames
 
 SPLITS = ("train", "val", "test")
 SETS = ("recon", "self", "cross", "novel", "extreme")
-HELD_OUT = 0.75
-"""Share of each video that is trained on."""
+UNSEEN = "unseen_"
+"""Before a set's name: the same of real people who were never trained on. Without it, of those who were, at other moments."""
+EVERY_SET = (*SETS, *(UNSEEN + name for name in ("recon", "self", "cross")))
+SHARES = (0.60, 0.15, 0.25)
+"""Of a real person's moments, in their order: those that are trained on, validated and tested with."""
+MOST_FRAMES, MOST_DRIVERS = 48, 8
+"""Of a test person of real video: frames that drive in one set, and other people who do."""
 NO_TRUTH = -1
 
 # Rendered test people. Expression 0 is the source's, 1 and 2 are held-out combinations, 3 is extreme and 4 is the
@@ -69,17 +75,27 @@ def _towards(frames: Frames) -> Float[np.ndarray, "F 3"]:
 
 
 def split_of(frames: Frames) -> Int[np.ndarray, " F"]:
-    """Index into SPLITS for every frame."""
-    if "split" in frames.arrays:
-        return np.asarray(frames.split, int)
-    if frames.meta["kind"] == "clips":
-        out = np.zeros(len(frames), int)
-        for person in np.unique(frames.identity):
-            of = np.flatnonzero(frames.identity == person)
-            out[of[max(1, int(len(of) * HELD_OUT)) :]] = 2
-        return out
-    bounds = np.cumsum([frames.meta["people"][s] for s in SPLITS])
-    return np.searchsorted(bounds, frames.identity, side="right")
+    """Index into SPLITS for every frame. Where a data set of real people says itself who is tested, and has nobody to validate
+    with, the last of each training person's moments do."""
+    real, own = frames.meta["kind"] == "clips", "split" in frames.arrays
+    if not real and not own:
+        bounds = np.cumsum([frames.meta["people"][s] for s in SPLITS])
+        return np.searchsorted(bounds, frames.identity, side="right")
+    out = np.array(frames.split, int) if own else np.zeros(len(frames), int)
+    if real and not (own and (out == SPLITS.index("val")).any()):
+        shares = SHARES[:1] / np.sum(SHARES[:2]) if own else np.cumsum(SHARES[:2])
+        for of in by_person(frames, out == SPLITS.index("train")):
+            moments, rank = np.unique(frames.expression[of], return_inverse=True)
+            begin = np.maximum(1, (shares * len(moments) + 1e-9).astype(int))
+            out[of] = np.searchsorted(begin, rank, side="right")
+    return out
+
+
+def by_person(frames: Frames, within: Bool[np.ndarray, " F"]) -> list[Int[np.ndarray, " K"]]:
+    """The frames of each person within these, in their order."""
+    index = np.flatnonzero(within)
+    index = index[np.argsort(frames.identity[index], kind="stable")]
+    return np.split(index, np.flatnonzero(np.diff(frames.identity[index])) + 1) if len(index) else []
 
 
 def source_frames(frames: Frames, within: Int[np.ndarray, " K"]) -> Int[np.ndarray, " S"]:
@@ -95,7 +111,7 @@ def source_frames(frames: Frames, within: Int[np.ndarray, " K"]) -> Int[np.ndarr
 
 
 def triples(frames: Frames, split: str, name: str) -> Triples:
-    """The rows of set `name` ("recon", "self", "cross", "novel", "extreme") of the split; empty where it has none."""
+    """The rows of set `name` (one of EVERY_SET) of the split; empty where it has none."""
     if frames.meta["kind"] == "clips":
         return _clip_triples(frames, split, name)
     within = np.flatnonzero(split_of(frames) == SPLITS.index(split))
@@ -104,7 +120,7 @@ def triples(frames: Frames, split: str, name: str) -> Triples:
     views, kinds = 3, len(TEST_KINDS)
     grid = within.reshape(-1, kinds, views)  # written person by person, expression by expression, view by view
     people = len(grid)
-    if name == "cross" and people < 2:
+    if name.startswith(UNSEEN) or (name == "cross" and people < 2):
         return NOTHING
     source = grid[:, 0, SOURCE_VIEW]
     both = np.stack([grid[:, 1, SIDE_VIEW], grid[:, 2, SIDE_VIEW]], 1).reshape(-1)
@@ -130,33 +146,44 @@ def own_expressions(source: Int[np.ndarray, " T"]) -> Int[np.ndarray, "T 4"]:
     return source[:, None] + np.array(own) * len(YAW)
 
 
-def _clip_triples(frames: Frames, split: str, name: str, most: int = 48) -> Triples:
-    """Real video: self = the held-out part of the source's own video, cross = another person's held-out part. Of people who are
-    kept apart, those of the split are tested (without validation people those of the test), on all their frames but the source."""
+def self_driven(frames: Frames, split: str) -> Triples:
+    """Self-reenactment of the people that were trained on, where the split has such, else of the others."""
+    seen = triples(frames, split, "self")
+    return seen if len(seen) else triples(frames, split, UNSEEN + "self")
+
+
+def _clip_triples(frames: Frames, split: str, name: str) -> Triples:
+    """Real video. The source is the most frontal frame that was trained on, or of the unseen any; the split's others drive. In
+    cross-reenactment up to MOST_DRIVERS others do, in a circle, so that each drives about as often."""
     part, angle = split_of(frames), np.abs(yaw(frames))
-    apart = "split" in frames.arrays
-    within = np.flatnonzero(part == SPLITS.index(split)) if apart else np.arange(len(frames))
-    people = np.unique(frames.identity[within if len(within) else part == SPLITS.index("test")])
-    first, held = {}, {}
-    order = np.argsort(frames.identity, kind="stable")
-    everybody, begin = np.unique(frames.identity[order], return_index=True)
-    for p, mine in zip(everybody, np.split(order, begin[1:]), strict=True):
-        start = mine if apart else mine[part[mine] == 0]
-        first[p] = start[angle[start].argmin()]
-        rest = mine[mine != first[p]] if apart else mine[part[mine] == 2]
-        held[p] = rest[np.unique(np.linspace(0, len(rest) - 1, most).astype(int))] if len(rest) else rest
-    if name == "recon":
-        s = np.array([first[p] for p in people])
-        return Triples(s, s, s)
-    if name == "self":
-        d = np.concatenate([held[p] for p in people])
-        return Triples(np.concatenate([np.full(len(held[p]), first[p]) for p in people]), d, d)
-    if name == "cross" and len(held) > 1:
-        others = people if len(people) > 1 else np.setdiff1d(everybody, people)
-        pairs = [(first[p], held[others[partner(i, len(others))]]) for i, p in enumerate(people)]
-        d = np.concatenate([h for _, h in pairs])
-        return Triples(np.concatenate([np.full(len(h), s) for s, h in pairs]), d, np.full(len(d), NO_TRUTH))
-    return NOTHING
+    everybody = {int(frames.identity[of[0]]): of for of in by_person(frames, np.ones(len(frames), bool))}
+    trained = {p: of[part[of] == SPLITS.index("train")] for p, of in everybody.items()}
+    shown = {p: own for p, of in everybody.items() if len(own := of[part[of] == SPLITS.index(split)])}
+    drivers = shown if len(shown) > 1 else everybody
+    unseen, kind = name.startswith(UNSEEN), name.removeprefix(UNSEEN)
+    rows: list[tuple[int, np.ndarray]] = []
+    for p, own in shown.items():
+        if unseen == bool(len(trained[p])):
+            continue
+        among = own if unseen else trained[p]
+        source = among[angle[among].argmin()]
+        if kind == "recon":
+            rows.append((source, among[among == source]))
+        elif kind == "self":
+            rows.append((source, _evenly(own[own != source], MOST_FRAMES)))
+        elif kind == "cross":
+            others = np.array([q for q in drivers if q > p] + [q for q in drivers if q < p], int)
+            others = _evenly(others, MOST_DRIVERS)
+            rows += [(source, _evenly(drivers[q], MOST_FRAMES // len(others))) for q in others]
+    if not rows:
+        return NOTHING
+    source, driving = np.repeat([s for s, _ in rows], [len(d) for _, d in rows]), np.concatenate([d for _, d in rows])
+    return Triples(source, driving, np.full(len(driving), NO_TRUTH) if kind == "cross" else driving)
+
+
+def _evenly(items: Int[np.ndarray, " K"], most: int) -> Int[np.ndarray, " k"]:
+    """So many of them at most, the first and the last among them."""
+    return items[np.unique(np.linspace(0, len(items) - 1, most).astype(int))] if len(items) else items
 
 
 def rng(*key) -> np.random.Generator:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from i4d_bench.data.splits import NO_TRUTH, SETS, Triples, other_view, own_expressions, triples
+from i4d_bench.data.splits import EVERY_SET, NO_TRUTH, UNSEEN, Triples, other_view, own_expressions, triples
 from i4d_bench.heads.base import REGIONS
 from i4d_bench.loader import Loader
 from i4d_bench.metrics import consistency, expression, identity, image
@@ -22,7 +22,7 @@ from i4d_bench.types import ParametricHead
 from variants import Prepared
 
 GRID_SAMPLES = 8
-"""Samples, spread over the cross set, that are kept as images for the qualitative grid."""
+"""Samples, spread over the cross set (of unseen people where there are some), that are kept as images for the qualitative grid."""
 
 
 @dataclass
@@ -64,9 +64,10 @@ class Evaluator:
         avatar.eval()
         scores = Scores()
         people = self.loader.frames.identity
-        for name in SETS:
-            rows = triples(self.loader.frames, "test", name)
-            shown = np.unique(np.linspace(0, len(rows) - 1, GRID_SAMPLES).astype(int)) if name == "cross" else []
+        sets = {name: triples(self.loader.frames, "test", name) for name in EVERY_SET}
+        grid = f"{UNSEEN}cross" if len(sets[f"{UNSEEN}cross"]) else "cross"
+        for name, rows in sets.items():
+            shown = np.unique(np.linspace(0, len(rows) - 1, GRID_SAMPLES).astype(int)) if name == grid else []
             for i in range(0, len(rows), self.batch):
                 part = rows[slice(i, i + self.batch)]
                 prepared = self._prepared(avatar, part)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from i4d_bench.data.frames import Frames
-from i4d_bench.data.splits import NO_TRUTH, SETS, SPLITS, Triples, split_of, triples
+from i4d_bench.data.splits import EVERY_SET, NO_TRUTH, SPLITS, UNSEEN, Triples, split_of, triples
 from i4d_bench.evaluate.evaluator import reader_scores
 from i4d_bench.loader import Loader
 from i4d_bench.metrics import expression, identity
@@ -36,7 +36,7 @@ def references(
 ) -> References:
     """Of every test set, means over its samples; sets without a true frame have none."""
     out: References = {name: {} for name in NAMES}
-    for set_ in SETS:
+    for set_ in EVERY_SET:
         rows = triples(loader.frames, "test", set_)
         if not len(rows) or (rows.target == NO_TRUTH).any():
             continue
@@ -56,9 +56,16 @@ def references(
 
 def telling(found: References, net: str) -> bool:
     """Whether a face network tells the test people apart by what `references` found; true where nobody can know (one person)."""
-    metric = f"csim_{net}"
-    same, other = (found[name].get("self", {}).get(metric, np.nan) for name in (STILL, OTHERS))
+    same, other = resemblance(found, net)
     return not same - other < TELLS
+
+
+def resemblance(found: References, net: str) -> tuple[float, float]:
+    """By a face network, of two pictures of one person and of two people, in self-reenactment: of the people seen in training or
+    of the unseen, whoever is told apart less well. NaN where nobody can know."""
+    sets = ("self", f"{UNSEEN}self")
+    same, other = ([found[name].get(s, {}).get(f"csim_{net}", np.nan) for s in sets] for name in (STILL, OTHERS))
+    return min(zip(same, other, strict=True), key=lambda pair: np.nan_to_num(pair[0] - pair[1], nan=np.inf))
 
 
 def _of_part(

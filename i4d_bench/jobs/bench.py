@@ -16,8 +16,9 @@ import torch
 from i4d_bench.cache import alone, atomic_file, file_digest, make_once
 from i4d_bench.config.experiment import Experiment
 from i4d_bench.data.frames import Frames
-from i4d_bench.data.opening import open_data, open_head
-from i4d_bench.data.splits import SPLITS, split_of, triples
+from i4d_bench.data.opening import open_data, open_head, rendered_beside, with_flame
+from i4d_bench.data.seen import who_was_seen
+from i4d_bench.data.splits import SPLITS, self_driven, split_of
 from i4d_bench.data.teacher.store import INDEX
 from i4d_bench.data.teacher.store import Store as TeacherStore
 from i4d_bench.drivers import external
@@ -27,7 +28,7 @@ from i4d_bench.drivers.image_training import train_encoder
 from i4d_bench.drivers.probe import probe
 from i4d_bench.evaluate.evaluator import Evaluator
 from i4d_bench.evaluate.gap import ONSET_DB
-from i4d_bench.evaluate.references import OTHERS, STILL, References, references, telling
+from i4d_bench.evaluate.references import References, references, resemblance, telling
 from i4d_bench.jobs.plan import ENCODER_SEED, READER_SEED, Run, RunPlan, lifter_path, lifting
 from i4d_bench.jobs.stage_times import stages
 from i4d_bench.loader import Loader
@@ -36,6 +37,7 @@ from i4d_bench.metrics.identity import embedder
 from i4d_bench.metrics.image import load_lpips
 from i4d_bench.metrics.weights import WeightsUnavailable
 from i4d_bench.model.avatar import Avatar
+from i4d_bench.play.session import DRIVER_ON_VIDEO
 from i4d_bench.portable import cores
 from i4d_bench.progress import console
 from i4d_bench.results.record import Record, Status
@@ -73,9 +75,11 @@ class Bench:
         self.loader = Loader(self.frames, driver, self.device)
         loss = self.experiment.train.loss
         lessons = self._lessons(driver) if self.experiment.teacher.path else None
+        if self.experiment.world.beside:
+            lessons = self._beside_a_world()
         judges = networks(loss, self.device)
         self.trainer = Trainer(self.experiment, self.loader, self.head, self.device, *judges, lessons)
-        self.notes: list[str] = [driver.note] * bool(driver.note)
+        self.notes: list[str] = [who_was_seen(self.frames), *[driver.note] * bool(driver.note)]
         self.notes += [f"the image driver's encoder {encoder}"] if encoder else []
         if loss.identity and loss.identity_network in self.experiment.evaluate.identity:
             seen = (
@@ -113,6 +117,16 @@ class Bench:
         pairs = FromPairs(store, driver, self.head, e.model.size, e.seed, true_views, lifter, workers)
         return Mixed(pairs, FromFrames(self.loader, e.model.size, e.seed)) if teacher.bias_sink else pairs
 
+    def _beside_a_world(self) -> Lessons:
+        """From a rendered world's people and the data set's own, half and half. What the driver measures on video is known in the
+        world; FLAME designs are told as little of it: coefficients mapped from the 52."""
+        e = self.experiment
+        frames = with_flame(rendered_beside(e), self.head)
+        name = {video: world for world, video in DRIVER_ON_VIDEO.items()}.get(e.driver, e.driver)
+        encoder = ImageEncoder.load(self.plan.encoder) if self.plan.encoder else None
+        loader = Loader(frames, Driver(name, frames, encoder), self.device)
+        return Mixed(*(FromFrames(of, e.model.size, e.seed) for of in (loader, self.loader)))
+
     @property
     def evaluator(self) -> Evaluator:
         """Loads the metric networks once. What is missing leaves its column empty and a note."""
@@ -149,7 +163,7 @@ class Bench:
         return out
 
     def _cannot_tell(self, net: str) -> None:
-        same, other = (self.references[name]["self"][f"csim_{net}"] for name in (STILL, OTHERS))
+        same, other = resemblance(self.references, net)
         pairs = f"two pictures of one person have {same:.3f}, of two people {other:.3f}"
         for sets in self.references.values():
             for metrics in sets.values():
@@ -160,7 +174,7 @@ class Bench:
     def train(self, run: Run) -> tuple[Avatar, Progress]:
         """Trains a design, or goes on, or finds it done; a process that trains the same run is waited for. Raises Diverged."""
         with _alone(run.folder / "checkpoint.pt"):
-            return self.trainer.design(run.folder, run.entry, self.plan.backbone)
+            return self.trainer.design(run.folder, run.entry, self.plan.backbone, run.init)
 
     def run_design(self, run: Run, store: Store) -> None:
         """Trains, scores, times and stores one design; one that is not scored keeps its curve alone. Raises Diverged."""
@@ -182,7 +196,7 @@ class Bench:
     def record(self, run: Run, status: Status, why: str, progress: Progress | None = None) -> Record:
         e, meta = self.experiment, self.frames.meta
         curve = progress.curve if progress else []
-        weights = {"backbone": self.plan.backbone}
+        weights = {"init": run.init} if run.init else {"backbone": self.plan.backbone}
         weights |= {k: p for k in ("reader", "encoder") if (p := getattr(self.plan, k)) is not None}
         if external.is_file(e.driver):
             weights["encoder"] = Path(e.driver)
@@ -215,7 +229,7 @@ class Bench:
 
     @torch.no_grad()
     def _measure_cost(self, record: Record, avatar: Avatar) -> None:
-        rows = triples(self.frames, "test", "self")
+        rows = self_driven(self.frames, "test")
         grid, size = self.experiment.model.grid, avatar.backbone.config.size
         identity = avatar.backbone.lift(self.loader.sources(rows.source[:1], size), grid, self.head)
         spent = cost(avatar.fusion, identity, self.loader.code(rows.source[:1]), self.loader.code(rows.driving[:1]))
@@ -241,8 +255,9 @@ def prepare(plan: RunPlan) -> Bench:
     bench = Bench(plan)
     if distributed.first():
         bench.probe()
-    with _alone(plan.backbone):
-        bench.trainer.warm_up(plan.backbone)
+    if not plan.experiment.init:
+        with _alone(plan.backbone):
+            bench.trainer.warm_up(plan.backbone)
     return bench
 
 

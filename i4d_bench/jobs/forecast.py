@@ -136,8 +136,9 @@ def phases(counter: Counter, entry: str) -> tuple[Phase, ...]:
 def data_gib(world: World) -> float:
     """What the loader keeps on a card: colours, alpha and regions of every frame, a byte each."""
     if world.path is not None:
-        frames = open_frames(Path(world.path)).arrays
-        return sum(frames[name].nbytes for name in ("rgb", "alpha", "region")) / 2**30
+        parts = [open_frames(path).arrays for path in (world.path, *world.further)]
+        real = sum(part[name].nbytes for part in parts for name in ("rgb", "alpha", "region")) / 2**30
+        return real + (data_gib(world.rendered(world.beside)) if world.beside else 0)
     tested = (world.val_identities + world.test_identities) * len(TEST_KINDS) * len(YAW)
     frames = world.train_identities * world.expressions * world.views + tested
     return 5 * frames * world.resolution**2 / 2**30

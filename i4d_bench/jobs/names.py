@@ -8,10 +8,12 @@ from pathlib import Path
 from i4d_bench.cache import file_digest
 from i4d_bench.config import presets
 from i4d_bench.config.ablations import ablation
-from i4d_bench.config.experiment import Experiment, digest
-from i4d_bench.data.frames import open_frames
+from i4d_bench.config.experiment import Experiment, World, digest
+from i4d_bench.data.joined import open_real
+from i4d_bench.data.seen import without
 from i4d_bench.data.teacher.store import pairs_digest
 from i4d_bench.drivers.driver import label
+from i4d_bench.jobs.initial import label as label_of_start
 from i4d_bench.results.environment import hardware_name
 from variants import know, names
 
@@ -28,16 +30,19 @@ def designs(experiment: Experiment) -> list[str]:
 
 def folder_name(experiment: Experiment) -> str:
     """One report folder per preset, hardware, data and driver, and of its own for changed settings: what stands in one table was
-    made alike. A data set, FLAME file or encoder is named with a hash of its content. Raises UserError for a missing one."""
+    made alike. A data set, FLAME file or encoder is named with a hash of its content, people who are held out by their names.
+    Raises UserError for a missing one."""
     e, preset = experiment, presets.preset(experiment.preset)
-    kind, path = e.world.kind, e.world.path
-    plain = dataclasses.replace(preset.world, kind=kind, path=path)
+    same = {k: getattr(e.world, k) for k in ("kind", "path", "further", "hold_out", "beside")}
+    plain = dataclasses.replace(preset.world, **same)
     if e.ablation:
         preset = ablation(e.ablation, preset)
-    own = {k: getattr(e, k) for k in ("driver", "flame", "teacher", "designs", "sources", "seed")} | {"world": plain}
+    own = {k: getattr(e, k) for k in ("driver", "flame", "teacher", "init", "designs", "sources", "seed")} | {
+        "world": plain
+    }
     parts = [f"ablation-{e.ablation}"] if e.ablation else []
-    data = f"{Path(path).resolve().name}-{open_frames(Path(path)).meta['hash'][:6]}" if path else kind
-    parts += [e.preset, hardware_name(), data, label(e.driver)]
+    parts += [e.preset, hardware_name(), _data(e.world), label(e.driver)]
+    parts += [label_of_start(e.init)] if e.init else []
     parts += [f"{Path(e.flame).stem}-{file_digest(Path(e.flame))[:6]}"] if e.flame else []
     if e.teacher.path:
         store = Path(e.teacher.path).resolve()
@@ -50,3 +55,13 @@ def folder_name(experiment: Experiment) -> str:
             digest([{**e.shared(), "seed": None, "driver": label(e.driver), "teacher": None}, e.overrides])[:6]
         )
     return "-".join(parts)
+
+
+def _data(world: World) -> str:
+    """Of a rendered world its kind; of real video the data sets, their content, what stands beside them and who is held out."""
+    if world.path is None:
+        return world.kind
+    frames = open_real(world)
+    parts = ["+".join(Path(path).resolve().name for path in (world.path, *world.further)), frames.meta["hash"][:6]]
+    parts += [world.beside] if world.beside else []
+    return "-".join([*parts, without(frames, world.hold_out)] if world.hold_out else parts)

@@ -22,6 +22,7 @@ from i4d_bench.data.frames import Frames
 from i4d_bench.data.opening import open_data
 from i4d_bench.data.teacher.store import pairs_digest
 from i4d_bench.drivers import external
+from i4d_bench.jobs.initial import starts
 from i4d_bench.jobs.names import designs, folder_name
 from i4d_bench.results.environment import hardware_name, versions
 from i4d_bench.results.store import Store
@@ -54,12 +55,14 @@ READER_SEED, ENCODER_SEED = 1, 2
 
 @dataclass(frozen=True)
 class Run:
-    """One design of a plan. `id` names its training, `scoring` how it was scored; `folder` holds its checkpoint."""
+    """One design of a plan. `id` names its training, `scoring` how it was scored; `folder` holds its checkpoint; `init` is that of
+    the run which it starts from in place of the backbone."""
 
     entry: str
     id: str
     scoring: str
     folder: Path
+    init: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class RunPlan:
 def plan(experiment: Experiment, reports: Path, runs: Path) -> RunPlan:
     """Opens the data, which is made on first use, and names everything. Raises UserError for what cannot be run."""
     entries = designs(experiment)
-    e, train = experiment, _train(experiment)
+    e, train, begun = experiment, _train(experiment), starts(experiment, entries)
     frames, _ = open_data(e)
     here = _here(e, frames)
 
@@ -114,15 +117,18 @@ def plan(experiment: Experiment, reports: Path, runs: Path) -> RunPlan:
     encodes = digest([here, e.train.encoder_steps, source.digest(*ENCODER)]) if e.driver == "image" else None
 
     driver = [_encoder(e) or e.driver, encodes]
-    training = digest([here, asdict(e.model), train, driver, code, teacher, judge])
+    alike = sorted({start.alike for start in begun.values()})
+    training = digest([here, asdict(e.model), train, driver, code, teacher, judge, *alike])
     scoring = digest([here, versions(*SCORES_WITH), asdict(e.evaluate), _files(e), source.digest(*SCORING)])
     made = {"hardware": here["hardware"], "data": here["data"], "training": training, "scoring": scoring}
     folder = folder_name(e)
     own = []
     for entry in entries:
-        content = [training, backbone, e.resolved(entry), source.digest(source_of(entry))]
+        init = begun[entry].checkpoint if begun else None
+        start = file_digest(init) if init else backbone
+        content = [training, start, e.resolved(entry), source.digest(source_of(entry))]
         name = f"{entry}-s{e.seed}-{digest(content)}"
-        own.append(Run(entry, name, scoring if scored(e) else "", runs / folder / name))
+        own.append(Run(entry, name, scoring if scored(e) else "", runs / folder / name, init))
     return RunPlan(
         e,
         reports / folder,
@@ -139,7 +145,7 @@ def lifting(experiment: Experiment) -> Experiment:
     """What the lifting network learns by: true views of the experiment's world, or for real video of the embedded one."""
     world = experiment.world
     if world.kind == "clips":
-        world = replace(world, kind="procedural", path=None)
+        world = world.rendered("procedural")
     return replace(experiment, world=world, driver="sliders", flame=None, teacher=Teacher())
 
 

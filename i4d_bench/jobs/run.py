@@ -89,8 +89,9 @@ def _planned(
 
 def _check_shares(experiment: Experiment) -> None:
     """Raises UserError where a step's people cannot be divided among the processes."""
+    mixed = experiment.teacher.bias_sink or experiment.world.beside
     for stage in (*experiment.train.warmup, *experiment.train.stages):
-        for people in distil.halves(stage.sources) if experiment.teacher.bias_sink else (stage.sources,):
+        for people in distil.halves(stage.sources) if mixed else (stage.sources,):
             distributed.share(people)
 
 

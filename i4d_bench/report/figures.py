@@ -16,9 +16,11 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from i4d_bench.cache import atomic_file
+from i4d_bench.data.splits import UNSEEN
 from i4d_bench.evaluate.gap import ONSET_DB
 from i4d_bench.metrics.cards import CARDS
 from i4d_bench.report.rows import Row, rows
+from i4d_bench.report.tables import SET_NAMES
 from i4d_bench.results.store import Store
 from i4d_bench.results.summary import interval
 
@@ -31,6 +33,13 @@ OTHER_HUES, OTHER_SHAPES = ("#2b6cb0", "#a8841a", "#b3376e", "#4f6d1f"), "oDpsP^
 HUES = {"local": "#0a7f6f", "global": "#c2501a", "parametric": "#5b4bb5", "control": "#777777"}
 SHAPES = {"local": "oH8ph*d", "global": "sDPXsDPX", "parametric": "^v<>^v", "control": "X"}
 DASHES = ("-", "--", ":", "-.")
+SCORED = (
+    ("self", 0.15, True, "o"),
+    ("cross", -0.15, False, "o"),
+    (f"{UNSEEN}self", 0.3, True, "s"),
+    (f"{UNSEEN}cross", -0.3, False, "s"),
+)
+"""Sets of a panel: how far above its line each is drawn, filled or not, and how."""
 
 
 def save(figure, folder: Path, name: str) -> None:
@@ -82,9 +91,11 @@ def _expression_metric(store: Store) -> str | None:
     return next((m for m in ("aed_true", "aed_mp52", "gap") if m in measured), None)
 
 
-def speed_quality(store: Store, set_: str = "cross") -> None:
-    """Frames per second against expression error, with 95% intervals. Designs without a timing are not drawn."""
+def speed_quality(store: Store) -> None:
+    """Frames per second against expression error in cross-reenactment (of unseen people where there are some), with 95% intervals.
+    Designs without a timing are not drawn."""
     designs, samples, metric = rows(store), store.samples, _expression_metric(store)
+    set_ = f"{UNSEEN}cross" if f"{UNSEEN}cross" in set(samples["set"]) else "cross"
     looks = _looks(designs)
     if metric is None:
         return
@@ -106,7 +117,7 @@ def speed_quality(store: Store, set_: str = "cross") -> None:
         axis.xaxis.set_minor_locator(ticker.NullLocator())
         card = CARDS[metric]
         axis.set_xlabel("frames per second, batch 1 (higher is better)")
-        axis.set_ylabel(f"{set_} {card.label} {card.arrow}")
+        axis.set_ylabel(f"{SET_NAMES[set_]} {card.label} {card.arrow}")
         legend(axis)
         save(figure, store.folder, "speed_quality")
 
@@ -133,7 +144,7 @@ def curves(store: Store) -> None:
 
 
 def intervals(store: Store) -> None:
-    """Every design's self and cross scores with 95% intervals, one panel per metric."""
+    """Every design's self and cross scores with 95% intervals, those of unseen people beside them, one panel per metric."""
     by_name, samples = rows(store), store.samples
     metrics = [
         m
@@ -149,7 +160,7 @@ def intervals(store: Store) -> None:
             1, len(metrics), figsize=(7.2, 0.9 + 0.24 * len(designs)), sharey=True, squeeze=False
         )
         for axis, metric in zip(axes[0], metrics, strict=True):
-            for set_, offset, fill in (("self", 0.15, True), ("cross", -0.15, False)):
+            for set_, offset, fill, shape in SCORED:
                 for y, d in enumerate(designs):
                     i = interval(samples, d, set_, metric)
                     if i is None or not np.isfinite(i.mean):
@@ -157,11 +168,12 @@ def intervals(store: Store) -> None:
                     color = looks[d]["color"]
                     if np.isfinite(i.lo):
                         axis.plot([i.lo, i.hi], [y + offset] * 2, color=color, lw=1)
-                    axis.plot(i.mean, y + offset, "o", ms=4, color=color, mfc=color if fill else "white")
+                    axis.plot(i.mean, y + offset, shape, ms=4, color=color, mfc=color if fill else "white")
             axis.set_xlabel(f"{CARDS[metric].label} {CARDS[metric].arrow}")
             axis.locator_params(axis="x", nbins=3)
             axis.set_yticks(range(len(designs)), [d + by_name[d].mark for d in designs])
-        axes[0][0].set_title("filled: self, open: cross", fontsize=7, loc="left")
+        unseen = "; squares: people never trained on" * any(s.startswith(UNSEEN) for s in set(samples["set"]))
+        axes[0][0].set_title(f"filled: self, open: cross{unseen}", fontsize=7, loc="left")
         save(figure, store.folder, "intervals")
 
 

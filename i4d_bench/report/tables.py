@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from i4d_bench.cache import atomic_file
+from i4d_bench.data.splits import UNSEEN
 from i4d_bench.drivers.probe import Leak
 from i4d_bench.evaluate.references import NAMES
 from i4d_bench.metrics.cards import CARDS
@@ -28,6 +29,7 @@ from variants import names
 from variants.base import defaults
 
 SET_NAMES = {"self": "self", "cross": "cross", "recon": "reconstruction", "novel": "novel view", "extreme": "extreme"}
+SET_NAMES |= {f"{UNSEEN}{s}": f"unseen {SET_NAMES[s]}" for s in ("self", "cross", "recon")}
 METRICS = (
     "psnr",
     "ssim",
@@ -53,7 +55,7 @@ METRICS = (
 )
 SHOWN = ("lpips_alex", "psnr", "ssim", "csim_dlib", "csim_mobileface", "aed_true", "aed_mp52", "gap", "l1_eyes", "l1_mouth",
          "lpips_eyes", "lpips_mouth", "floaters")  # fmt: skip
-MAIN = {"self": SHOWN, "cross": SHOWN}
+MAIN = {"self": SHOWN, "cross": SHOWN, f"{UNSEEN}self": SHOWN, f"{UNSEEN}cross": SHOWN}
 DIGITS = {"psnr": 2, "gap": 2, "apd": 2, "akd": 2, "floaters": 2}
 MARGINS = {"psnr": 0.1, "gap": 0.1, "ssim": 0.005, "lpips_alex": 0.005, "lpips_vgg": 0.005, "aed_true": 0.005, "aed_mp52": 0.005,
            "csim_dlib": 0.005, "csim_mobileface": 0.01, "akd": 0.1, "akd_iod": 0.002, "apd": 0.1}  # fmt: skip
@@ -192,7 +194,7 @@ def notes(designs: dict[str, Row], people: int, left_out: Sequence[Record] = ())
             f"{', '.join(sorted({r.design for r in left_out}))}."
         )
     scored = {s for r in records for s in r.metrics}
-    empty = [SET_NAMES[s] for s in MAIN if scored and s not in scored]
+    empty = [SET_NAMES[s] for s in ("self", "cross") if scored and not {s, f"{UNSEEN}{s}"} & scored]
     if empty:
         why = ": it takes a second person" if people == 1 else ""
         out.append(f"No samples in {' and '.join(empty)}{why}.")
@@ -231,15 +233,21 @@ def _varies(designs: dict[str, Row], people: int) -> str:
 def main_table(store: Store) -> tuple[list[Column], dict[str, Row]]:
     designs, samples = rows(store), store.samples
     columns = cost_columns(designs)
-    for set_, metrics in MAIN.items():
-        columns += [metric_column(designs, set_, m, samples) for m in metrics]
+    for set_ in _of_these_people(MAIN, samples):
+        columns += [metric_column(designs, set_, m, samples) for m in MAIN[set_]]
     return columns, designs
+
+
+def _of_these_people(sets: Iterable[str], samples: pd.DataFrame) -> list[str]:
+    """Without those of unseen people where nobody was kept out of training."""
+    return [s for s in sets if not s.startswith(UNSEEN) or s in set(samples["set"])]
 
 
 def sets_table(store: Store) -> tuple[list[Column], dict[str, Row]]:
     designs, samples = rows(store), store.samples
-    shown = [(s, m) for s in ("recon", "novel", "extreme") for m in METRICS]
-    shown.remove(("recon", "gap"))  # the source drives itself: 0 by definition
+    sets = _of_these_people(("recon", f"{UNSEEN}recon", "novel", "extreme"), samples)
+    # the gap of a source that drives itself is 0 by definition
+    shown = [(s, m) for s in sets for m in METRICS if m != "gap" or not s.endswith("recon")]
     shown.append(("cross", "leak_driver"))
     return [metric_column(designs, s, m, samples) for s, m in shown], designs
 

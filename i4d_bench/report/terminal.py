@@ -12,6 +12,7 @@ from i4d_bench.report.tables import Column, reference_rows
 
 ORDER = (
     "self driving gap",
+    "unseen self driving gap",
     "self PSNR",
     "cross driving gap",
     "self LPIPS",
@@ -20,6 +21,8 @@ ORDER = (
     "FPS",
     "onset",
     "cross PSNR",
+    "unseen self PSNR",
+    "unseen cross",
 )
 """What heads begin with, the most important first; the others follow in their own order."""
 

@@ -116,22 +116,22 @@ def check(teacher: Teacher, train: Train) -> None:
 
 
 class Mixed:
-    """Half of every step's people by `planar` lessons, half by `true` ones."""
+    """Half of every step's people by lessons of one kind (a teacher's, a rendered world's), half by the data set's own."""
 
-    def __init__(self, planar: Lessons, true: Lessons):
-        self.planar, self.true = planar, true
+    def __init__(self, others: Lessons, own: Lessons):
+        self.others, self.own = others, own
 
     def over(self, steps: range, stage: Stage, drive: bool) -> Iterator[Lesson]:
         half, rest = halves(stage.sources)
         yield from map(
             _joined,
-            self.planar.over(steps, replace(stage, sources=half), drive),
-            self.true.over(steps, replace(stage, sources=rest), drive),
+            self.others.over(steps, replace(stage, sources=half), drive),
+            self.own.over(steps, replace(stage, sources=rest), drive),
         )
 
 
 def halves(people: int) -> tuple[int, int]:
-    """Of a mixed step's people those by planar lessons, and those by true ones."""
+    """Of a mixed step's people those by other lessons, and those by the data set's own."""
     return people // 2, people - people // 2
 
 

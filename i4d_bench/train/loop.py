@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from i4d_bench.config.experiment import Experiment, Stage
-from i4d_bench.data.splits import triples
+from i4d_bench.data.splits import self_driven
 from i4d_bench.evaluate.gap import driving_gap
 from i4d_bench.loader import Loader
 from i4d_bench.metrics.identity import Embedder, are_known
@@ -91,7 +91,7 @@ class Trainer:
 
     def __post_init__(self):
         self.own = FromFrames(self.loader, self.experiment.model.size, self.experiment.seed)
-        self.validation = triples(self.loader.frames, "val", "self")
+        self.validation = self_driven(self.loader.frames, "val")
 
     def warm_up(self, path: Path) -> None:
         """Warms the backbone up on reconstruction into a checkpoint at `path`, goes on with one, or finds it done."""
@@ -107,15 +107,19 @@ class Trainer:
         backbone = Backbone(self.experiment.model).to(self.device)
         self._fit(path, name, lessons, backbone, None, stages)
 
-    def design(self, folder: Path, name: str, backbone: Path) -> tuple[Avatar, Progress]:
-        """Trains design `name` jointly with the backbone, or finds it done. Raises Diverged."""
+    def design(self, folder: Path, name: str, backbone: Path, init: Path | None = None) -> tuple[Avatar, Progress]:
+        """Trains design `name` jointly with the backbone, or finds it done. init: a finished run's checkpoint, whose backbone and
+        design it starts from; the optimiser then begins anew and the learning rate rises as in a warm-up. Raises Diverged."""
         torch.manual_seed(self.experiment.seed)
-        start = torch.load(backbone, map_location=self.device)
+        start = torch.load(init or backbone, map_location=self.device)
         model = Backbone(self.experiment.model).to(self.device)
         model.load_state_dict(start["backbone"])
         avatar = Avatar(model, self.fusion(name))
+        if init is not None:
+            avatar.fusion.load_state_dict(start["fusion"])
         lessons, stages = self.lessons or self.own, self.experiment.stages(name)
-        progress = self._fit(folder / "checkpoint.pt", name, lessons, avatar.backbone, avatar.fusion, stages, start)
+        warm = None if init else start["optimizer"]
+        progress = self._fit(folder / "checkpoint.pt", name, lessons, avatar.backbone, avatar.fusion, stages, warm)
         return avatar, progress
 
     def fusion(self, name: str) -> Fusion:
@@ -145,10 +149,11 @@ class Trainer:
         return student, optimizer
 
     def _fit(
-        self, path: Path, name: str, lessons: Lessons, backbone: Backbone, fusion: Fusion | None, stages, start=None
+        self, path: Path, name: str, lessons: Lessons, backbone: Backbone, fusion: Fusion | None, stages, warm=None
     ) -> Progress:
+        """warm: the state of the warm-up's optimiser, if there was one before."""
         config, leads = self.experiment.train, distributed.first()
-        student, optimizer = self.student(name, backbone, fusion, start and start["optimizer"])
+        student, optimizer = self.student(name, backbone, fusion, warm)
         parts = student.parts() | {"optimizer": optimizer}
         progress, total = Progress(), sum(s.steps for s in stages)
         if distributed.of_first(path.exists):
@@ -164,7 +169,7 @@ class Trainer:
             note = lambda: f"loss {float(loss):.4f}"  # noqa: E731
             for step in track(range(progress.step, total), name, total, progress.step, note):
                 stage, lesson = next(given)
-                scale = _schedule(step, total, config.lr_steps, cosine=fusion is not None, warm=fusion is None)
+                scale = _schedule(step, total, config.lr_steps, cosine=fusion is not None, rises=warm is None)
                 for group in optimizer.param_groups:
                     group["lr"] = group["base"] * scale
                 student.deceives = step >= config.loss.adversarial_from * total
@@ -290,7 +295,7 @@ def _lessons(
         begin = end
 
 
-def _schedule(step: int, total: int, rise: int, cosine: bool, warm: bool) -> float:
-    """Share of the learning rate: a linear rise in the warm-up, a cosine to 2 % in joint training."""
-    share = min(1.0, (step + 1) / rise) if warm else 1.0
+def _schedule(step: int, total: int, rise: int, cosine: bool, rises: bool) -> float:
+    """Share of the learning rate: a linear rise where an optimiser begins, a cosine to 2 % in joint training."""
+    share = min(1.0, (step + 1) / rise) if rises else 1.0
     return share * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / total))) if cosine else share

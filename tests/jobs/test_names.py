@@ -6,7 +6,16 @@ import dataclasses
 
 from i4d_bench.config import presets
 from i4d_bench.config.override import override
+from i4d_bench.jobs.initial import label
 from i4d_bench.jobs.names import folder_name
+
+
+def test_a_chain_of_starts_has_a_short_name():
+    name = label(["runs/world"])
+    assert name == "from-world"
+    for _ in range(20):
+        name = label([f"runs/gpu-h100-clips-{name}"])
+    assert len(name) < 120 and label(["a", "b"]) == label(["b", "a"]) != label(["a"])
 
 
 def test_changed_settings_get_a_folder_of_their_own():

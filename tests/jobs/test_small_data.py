@@ -43,8 +43,8 @@ def test_one_video_alone_ends_with_tables(tmp_path):
 
 @pytest.mark.parametrize(("identity", "sizes"), [
     ([0, 0], {"recon": 1, "self": 1, "cross": 0}),
-    ([0, 0, 1], {"recon": 2, "self": 1, "cross": 1}),
-    ([0], {"recon": 1, "self": 0, "cross": 0}),
+    ([0, 0, 1], {"recon": 1, "self": 1, "cross": 1}),
+    ([0], {"recon": 0, "self": 0, "cross": 0}),
     ([0, 0, 1, 1], {"recon": 2, "self": 2, "cross": 2}),
 ])  # fmt: skip
 def test_sets_of_few_frames(tmp_path, identity, sizes):
@@ -54,14 +54,34 @@ def test_sets_of_few_frames(tmp_path, identity, sizes):
 
 def test_data_that_leaves_nothing_to_test_is_refused(tmp_path):
     drawn_clips(tmp_path / "stills", [0, 1, 2])
-    with pytest.raises(UserError, match="one frame of each person"):
-        run(experiment(tmp_path / "stills"), tmp_path / "reports", tmp_path / "runs")
+    drawn_clips(tmp_path / "two", [0, 0])
+    for name, what in (("stills", "to test with"), ("two", "to validate with")):
+        with pytest.raises(UserError, match=f"too few frames of each person {what}"):
+            run(experiment(tmp_path / name), tmp_path / "reports", tmp_path / "runs")
     e = dataclasses.replace(
         smoke(), world=World(resolution=32, train_identities=4, val_identities=0, test_identities=3)
     )
     with pytest.raises(UserError, match=r"world\.val_identities is 0"):
         run(e, tmp_path / "reports", tmp_path / "runs")
-    assert {p.name for p in tmp_path.iterdir()} == {"stills"}
+    assert {p.name for p in tmp_path.iterdir()} == {"stills", "two"}
+
+
+def test_people_who_are_held_out_have_columns_and_a_folder_of_their_own(tmp_path):
+    drawn_clips(
+        tmp_path / "three", [0] * 8 + [1] * 8 + [2] * 8, videos=[{"file": f"{n}.mp4"} for n in ("ann", "ben", "cy")]
+    )
+    folder = run(experiment(tmp_path / "three", hold_out=("ben",)), tmp_path / "reports", tmp_path / "runs")
+    assert "without-ben" in folder.name
+    table = pd.read_csv(folder / "main.csv").set_index("design")
+    for head in ("self PSNR", "unseen self PSNR"):
+        assert table.loc["static", head] > 5
+    samples = pd.concat(pd.read_csv(path) for path in folder.glob("runs/*.csv.gz"))
+    people = {name: set(own["identity"]) for name, own in samples.groupby("set")}
+    assert people["self"] == people["recon"] == {0, 2} and people["unseen_self"] == people["unseen_recon"] == {1}
+    assert set(samples[samples["set"] == "unseen_self"]["driver"]) == {1}
+    said = (folder / "main.md").read_text()
+    assert "(ann.mp4, cy.mp4)" in said and "no frame was trained on (ben.mp4)" in said
+    assert run(experiment(tmp_path / "three"), tmp_path / "reports", tmp_path / "runs") != folder
 
 
 def test_one_test_person_of_a_world_has_no_cross_reenactment(tmp_path):

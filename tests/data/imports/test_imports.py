@@ -15,7 +15,7 @@ from PIL import Image
 
 from i4d_bench.camera import project
 from i4d_bench.data import frames as store
-from i4d_bench.data.splits import SPLITS, split_of, triples
+from i4d_bench.data.splits import SPLITS, self_driven, split_of, triples
 from i4d_bench.heads import flame
 from i4d_bench.types import UserError
 
@@ -148,19 +148,19 @@ def test_with_mediapipe_landmarks_and_the_52_are_its(made, tmp_path, with_mediap
 def test_several_people_are_kept_apart(made, tmp_path, without_mediapipe):
     frames, _ = imported(made, ["anna", "bert", "cleo"], tmp_path / "out")
     split = split_of(frames)
-    assert [set(split[frames.identity == p]) for p in range(3)] == [{0}, {0}, {2}]
-    for name in ("recon", "self"):
+    assert [set(split[frames.identity == p]) for p in range(3)] == [{0, 1}, {0, 1}, {2}]
+    for name in ("unseen_recon", "unseen_self"):
         rows = triples(frames, "test", name)
         assert set(frames.identity[[*rows.source, *rows.driving]]) == {2}
-    cross = triples(frames, "test", "cross")
-    assert set(frames.identity[cross.source]) == {2} and set(frames.identity[cross.driving]) < {0, 1}
+    cross = triples(frames, "test", "unseen_cross")
+    assert set(frames.identity[cross.source]) == {2} and set(frames.identity[cross.driving]) == {0, 1}
 
 
 def test_one_person_alone_is_split_in_time(made, tmp_path, without_mediapipe):
     frames, _ = imported(made, ["anna"], tmp_path / "out")
-    assert split_of(frames).tolist() == [0, 0, 0, 0, 2, 2]
+    assert split_of(frames).tolist() == [0, 0, 0, 1, 2, 2]
     rows = triples(frames, "test", "self")
-    assert set(rows.driving) == {4, 5} and set(rows.source) <= {0, 1, 2, 3}
+    assert set(rows.driving) == {4, 5} and set(rows.source) <= {0, 1, 2}
 
 
 def test_gagavatars_own_split_is_kept(made, tmp_path, with_mediapipe):
@@ -171,7 +171,7 @@ def test_gagavatars_own_split_is_kept(made, tmp_path, with_mediapipe):
     report = ingest([folder], tmp_path / "out", format="gagavatar", flame=made[0] / "flame.pkl", progress=False)
     frames = store.open_frames(report.path)
     assert split_of(frames).tolist() == [2] * 3 + [0] * 3 + [1] * 3
-    assert set(frames.identity[triples(frames, "val", "self").source]) == {2}
+    assert set(frames.identity[self_driven(frames, "val").source]) == {2}
 
 
 def edit(root: Path, change) -> None:
