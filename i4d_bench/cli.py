@@ -87,7 +87,9 @@ def run(
     bias_sink: Annotated[
         bool, arg(help="half of each batch is the data's own frames; a learned token marks the teacher's half")
     ] = False,
-    seed: Annotated[int, arg(help="of weights and batches; runs of several seeds share their tables")] = 0,
+    seeds: Annotated[
+        str, arg(help="of weights and batches: 0, 0-3 or 0,2,5; a table that calls one row better than another takes 3")
+    ] = "0",
     set: Annotated[
         tuple[str, ...], arg(help="FIELD=VALUE, e.g. train.lr=3e-4 or overrides.local_adaln.hidden=64")
     ] = (),
@@ -96,7 +98,8 @@ def run(
     jobs: Annotated[
         int | None,
         arg(
-            help="designs trained at once; default: on a GPU what its free memory holds, up to four, else one; under torchrun one"
+            help="trainings at once on each GPU, or in all without one; default: on a GPU what its free memory holds, up to five, "
+            "else one; under torchrun one"
         ),
     ] = None,
     fresh: Annotated[bool, arg(help="train and score again what is finished, and all that is shared")] = False,
@@ -111,6 +114,7 @@ def run(
     from i4d_bench.config import ablations, presets
     from i4d_bench.config.experiment import Teacher
     from i4d_bench.config.override import override
+    from i4d_bench.jobs import names
     from i4d_bench.jobs import run as job
     from i4d_bench.train import distributed
     from variants import given, load
@@ -136,7 +140,6 @@ def run(
             init=tuple(map(str, init)),
             flame=str(flame) if flame else None,
             sources=given(designs),
-            seed=seed,
         )
         experiment = override(experiment, list(set))
         if dry_run:
@@ -144,7 +147,7 @@ def run(
 
             show(experiment, reports / "published")
         else:
-            job.run(experiment, reports, runs, jobs, fresh, baseline)
+            job.run(experiment, reports, runs, jobs, fresh, baseline, names.seeds(seeds))
 
 
 @app.command

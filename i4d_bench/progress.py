@@ -67,12 +67,14 @@ class Whole:
 
 _whole: Whole | None = None
 _bars = True
+_seconds = LOG_SECONDS
 
 
-def lines_only() -> None:
-    """From now on this process writes lines on a terminal too: several live bars at once would overwrite each other."""
-    global _bars
-    _bars = False
+def lines_only(writers: int = 1) -> None:
+    """From now on this process writes lines on a terminal too: several live bars at once would overwrite each other.
+    writers: so many processes write beside each other, each the more seldom."""
+    global _bars, _seconds
+    _bars, _seconds = False, LOG_SECONDS * writers
 
 
 def silent() -> None:
@@ -112,7 +114,7 @@ def track(
     for k, item in enumerate(items, 1):
         yield item
         now = time.monotonic()
-        if now - last > LOG_SECONDS or done + k == total:
+        if now - last > _seconds or done + k == total:
             left = (now - start) / k * (total - done - k)
             line = f"{label}: {done + k}/{total}, {duration(now - start)}, {duration(left)} left {note()}".rstrip()
             console.print(line + (f"; {_whole.text(left)}" if _whole else ""))

@@ -88,18 +88,20 @@ class Bench:
             self.notes.append(f"{seen}: another network judges fairly")
         if distributed.ranks() > 1:
             self.notes.append(f"trained by {distributed.ranks()} processes together")
-        self.extras: dict[str, float | None] = {}
+        self.extras = _read_off(plan)
         self.references: References = {}
         self._evaluator: Evaluator | None = None
 
     def probe(self) -> None:
-        """Says what the driver's codes hold, and keeps it for the records."""
+        """Says what the driver's codes hold, and keeps it for the records of every process that works on the plan."""
         for note in self.notes:
             console.print(note)
         leak = probe(self.loader.motion.cpu().numpy(), self.frames)
         if leak is not None:
             console.print(f"driver {label(self.experiment.driver)}: {leak}")
-            self.extras |= leak.extras
+            self.extras = leak.extras
+        with atomic_file(self.plan.codes) as path:
+            path.write_text(json.dumps(self.extras), encoding="utf-8")
 
     def _reader(self) -> Reader | None:
         return Reader.load(self.plan.reader).to(self.device) if self.plan.reader else None
@@ -240,6 +242,11 @@ class Bench:
         record.flops_identity, record.flops_frame = spent.flops_identity, spent.flops_frame
         frames = self.experiment.evaluate.timed_frames
         record.timings = stages(avatar, self.loader, rows, grid, self.head, frames, record.design)
+
+
+def _read_off(plan: RunPlan) -> dict[str, float | None]:
+    """What `Bench.probe` found; nothing where it has not looked."""
+    return json.loads(plan.codes.read_text(encoding="utf-8")) if plan.codes.exists() else {}
 
 
 def prepare(plan: RunPlan) -> Bench:

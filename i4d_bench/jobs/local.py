@@ -1,27 +1,43 @@
-"""Trainings on this machine: several processes on one GPU, one on a CPU."""
+"""Work on this machine: several processes on every GPU, or on its cores without one."""
 
 from __future__ import annotations
 
 import ctypes
 import multiprocessing
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 
+import numpy as np
 import torch
 
-from i4d_bench.jobs.bench import Bench
-from i4d_bench.jobs.plan import Run, RunPlan
+from i4d_bench.jobs import mps
+from i4d_bench.jobs.plan import RunPlan
+from i4d_bench.jobs.work import Task, do
+from i4d_bench.portable import cores
 from i4d_bench.progress import Whole, console, lines_only
+from i4d_bench.results.store import Store
+from i4d_bench.train import distributed
 from i4d_bench.train.loop import Diverged
 from i4d_bench.types import UserError
-from variants import know
+from variants import design
 
-MOST_JOBS, JOB_BYTES = 4, 12 * 2**30
-"""Trainings at once, and what one may take of a GPU's memory (the preset gpu: 8 GiB)."""
+MOST_JOBS, JOB_BYTES = 5, 12 * 2**30
+"""Trainings at once on a GPU, and what one may take of its memory (the preset gpu: 8 GiB). One does not fill a large GPU: on
+an H100 five take twice as many steps a second."""
+LONGER = {"global": 2.0}
+"""Families that train longer than others, where nothing was measured yet (preset gpu, H200: 1.6 to 2.6 times)."""
+PR_SET_PDEATHSIG = 1
 
 
 def default_jobs() -> int:
-    """One process does not fill a large GPU: five train twice as many steps a second on an H100 as one."""
+    """Trainings at once on each GPU, by its free memory; without one, on all cores together."""
     if not torch.cuda.is_available():
         return 1
     return max(1, min(MOST_JOBS, torch.cuda.mem_get_info()[0] // JOB_BYTES))
@@ -38,41 +54,205 @@ def keep_memory() -> None:
     libc.mallopt(trim_threshold, (1 << 31) - 1)
 
 
-def trained(plan: RunPlan, todo: list[Run], jobs: int) -> Iterator[Run]:
-    """Runs as soon as their checkpoint is finished: `jobs` at a time in processes of their own, one alone by the caller."""
-    if min(jobs, len(todo)) < 2:
-        yield from todo
-        return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(jobs, len(todo)), context, _open, (plan,))
+def work(plans: list[RunPlan], todo: list[Task], jobs: int) -> dict[str, str]:
+    """Does all tasks, `jobs` at once on every GPU, or in all without one. Returns why some failed; the others are done.
+
+    Raises UserError for what would end every task, a full disk for instance.
+    """
+    cards = _cards() if distributed.ranks() == 1 else []
+    count = min(jobs * max(1, len(cards)), max(1, sum(t.run is not None for t in todo)))
+    every, left = sum(len(p.runs) for p in plans), sum(t.run is not None for t in todo)
+    with Whole(every, "runs", done=every - left) as whole:
+        if count < 2 or distributed.ranks() > 1:
+            return _alone(todo, whole)
+        with mps.shared(jobs if cards else 1):
+            return _Room(todo, whole, [cards[k % len(cards)] if cards else None for k in range(count)]).done()
+
+
+def _alone(todo: list[Task], whole: Whole) -> dict[str, str]:
+    """One after the other, in this process."""
+    failed = {}
+    for task in todo:
+        if task.run is None:
+            do(task)
+            continue
+        for _ in whole.parts([task]):
+            try:
+                do(task)
+            except Diverged as e:
+                failed[str(task)] = str(e)
+    return failed
+
+
+def _cards() -> list[str]:
+    """Every GPU that this process may use, as CUDA_VISIBLE_DEVICES names it."""
+    if not torch.cuda.is_available():
+        return []
+    named = [c for c in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if c]
+    return named or [str(k) for k in range(torch.cuda.device_count())]
+
+
+@dataclass
+class _Worker:
+    """A process of its own, on a card or on a share of the cores, and what it does now."""
+
+    card: str | None
+    process: BaseProcess
+    pipe: Connection
+    task: Task | None = None
+    last: RunPlan | None = None
+
+
+@dataclass
+class _Room:
+    """Hands tasks to workers: of a plan what is shared before its runs, the longest first, and to a worker those of the plan that
+    it has open, if there are."""
+
+    todo: list[Task]
+    whole: Whole
+    places: list[str | None]
+    workers: list[_Worker] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def done(self) -> dict[str, str]:
+        """Why tasks failed, once none is left."""
+        self.todo = sorted(self.todo, key=_expected(self.todo), reverse=True)
+        where = f"on {len(set(self.places))} GPUs" if self.places[0] else f"on {cores()} cores"
+        console.print(f"{len(self.places)} processes {where}")
+        try:
+            self.workers = [self._hire(place) for place in self.places]
+            for _ in self.whole.parts(self._finished(), say=True):
+                pass
+        finally:
+            self._close()
+        return self.failed
+
+    def _finished(self) -> Iterator[Task]:
+        """Runs as they end, well or not."""
+        while self.todo or any(w.task for w in self.workers):
+            for worker in self.workers:
+                if worker.task is None and (task := self._next(worker)):
+                    self.todo.remove(task)
+                    worker.task, worker.last = task, task.plan
+                    worker.pipe.send(task)
+            busy = [w for w in self.workers if w.task]
+            if not busy:
+                raise UserError("; ".join(f"{name} failed: {why}" for name, why in self.failed.items()))
+            ended = wait([*(w.pipe for w in busy), *(w.process.sentinel for w in busy)])
+            for worker in [w for w in busy if w.pipe in ended or w.process.sentinel in ended]:
+                task, why = worker.task, self._outcome(worker)
+                assert task is not None
+                worker.task = None
+                if why:
+                    self.failed[str(task)] = why
+                    console.print(f"{task} failed: {why}")
+                    if task.run is None:
+                        self.todo = [t for t in self.todo if t.plan != task.plan]
+                if task.run is not None:
+                    yield task
+
+    def _next(self, worker: _Worker) -> Task | None:
+        """The task that this worker takes up, or None where all wait for what is being made."""
+        waiting = [t.plan for t in self.todo if t.run is None] + [
+            w.task.plan for w in self.workers if w.task and w.task.run is None
+        ]
+        ready = [t for t in self.todo if t.run is None or t.plan not in waiting]
+        ready.sort(key=lambda t: (t.run is not None, t.plan != worker.last))  # stable: the longest stay first
+        return next(iter(ready), None)
+
+    def _outcome(self, worker: _Worker) -> str:
+        """Why a worker's task failed; empty where it did not. One that died is replaced. Raises what would end every task."""
+        try:
+            what = worker.pipe.recv()
+        except (EOFError, ConnectionError):
+            worker.process.join()
+            code = worker.process.exitcode
+            if self.todo:
+                self.workers[self.workers.index(worker)] = self._hire(worker.card)
+            else:
+                self.workers.remove(worker)
+            return f"its process was killed (exit code {code})"
+        if isinstance(what, UserError):
+            raise what
+        return what
+
+    def _hire(self, card: str | None) -> _Worker:
+        ours, theirs = multiprocessing.Pipe()
+        context = multiprocessing.get_context("spawn")
+        process = context.Process(target=_serve, args=(theirs, len(self.places), card is None), daemon=False)
+        with _environment({} if card is None else {"CUDA_VISIBLE_DEVICES": card}):  # before anything of CUDA begins
+            process.start()
+        theirs.close()
+        return _Worker(card, process, ours)
+
+    def _close(self) -> None:
+        """Ends the processes; those that still train keep where they are."""
+        for worker in self.workers:
+            worker.pipe.close()
+            if worker.task and worker.process.pid:
+                os.kill(worker.process.pid, signal.SIGINT)
+        for worker in self.workers:
+            worker.process.join()
+
+
+def _expected(todo: list[Task]) -> Callable[[Task], float]:
+    """How long a task takes: seconds that its design's training took before, or guessed by its steps and family."""
+    records = [r for path in {t.plan.report for t in todo} for r in Store(path).records]
+    known = {r.design: r.train_seconds for r in records if r.train_seconds}
+
+    def steps(task: Task, entry: str) -> int:
+        return sum(s.steps for s in task.plan.experiment.stages(entry))
+
+    usual = float(np.mean([seconds / steps(todo[0], entry) for entry, seconds in known.items()])) if known else 1.0
+
+    def seconds(task: Task) -> float:
+        if task.run is None:
+            return float("inf")
+        entry = task.run.entry
+        return known.get(entry, usual * steps(task, entry) * LONGER.get(design(entry).family, 1.0))
+
+    return seconds
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = {k: os.environ.get(k) for k in values}
+    os.environ.update(values)
     try:
-        running = {pool.submit(_train, run): run for run in todo}
-        with Whole(len(todo), "designs trained") as whole:
-            for job in whole.parts(as_completed(running), say=True):
-                try:
-                    job.result()
-                except Diverged as e:  # said again, and recorded, when its turn comes
-                    console.print(str(e))
-                except torch.OutOfMemoryError as e:
-                    raise UserError(
-                        f"the GPU's memory does not hold {jobs} trainings at once: go on with a smaller --jobs"
-                    ) from e
-                yield running[job]
+        yield
     finally:
-        pool.shutdown(cancel_futures=True)
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
 
 
-_bench: Bench | None = None
-"""Of a training process."""
+def _serve(pipe: Connection, workers: int, on_cores: bool) -> None:
+    """A worker: does what comes through the pipe until that is closed, or its parent ends."""
+    os.setpgrp()  # Ctrl-C reaches the parent alone, which passes it on once
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)
+    keep_memory()
+    lines_only(workers)
+    if on_cores:
+        torch.set_num_threads(max(1, cores() // workers))
+    with suppress(EOFError, KeyboardInterrupt, BrokenPipeError):
+        while True:
+            pipe.send(_answer(pipe.recv()))
 
 
-def _open(plan: RunPlan) -> None:
-    global _bench
-    lines_only()
-    know(plan.experiment.designs, plan.experiment.sources)
-    _bench = Bench(plan)
-
-
-def _train(run: Run) -> None:
-    assert _bench is not None, "the process was opened without a bench"
-    _bench.train(run)
+def _answer(task: Task) -> str | UserError:
+    """Why a task failed, nothing where it did not, and the error that would end every task."""
+    try:
+        do(task)
+    except Diverged as e:
+        return str(e)
+    except torch.OutOfMemoryError:
+        return UserError("the GPU's memory does not hold so many trainings at once: go on with a smaller --jobs")
+    except UserError as e:
+        return e
+    except Exception as e:
+        traceback.print_exc()
+        return f"{type(e).__name__}: {e}"
+    return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 from i4d_bench.cache import file_digest
@@ -15,7 +16,19 @@ from i4d_bench.data.teacher.store import pairs_digest
 from i4d_bench.drivers.driver import label
 from i4d_bench.jobs.initial import label as label_of_start
 from i4d_bench.results.environment import hardware_name
+from i4d_bench.types import UserError
 from variants import know, names
+
+
+def seeds(text: str) -> tuple[int, ...]:
+    """Seeds as they are written: `0`, `0-3`, `0,2,5`. Raises UserError."""
+    out: list[int] = []
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if found is None or int(found[2] or found[1]) < int(found[1]):
+            raise UserError(f"--seeds {text}: seeds are written 0, 0-3 or 0,2,5")
+        out += range(int(found[1]), int(found[2] or found[1]) + 1)
+    return tuple(dict.fromkeys(out))
 
 
 def designs(experiment: Experiment) -> list[str]:

@@ -79,6 +79,11 @@ class RunPlan:
     runs: tuple[Run, ...]
 
     @property
+    def codes(self) -> Path:
+        """What can be read off the driver's codes."""
+        return self.backbone.parents[1] / "codes" / f"{self.made['training']}.json"
+
+    @property
     def scored(self) -> bool:
         return scored(self.experiment)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,16 +14,15 @@ from i4d_bench import outputs
 from i4d_bench.config.ablations import scored
 from i4d_bench.config.experiment import Experiment
 from i4d_bench.drivers.driver import check
-from i4d_bench.jobs.bench import prepare
-from i4d_bench.jobs.local import default_jobs, keep_memory, trained
+from i4d_bench.jobs.local import default_jobs, keep_memory, work
 from i4d_bench.jobs.names import designs, folder_name
-from i4d_bench.jobs.plan import Run, RunPlan, plan
-from i4d_bench.progress import Whole, console
+from i4d_bench.jobs.plan import RunPlan, plan
+from i4d_bench.jobs.work import Task, tasks
+from i4d_bench.progress import console
 from i4d_bench.report.baseline import pick
 from i4d_bench.results.environment import hardware_name
 from i4d_bench.results.store import Store
 from i4d_bench.train import distil, distributed
-from i4d_bench.train.loop import Diverged
 from i4d_bench.types import UserError
 
 
@@ -35,10 +37,11 @@ def run(
     jobs: int | None = None,
     fresh: bool = False,
     baseline: str | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> Path:
-    """Runs every design of the experiment that has no finished record yet, `jobs` of them at once (`default_jobs`). Returns the
-    report folder. fresh: what these runs left is removed first. baseline: the row that others are compared with
-    (`report.baseline.pick`).
+    """Runs every design of the experiment that has no finished record yet, with each of the seeds (default: the experiment's own);
+    `jobs` at once on each GPU, or in all without one (`default_jobs`). Returns the report folder. fresh: what these runs left is
+    removed first. baseline: the row that others are compared with (`report.baseline.pick`).
 
     Processes that torchrun started (`train.distributed`) train together, one design at a time; the first does all else.
 
@@ -49,16 +52,22 @@ def run(
 
     started = time.monotonic()
     keep_memory()
-    what, todo = distributed.of_first(lambda: _planned(experiment, reports, runs, fresh, baseline))
-    store = Store(what.report)
+    each = [dataclasses.replace(experiment, seed=s) for s in seeds or (experiment.seed,)]
+    plans, todo = distributed.of_first(lambda: _planned(each, reports, runs, fresh, baseline))
+    store = Store(plans[0].report)
     if todo:
         _check_shares(experiment)
-    console.print(f"{experiment.preset} preset on {hardware_name()}: {', '.join(r.entry for r in what.runs)}")
-    ready = [r.entry for r in what.runs if r not in todo]
+    seeded = f", seeds {', '.join(str(e.seed) for e in each)}" if len(each) > 1 else ""
+    console.print(
+        f"{experiment.preset} preset on {hardware_name()}: {', '.join(r.entry for r in plans[0].runs)}{seeded}"
+    )
+    waiting = {t.run.id for t in todo if t.run}
+    ready = [r.entry for p in plans for r in p.runs if r.id not in waiting]
     if ready:
-        console.print(f"already finished: {', '.join(ready)}")
-    failed = _run(what, todo, store, jobs or default_jobs()) if todo else {}
-    if distributed.first():
+        counted = Counter(ready)
+        console.print(f"already finished: {', '.join(d if n == 1 else f'{d} ({n} seeds)' for d, n in counted.items())}")
+    failed = work(plans, todo, jobs or default_jobs()) if todo else {}
+    if distributed.first() and store.records:
         terminal.show(store.folder, *report.build_runs(store.folder, baseline))
     console.print(f"tables and figures: {store.folder}  ({time.monotonic() - started:.0f} s)")
     if failed:
@@ -67,11 +76,12 @@ def run(
 
 
 def _planned(
-    experiment: Experiment, reports: Path, runs: Path, fresh: bool, baseline: str | None
-) -> tuple[RunPlan, list[Run]]:
-    """The plan, and what is to be done of it. Mistakes first."""
+    each: list[Experiment], reports: Path, runs: Path, fresh: bool, baseline: str | None
+) -> tuple[list[RunPlan], list[Task]]:
+    """The plans, one of each seed, and what is to be done of them. Mistakes first."""
     outputs.folder(reports)
     outputs.folder(runs)
+    experiment = each[0]
     wanted = designs(experiment)
     check(experiment.driver)
     distil.check(experiment.teacher, experiment.train)
@@ -81,10 +91,11 @@ def _planned(
             raise UserError(f"a search has no pairs of designs, so nothing to compare with {baseline!r}")
         pick(dict.fromkeys((*wanted, *(r.design for r in store.records)), ""), baseline)
     store.check_writable()
-    what = plan(experiment, reports, runs)
+    plans = [plan(e, reports, runs) for e in each]
     if fresh:
-        what.forget()
-    return what, what.unfinished()
+        for what in plans:
+            what.forget()
+    return plans, tasks(plans)
 
 
 def _check_shares(experiment: Experiment) -> None:
@@ -93,27 +104,3 @@ def _check_shares(experiment: Experiment) -> None:
     for stage in (*experiment.train.warmup, *experiment.train.stages):
         for people in distil.halves(stage.sources) if mixed else (stage.sources,):
             distributed.share(people)
-
-
-def _run(what: RunPlan, todo: list[Run], store: Store, jobs: int) -> dict[str, str]:
-    """Trains, scores and stores. Returns why designs failed."""
-    failed = {}
-    with Whole(len(what.runs), "designs", done=len(what.runs) - len(todo)) as whole:
-        bench = prepare(what)
-        jobs = jobs if distributed.ranks() == 1 else 1
-        ready = trained(what, todo, jobs)
-        ready = (
-            list(ready) if what.scored and jobs > 1 else ready
-        )  # scores come with timings, which want an idle machine
-        for one in whole.parts(ready):
-            if distributed.of_first(
-                lambda one=one: store.finished(one.id, one.scoring)
-            ):  # by another job in the meantime
-                continue
-            try:
-                bench.run_design(one, store)
-            except Diverged as e:
-                failed[one.entry] = str(e)
-                if distributed.first():
-                    store.add(bench.record(one, "failed", str(e)), [])
-    return failed

@@ -45,7 +45,7 @@ def test_the_report_is_complete_and_rebuilds_from_the_store(reports):
 
 def test_finished_runs_are_kept(reports, monkeypatch):
     folder, work = reports
-    monkeypatch.setattr(run, "prepare", lambda *a: pytest.fail("a finished run was repeated"))
+    monkeypatch.setattr(run, "work", lambda *a: pytest.fail("a finished run was repeated"))
     assert run.run(presets.smoke(), work / "reports", work / "runs") == folder
 
 
@@ -78,4 +78,4 @@ def test_a_search_keeps_curves_and_never_meets_the_test_people(cpu, tmp_path, jo
     )
     assert Store(folder).samples.empty
     table = (folder / "main.md").read_text()
-    assert "lr 0.001, scale 0 |" in table and "local_adaln" in table and (folder / "search.png").stat().st_size > 5000
+    assert "lr 0.001, silent |" in table and "local_adaln" in table and (folder / "search.png").stat().st_size > 5000

@@ -1,0 +1,205 @@
+"""Work on this machine: what is shared first, the longest first, and what is lost of a process that dies."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+
+from i4d_bench.config import presets
+from i4d_bench.jobs import local, mps
+from i4d_bench.jobs.names import seeds
+from i4d_bench.jobs.plan import Run, RunPlan
+from i4d_bench.jobs.run import run
+from i4d_bench.jobs.work import Task
+from i4d_bench.progress import Whole
+from i4d_bench.results.store import Store
+from i4d_bench.types import UserError
+
+DESIGNS = ("local_adaln", "static")
+
+
+def experiment(**more):
+    return dataclasses.replace(presets.smoke(), designs=DESIGNS, **more)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"), [("0", (0,)), ("0-3", (0, 1, 2, 3)), ("0,2,5", (0, 2, 5)), ("1-2,2,7", (1, 2, 7))]
+)
+def test_seeds_as_they_are_written(text, wanted):
+    assert seeds(text) == wanted
+
+
+@pytest.mark.parametrize("text", ["", "a", "3-1", "-1", "0..3"])
+def test_what_is_no_seed_is_named(text):
+    with pytest.raises(UserError, match="0-3"):
+        seeds(text)
+
+
+def test_two_processes_make_what_one_makes(cpu, tmp_path, capfd):
+    """Two seeds in one call, one table; the same numbers as one process after the other, and nothing is done twice."""
+    e = experiment()
+    both = run(e, tmp_path / "a" / "reports", tmp_path / "a" / "runs", jobs=2, seeds=(0, 1))
+    said = capfd.readouterr().out
+    assert "2 processes on" in said and "4 of 4 runs" in said
+    store = Store(both)
+    assert {(r.design, r.seed) for r in store.records} == {(d, s) for d in DESIGNS for s in (0, 1)}
+    assert all(r.extras.keys() == store.records[0].extras.keys() for r in store.records)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        one = Store(run(e, tmp_path / "b" / "reports", tmp_path / "b" / "runs", jobs=1, seeds=(0, 1)))
+    finally:
+        torch.set_num_threads(threads)
+    key = ["design", "seed", "set", "sample", "metric"]
+    values = [s.samples.set_index(key)["value"].sort_index() for s in (store, one)]
+    pd.testing.assert_series_equal(*values, rtol=0.02, atol=0.02)
+    run(e, tmp_path / "a" / "reports", tmp_path / "a" / "runs", jobs=2, seeds=(0, 1))
+    assert "already finished: local_adaln (2 seeds), static (2 seeds)" in capfd.readouterr().out
+
+
+def _plan(seed: int) -> RunPlan:
+    runs = tuple(_run(f"{d}-s{seed}", d) for d in DESIGNS)
+    here = Path("nowhere")
+    return RunPlan(experiment(seed=seed), here, here / f"s{seed}.pt", None, None, None, {"training": "t"}, runs)
+
+
+def _run(name: str, entry: str) -> Run:
+    return Run(entry, name, "", Path(name))
+
+
+def _room(*tasks: Task):
+    return local._Room(list(tasks), Whole(4, "runs"), [None, None])
+
+
+def _worker(task: Task | None = None, last: RunPlan | None = None) -> local._Worker:
+    process = multiprocessing.get_context("spawn").Process()
+    return local._Worker(None, process, multiprocessing.Pipe()[0], task, last)
+
+
+def test_runs_wait_for_what_their_designs_share_and_no_others():
+    one, two = _plan(0), _plan(1)
+    shared, ready = Task(one), Task(two, two.runs[0])
+    room = _room(ready, Task(one, one.runs[0]))
+    room.workers = [_worker(shared), _worker()]
+    assert room._next(room.workers[1]) == ready
+    room.todo = [Task(one, one.runs[0])]
+    assert room._next(room.workers[1]) is None
+    room.workers[0].task = None
+    assert room._next(room.workers[1]) == room.todo[0]
+
+
+def test_a_worker_stays_with_the_plan_that_it_has_open():
+    one, two = _plan(0), _plan(1)
+    longest, own = Task(one, one.runs[0]), Task(two, two.runs[1])
+    room = _room(longest, own)
+    assert room._next(_worker(last=two)) == own
+    assert room._next(_worker()) == longest
+    assert room._next(_worker(last=None)) == longest
+
+
+def test_the_longest_come_first(monkeypatch):
+    one = _plan(0)
+    monkeypatch.setattr(local, "Store", lambda path: SimpleNamespace(records=known))
+    tasks = [
+        Task(one, _run(entry, entry))
+        for entry in ("static", "local_adaln@budget=4", "global_joint_attention", "local_mlp")
+    ]
+    known = []
+    order = lambda: [t.run.entry for t in sorted(tasks, key=local._expected(tasks), reverse=True)]  # noqa: E731
+    assert order()[:2] == ["local_adaln@budget=4", "global_joint_attention"]
+    known = [SimpleNamespace(run_id="a", design="local_mlp", train_seconds=1e6)]
+    assert order()[0] == "local_mlp"
+
+
+KILLED = """
+import os, signal, sys, dataclasses
+from pathlib import Path
+import torch
+torch.cuda.is_available = lambda: False
+from i4d_bench.config import presets
+from i4d_bench.jobs import local, run, work
+
+if __name__ == "__main__":
+    e = dataclasses.replace(presets.smoke(), designs=("local_adaln", "static"))
+    run.run(e, Path(sys.argv[1]) / "reports", Path(sys.argv[1]) / "runs", jobs=2)
+"""
+
+
+def test_a_process_that_dies_is_named_and_the_others_work_on(cpu, tmp_path, monkeypatch):
+    """The run of the one that was killed failed; its next start does it."""
+    waited = local.wait
+
+    def killing(ready):
+        for worker in room.workers:
+            if worker.task and worker.task.run and worker.task.run.entry == "local_adaln" and not killed:
+                killed.append(worker.process.pid)
+                os.kill(worker.process.pid, signal.SIGKILL)
+        return waited(ready)
+
+    killed, rooms = [], local._Room
+    room = None
+
+    def made(*args):
+        nonlocal room
+        room = rooms(*args)
+        return room
+
+    monkeypatch.setattr(local, "_Room", made)
+    monkeypatch.setattr(local, "wait", killing)
+    with pytest.raises(UserError, match=r"local_adaln, seed 0 failed: its process was killed \(exit code -9\)"):
+        run(experiment(), tmp_path / "reports", tmp_path / "runs", jobs=2)
+    assert len(killed) == 1
+    folder = run(experiment(), tmp_path / "reports", tmp_path / "runs", jobs=1)
+    assert {r.design for r in Store(folder).records} == set(DESIGNS)
+
+
+def test_an_interrupted_call_leaves_no_process_and_goes_on(tmp_path):
+    script = tmp_path / "job.py"
+    script.write_text(KILLED, encoding="utf-8")
+    parent = subprocess.Popen([sys.executable, str(script), str(tmp_path)], start_new_session=True)
+    began = time.monotonic()
+    while not list((tmp_path / "runs").glob("readers/*.pt")) and time.monotonic() - began < 120:
+        time.sleep(0.2)
+    parent.send_signal(signal.SIGINT)
+    assert parent.wait(60) != 0
+    alive = subprocess.run(["pgrep", "-f", str(script)], capture_output=True, text=True, check=False).stdout
+    assert not alive.strip()
+    assert subprocess.run([sys.executable, str(script), str(tmp_path)], check=False).returncode == 0
+
+
+def test_without_the_service_processes_take_turns_and_the_log_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(mps, "CONTROL", "no-such-control")
+    monkeypatch.delenv(mps.PIPE, raising=False)
+    with mps.shared(3):
+        assert mps.PIPE not in os.environ
+    assert "without MPS: there is no no-such-control here" in capsys.readouterr().out
+    with mps.shared(1):
+        pass
+    assert not capsys.readouterr().out
+    monkeypatch.setenv(mps.PIPE, "/somewhere")
+    with mps.shared(3):
+        assert os.environ[mps.PIPE] == "/somewhere"
+    assert "daemon in /somewhere" in capsys.readouterr().out
+
+
+def test_a_daemon_is_started_for_the_call_and_stopped_after_it(monkeypatch, tmp_path, capsys):
+    control = tmp_path / "control"
+    control.write_text(f'#!/bin/sh\necho "$1$(cat)" >> {tmp_path}/said\n', encoding="utf-8")
+    control.chmod(0o755)
+    monkeypatch.setattr(mps, "CONTROL", str(control))
+    monkeypatch.delenv(mps.PIPE, raising=False)
+    with mps.shared(2):
+        assert os.path.isdir(os.environ[mps.PIPE])
+    assert mps.PIPE not in os.environ and (tmp_path / "said").read_text().split() == ["-d", "quit"]
+    assert "through MPS" in capsys.readouterr().out
