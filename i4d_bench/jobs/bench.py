@@ -26,7 +26,8 @@ from i4d_bench.drivers.driver import Driver, label
 from i4d_bench.drivers.image import ImageEncoder
 from i4d_bench.drivers.image_training import train_encoder
 from i4d_bench.drivers.probe import probe
-from i4d_bench.evaluate.evaluator import Evaluator
+from i4d_bench.drivers.tracked import flame_error
+from i4d_bench.evaluate.evaluator import Evaluator, Scores
 from i4d_bench.evaluate.gap import ONSET_DB
 from i4d_bench.evaluate.references import References, references, resemblance, telling
 from i4d_bench.jobs.plan import ENCODER_SEED, READER_SEED, Run, RunPlan, lifter_path, lifting
@@ -176,7 +177,15 @@ class Bench:
     def train(self, run: Run) -> tuple[Avatar, Progress]:
         """Trains a design, or goes on, or finds it done; a process that trains the same run is waited for. Raises Diverged."""
         with _alone(run.folder / "checkpoint.pt"):
-            return self.trainer.design(run.folder, run.entry, self.plan.backbone, run.init)
+            trainer = dataclasses.replace(self.trainer, loader=self._loader(run))
+            return trainer.design(run.folder, run.entry, self.plan.backbone, run.init)
+
+    def _loader(self, run: Run) -> Loader:
+        """The design's own, where its FLAME coefficients are off."""
+        return self.loader.tracked(flame_error(self.experiment, run.entry))
+
+    def scores(self, run: Run, avatar: Avatar) -> Scores:
+        return dataclasses.replace(self.evaluator, loader=self._loader(run))(avatar)
 
     def run_design(self, run: Run, store: Store) -> None:
         """Trains, scores, times and stores one design; one that is not scored keeps its curve alone. Raises Diverged."""
@@ -188,7 +197,7 @@ class Bench:
         if not self.plan.scored:
             store.add(self.record(run, *_status(avatar, progress), progress), [])
             return
-        scores = self.evaluator(avatar)
+        scores = self.scores(run, avatar)
         record = self.record(run, *_status(avatar, progress), progress)
         self._measure_cost(record, avatar)
         rows = [{**row, "run_id": run.id, "design": run.entry, "seed": self.experiment.seed} for row in scores.rows]
@@ -197,6 +206,7 @@ class Bench:
 
     def record(self, run: Run, status: Status, why: str, progress: Progress | None = None) -> Record:
         e, meta = self.experiment, self.frames.meta
+        error = flame_error(e, run.entry)
         curve = progress.curve if progress else []
         weights = {"init": run.init} if run.init else {"backbone": self.plan.backbone}
         weights |= {k: p for k in ("reader", "encoder") if (p := getattr(self.plan, k)) is not None}
@@ -223,7 +233,8 @@ class Bench:
             curve=curve,
             onset=progress.onset if progress else None,
             late_gain=_late_gain(curve),
-            sees=[TRUTH] * (design_class(run.entry).needs == "flame" and meta["kind"] != "clips"),
+            sees=[f"{error:g} times a tracker's error in {TRUTH}" if error else TRUTH]
+            * (design_class(run.entry).needs == "flame" and meta["kind"] != "clips"),
             notes=list(self.notes),
             extras=dict(self.extras),
             references=self.references,
