@@ -31,7 +31,6 @@ from i4d_bench.evaluate.evaluator import Evaluator, Scores
 from i4d_bench.evaluate.gap import ONSET_DB
 from i4d_bench.evaluate.references import References, references, resemblance, telling
 from i4d_bench.jobs.plan import ENCODER_SEED, READER_SEED, Run, RunPlan, lifter_path, lifting
-from i4d_bench.jobs.stage_times import stages
 from i4d_bench.loader import Loader
 from i4d_bench.metrics.expression import Reader, VideoReader, train_reader
 from i4d_bench.metrics.identity import embedder
@@ -170,7 +169,8 @@ class Bench:
         pairs = f"two pictures of one person have {same:.3f}, of two people {other:.3f}"
         for sets in self.references.values():
             for metrics in sets.values():
-                metrics.pop(f"csim_{net}", None)
+                for measured in ("csim", "leak"):
+                    metrics.pop(f"{measured}_{net}", None)
         self.notes.append(f"CSIM by {net} is left out, since that network does not tell these people apart: {pairs}")
         console.print(self.notes[-1])
 
@@ -188,7 +188,7 @@ class Bench:
         return dataclasses.replace(self.evaluator, loader=self._loader(run))(avatar)
 
     def run_design(self, run: Run, store: Store) -> None:
-        """Trains, scores, times and stores one design; one that is not scored keeps its curve alone. Raises Diverged."""
+        """Trains, scores and stores one design; one that is not scored keeps its curve alone. Raises Diverged."""
         avatar, progress = self.train(run)
         if not distributed.first():
             return
@@ -202,7 +202,7 @@ class Bench:
         self._measure_cost(record, avatar)
         rows = [{**row, "run_id": run.id, "design": run.entry, "seed": self.experiment.seed} for row in scores.rows]
         store.add(record, rows, scores.images)
-        console.print(f"{run.entry}: {record.status}, scored and timed in {time.monotonic() - begun:.0f} s")
+        console.print(f"{run.entry}: {record.status}, scored in {time.monotonic() - begun:.0f} s")
 
     def record(self, run: Run, status: Status, why: str, progress: Progress | None = None) -> Record:
         e, meta = self.experiment, self.frames.meta
@@ -251,8 +251,6 @@ class Bench:
         if spent.gaussians > MORE * lifted:
             record.sees.append(f"{spent.gaussians} Gaussians in place of {lifted}")
         record.flops_identity, record.flops_frame = spent.flops_identity, spent.flops_frame
-        frames = self.experiment.evaluate.timed_frames
-        record.timings = stages(avatar, self.loader, rows, grid, self.head, frames, record.design)
 
 
 def _read_off(plan: RunPlan) -> dict[str, float | None]:
