@@ -258,14 +258,19 @@ def _read_off(plan: RunPlan) -> dict[str, float | None]:
     return json.loads(plan.codes.read_text(encoding="utf-8")) if plan.codes.exists() else {}
 
 
-def prepare(plan: RunPlan) -> Bench:
-    """Opens the bench once all that designs share is made: expression readers by one process, then the lifting network and the
-    backbone by all that train together."""
+def networks_of_data(plan: RunPlan) -> None:
+    """Makes what all seeds share: the expression reader and the image driver's encoder, by one process."""
     device = default_device()
     for path, train in ((plan.reader, _train_reader), (plan.encoder, _train_encoder)):
         if path is not None:
             make = lambda path=path, train=train: train(plan.experiment, path, device)  # noqa: E731
             distributed.after_first(lambda path=path, make=make: make_once(path, make))
+
+
+def prepare(plan: RunPlan) -> Bench:
+    """Opens the bench once all that designs share is made: networks of the data by one process, then the lifting network and the
+    backbone by all that train together."""
+    networks_of_data(plan)
     if plan.lifter is not None:
         train_lifter(plan.experiment, plan.lifter)
     bench = Bench(plan)

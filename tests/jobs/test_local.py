@@ -79,7 +79,7 @@ def _run(name: str, entry: str) -> Run:
 
 
 def _room(*tasks: Task):
-    return local._Room(list(tasks), Whole(4, "runs"), [None, None])
+    return local._Room(list(tasks), Whole(4, "runs"), [None, None], 2)
 
 
 def _worker(task: Task | None = None, last: RunPlan | None = None) -> local._Worker:
