@@ -102,6 +102,13 @@ def run(
             "else one; under torchrun one"
         ),
     ] = None,
+    slurm: Annotated[
+        tuple[str, ...] | None,
+        arg(
+            help="the work is done by jobs of a SLURM cluster, with options KEY=VALUE: partition, timeout_min, gpus_per_node, "
+            "cpus_per_task, mem_gb, array_parallelism, …"
+        ),
+    ] = None,
     fresh: Annotated[bool, arg(help="train and score again what is finished, and all that is shared")] = False,
     baseline: Baseline = None,
     dry_run: Annotated[
@@ -147,7 +154,10 @@ def run(
 
             show(experiment, reports / "published")
         else:
-            job.run(experiment, reports, runs, jobs, fresh, baseline, names.seeds(seeds))
+            if slurm is not None and (unnamed := [o for o in slurm if "=" not in o]):
+                raise UserError(f"--slurm {unnamed[0]}: options are written KEY=VALUE")
+            cluster = None if slurm is None else dict(o.split("=", 1) for o in slurm)
+            job.run(experiment, reports, runs, jobs, fresh, baseline, names.seeds(seeds), cluster)
 
 
 @app.command

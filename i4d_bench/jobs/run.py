@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from i4d_bench import outputs
 from i4d_bench.config.ablations import scored
 from i4d_bench.config.experiment import Experiment
 from i4d_bench.drivers.driver import check
+from i4d_bench.jobs import slurm
 from i4d_bench.jobs.local import default_jobs, keep_memory, work
 from i4d_bench.jobs.names import designs, folder_name
 from i4d_bench.jobs.plan import RunPlan, plan
@@ -38,10 +40,12 @@ def run(
     fresh: bool = False,
     baseline: str | None = None,
     seeds: Sequence[int] | None = None,
+    cluster: Mapping[str, str] | None = None,
 ) -> Path:
     """Runs every design of the experiment that has no finished record yet, with each of the seeds (default: the experiment's own);
     `jobs` at once on each GPU, or in all without one (`default_jobs`). Returns the report folder. fresh: what these runs left is
-    removed first. baseline: the row that others are compared with (`report.baseline.pick`).
+    removed first. baseline: the row that others are compared with (`report.baseline.pick`). cluster: options of SLURM's jobs, which
+    then do the work in place of this machine (`jobs.slurm`).
 
     Processes that torchrun started (`train.distributed`) train together, one design at a time; the first does all else.
 
@@ -53,7 +57,8 @@ def run(
     started = time.monotonic()
     keep_memory()
     each = [dataclasses.replace(experiment, seed=s) for s in seeds or (experiment.seed,)]
-    plans, todo = distributed.of_first(lambda: _planned(each, reports, runs, fresh, baseline))
+    planned, logs = partial(_planned, each, reports, runs, fresh, baseline), runs.absolute() / "slurm"
+    plans, todo = distributed.of_first(planned) if cluster is None else slurm.planned(planned, cluster, logs)
     store = Store(plans[0].report)
     if todo:
         _check_shares(experiment)
@@ -66,7 +71,9 @@ def run(
     if ready:
         counted = Counter(ready)
         console.print(f"already finished: {', '.join(d if n == 1 else f'{d} ({n} seeds)' for d, n in counted.items())}")
-    failed = work(plans, todo, jobs or default_jobs()) if todo else {}
+    failed = {}
+    if todo:
+        failed = work(plans, todo, jobs or default_jobs()) if cluster is None else slurm.work(plans, todo, cluster, logs)
     if distributed.first() and store.records:
         terminal.show(store.folder, *report.build_runs(store.folder, baseline))
     console.print(f"tables and figures: {store.folder}  ({time.monotonic() - started:.0f} s)")
