@@ -46,8 +46,11 @@ def _start(folder: Path) -> str:
     if shutil.which(CONTROL) is None:
         return f"there is no {CONTROL} here"
     os.environ |= {PIPE: str(folder), LOG: str(folder)}
+    every = {k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"}  # else it numbers cards anew
     try:
-        done = subprocess.run([CONTROL, "-d"], capture_output=True, timeout=60, encoding="utf-8", check=False)
+        done = subprocess.run(
+            [CONTROL, "-d"], env=every, capture_output=True, timeout=60, encoding="utf-8", check=False
+        )
         why = (done.stderr or done.stdout).strip() if done.returncode else ""
     except (OSError, subprocess.TimeoutExpired) as e:
         why = str(e)

@@ -73,7 +73,9 @@ def run(
         console.print(f"already finished: {', '.join(d if n == 1 else f'{d} ({n} seeds)' for d, n in counted.items())}")
     failed = {}
     if todo:
-        failed = work(plans, todo, jobs or default_jobs()) if cluster is None else slurm.work(plans, todo, cluster, logs)
+        failed = (
+            work(plans, todo, jobs or default_jobs()) if cluster is None else slurm.work(plans, todo, cluster, logs)
+        )
     if distributed.first() and store.records:
         terminal.show(store.folder, *report.build_runs(store.folder, baseline))
     console.print(f"tables and figures: {store.folder}  ({time.monotonic() - started:.0f} s)")
