@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,12 +14,13 @@ from torch import Tensor
 
 from i4d_bench.config.experiment import Stage
 from i4d_bench.data.frames import Frames
-from i4d_bench.data.splits import rng, source_frames
+from i4d_bench.data.splits import SPLITS, rng, source_frames, split_of
 from i4d_bench.drivers.driver import Driver
+from i4d_bench.drivers.tracked import tracked
 from i4d_bench.heads.base import REGIONS
 from i4d_bench.model.surface import HeadSurface
 from i4d_bench.render.views import GREY
-from i4d_bench.types import Camera, FlameCode, MotionCode, placed
+from i4d_bench.types import Camera, FlameCode, MotionCode, UserError, placed
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,19 @@ class Loader:
             self.flame = FlameCode(
                 *(torch.cat([getattr(p, n) for p in parts]) for n in ("shape", "expression", "pose"))
             )
+
+    def tracked(self, error: float) -> Loader:
+        """The same with FLAME coefficients that are off by so many times a tracker's errors (`drivers.tracked`), and with the codes
+        that the flame driver makes of those. Shares all other tensors. Raises UserError where there are none."""
+        if error == 0:
+            return self
+        if self.flame is None:
+            raise UserError(f"the data set {self.frames.path} has no FLAME coefficients to be off")
+        out, frames = copy.copy(self), self.frames
+        out.flame = tracked(self.flame, frames.identity, error, split_of(frames) == SPLITS.index("train"))
+        if self.driver.name == "flame":
+            out.motion = self.driver.codes(self.rgb, self.landmarks, frames.coefficients, out.flame)
+        return out
 
     def code(self, index: np.ndarray) -> MotionCode:
         i = placed(index, self.device)

@@ -132,7 +132,7 @@ def test_the_doctor_as_json_prints_nothing_else(monkeypatch, capsys):
         (["run", "--preset", "smoke", "--set", "overrides.local_adaln.hiden=3"], "hidden"),
         (["run", "--preset", "smoke", "--set", "train.lr=fast"], "float"),
         (["run", "--preset", "smoke", "--data", "nowhere"], "nowhere"),
-        (["run", "--preset", "smoke", "--driver", "orcale"], "image, sliders"),
+        (["run", "--preset", "smoke", "--driver", "orcale"], "sliders, deep"),
         (["run", "--preset", "smoke", "--driver", "external"], "./encoder.onnx"),
         (["run", "--preset", "smoke", "--driver", "nowhere/encoder.onnx"], "there is no encoder nowhere"),
         (["run", "--preset", "smoke", "--driver", "./encoder.pth"], "TorchScript (.pt, .ts)"),

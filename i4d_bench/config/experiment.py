@@ -118,7 +118,6 @@ class Evaluate:
     lpips: tuple[str, ...] = ("alex",)
     identity: tuple[str, ...] = ("dlib",)
     reader_steps: int = 800  # of the expression reader, on the world's own truth; 0: none
-    timed_frames: int = 200
 
 
 HARNESS = ("lr", "budget", "flame_error")
@@ -184,13 +183,14 @@ def digest(content: Any) -> str:
 
 
 def from_dict(content: dict[str, Any]) -> Experiment:
-    """The experiment that `to_dict` wrote, after JSON."""
+    """The experiment that `to_dict` wrote, after JSON. Older ones said how many frames a run timed (`timed_frames`)."""
 
     def tuples(d: dict[str, Any]) -> dict[str, Any]:
         return {k: tuple(v) if isinstance(v, list) else v for k, v in d.items()}
 
     train = tuples(content["train"])
     train |= {k: tuple(Stage(**s) for s in train[k]) for k in ("warmup", "stages")} | {"loss": Loss(**train["loss"])}
+    evaluate = {k: v for k, v in tuples(content["evaluate"]).items() if k != "timed_frames"}
     parts = {"world": World(**tuples(content["world"])), "model": Model(**tuples(content["model"])), "train": Train(**train),
-             "evaluate": Evaluate(**tuples(content["evaluate"])), "teacher": Teacher(**content.get("teacher", {}))}  # fmt: skip
+             "evaluate": Evaluate(**evaluate), "teacher": Teacher(**content.get("teacher", {}))}  # fmt: skip
     return Experiment(**(tuples(content) | parts))

@@ -90,7 +90,7 @@ def smoke() -> Experiment:
         world=World(resolution=32, train_identities=4, val_identities=2, test_identities=3, expressions=2, views=2),
         model=Model(size=32, stem=8, widths=(8, 16, 16), blocks=1, grid=16),
         train=Train(warmup=(stage,), stages=(stage,), lr_steps=2, validate_every=2, encoder_steps=3),
-        evaluate=Evaluate(lpips=(), identity=(), reader_steps=3, timed_frames=3, batch=4),
+        evaluate=Evaluate(lpips=(), identity=(), reader_steps=3, batch=4),
         overrides={name: {"dim": 32, "tokens": 4} for name in ON_PLANES}
         | {"global_latent_attention": {"dim": 32}, "flame_uv": {"width": 8, "resolution": 16}},
     )

@@ -94,26 +94,17 @@ class Evaluator:
     ) -> dict[str, Tensor]:
         """What compares renders of one avatar with each other, in the rendered worlds: views (novel), people who drive it with the
         same expression (cross), and expressions (recon)."""
-        loader, frames = self.loader, self.loader.frames
-        if frames.meta["kind"] == "clips":
+        if self.loader.frames.meta["kind"] == "clips":
             return {}
         if set_ == "novel":
-            beside = other_view(part.target)
-            depth, other = (torch.from_numpy(frames.depth[i].astype(np.float32)) for i in (part.target, beside))
-            seen = self._render(avatar, prepared, part.driving, beside)
-            a, b = (frames.camera(i).to(pred.device) for i in (part.target, beside))
-            error = consistency.reprojection_error(pred, seen, depth.to(pred), other.to(pred), a, b)
-            return {"reprojection": error}
+            return reprojection(
+                self.loader, part, pred, self._render(avatar, prepared, part.driving, other_view(part.target))
+            )
         if set_ == "cross":
-            own = self._render(avatar, prepared, part.target, part.target)
-            mask = loader.targets(part.target, frames.resolution).alpha[..., 0] > 0.5
-            return {"leak_driver": consistency.driver_leakage(torch.stack([pred, own], 1), mask)}
+            return driver_leak(self.loader, part, pred, self._render(avatar, prepared, part.target, part.target))
         if set_ == "recon":
-            own = own_expressions(part.source)
-            images = self._render(avatar, prepared, own.reshape(-1), own.reshape(-1))
-            landmarks = torch.from_numpy(frames.landmarks[own.reshape(-1)])
-            embedded = {net: e.embed(images, landmarks).unflatten(0, own.shape) for net, e in self.embedders.items()}
-            return {f"leak_{net}": consistency.identity_leakage(e) for net, e in embedded.items()}
+            own = own_expressions(part.source).reshape(-1)
+            return identity_leaks(self.loader, self.embedders, part, self._render(avatar, prepared, own, own))
         return {}
 
     def _score(self, set_: str, part: Triples, pred: Tensor, still: Tensor) -> dict[str, Tensor | np.ndarray]:
@@ -178,6 +169,29 @@ def reader_scores(
         "akd_iod": expression.akd_iod(read.landmarks, marks),
         "apd": expression.apd(read.rotation, torch.from_numpy(frames.viewmats[view][:, :3, :3]).to(device)),
     }
+
+
+def reprojection(loader: Loader, part: Triples, images: Tensor, beside: Tensor) -> dict[str, Tensor]:
+    """Of images [B,H,W,3] seen as the targets of a rendered world's set `novel` are, and the same seen as their `other_view`."""
+    frames, other = loader.frames, other_view(part.target)
+    depth_a, depth_b = (torch.from_numpy(frames.depth[i].astype(np.float32)).to(images) for i in (part.target, other))
+    a, b = (frames.camera(i).to(images.device) for i in (part.target, other))
+    return {"reprojection": consistency.reprojection_error(images, beside, depth_a, depth_b, a, b)}
+
+
+def driver_leak(loader: Loader, part: Triples, images: Tensor, own: Tensor) -> dict[str, Tensor]:
+    """Of images [B,H,W,3] of a rendered world's set `cross`, and of the same people who are driven by their own frames of the same
+    expressions."""
+    mask = loader.targets(part.target, loader.frames.resolution).alpha[..., 0] > 0.5
+    return {"leak_driver": consistency.driver_leakage(torch.stack([images, own], 1), mask)}
+
+
+def identity_leaks(loader: Loader, embedders: dict[str, Embedder], part: Triples, images: Tensor) -> dict[str, Tensor]:
+    """By each network, of a rendered world's source people in `own_expressions`, [B·4,H,W,3], person by person."""
+    own = own_expressions(part.source)
+    landmarks = torch.from_numpy(loader.frames.landmarks[own.reshape(-1)])
+    embedded = {net: e.embed(images, landmarks).unflatten(0, own.shape) for net, e in embedders.items()}
+    return {f"leak_{net}": consistency.identity_leakage(e) for net, e in embedded.items()}
 
 
 def _view(part: Triples) -> np.ndarray:

@@ -1,7 +1,8 @@
 """What is known without any avatar scores on the same samples (DESIGN §5): without these, a number says little.
 
-`true frame`: what an avatar should show, read by the same networks. `source photo`: the photo itself, which never moves. `mean
-expression`: always the mean of the people trained on. `other people`: true frames of two people, the zero of CSIM.
+`true frame`: what an avatar should show, by the same measures; what it has of reprojection is shading, of the identity leak what a
+network itself takes from an expression. `source photo`: the photo itself, which never moves. `mean expression`: always the mean of
+the people trained on. `other people`: true frames of two people, the zero of CSIM.
 """
 
 from __future__ import annotations
@@ -13,8 +14,18 @@ import torch
 from torch import Tensor
 
 from i4d_bench.data.frames import Frames
-from i4d_bench.data.splits import EVERY_SET, NO_TRUTH, SPLITS, UNSEEN, Triples, split_of, triples
-from i4d_bench.evaluate.evaluator import reader_scores
+from i4d_bench.data.splits import (
+    EVERY_SET,
+    NO_TRUTH,
+    SPLITS,
+    UNSEEN,
+    Triples,
+    other_view,
+    own_expressions,
+    split_of,
+    triples,
+)
+from i4d_bench.evaluate.evaluator import driver_leak, identity_leaks, reader_scores, reprojection
 from i4d_bench.loader import Loader
 from i4d_bench.metrics import expression, identity
 from i4d_bench.metrics.expression import Reader, VideoReader
@@ -43,6 +54,8 @@ def references(
         found: dict[str, dict[str, list[Tensor]]] = {name: {} for name in NAMES}
         for i in range(0, len(rows), batch):
             part = rows[slice(i, i + batch)]
+            for metric, value in _steadiness(loader, embedders, set_, part).items():
+                found[TRUE].setdefault(metric, []).append(value.cpu().double())
             for name, values in _of_part(loader, embedders, reader if set_ != "novel" else None, video, part).items():
                 for metric, value in values.items():
                     found[name].setdefault(metric, []).append(value.cpu().double())
@@ -94,6 +107,20 @@ def _of_part(
         out[TRUE][f"csim_{net}"] = identity.csim(embedded, embedded)
         out[STILL][f"csim_{net}"] = identity.csim(embed(network, still, part.source), embedded)
     return out
+
+
+def _steadiness(loader: Loader, embedders: dict[str, Embedder], set_: str, part: Triples) -> dict[str, Tensor]:
+    """As the evaluator has it, of true frames, in the rendered worlds. That of one expression does not depend on who makes it."""
+    if loader.frames.meta["kind"] == "clips":
+        return {}
+    show = lambda index: loader.photos(index, loader.frames.resolution).movedim(1, -1)  # noqa: E731
+    if set_ == "novel":
+        return reprojection(loader, part, show(part.target), show(other_view(part.target)))
+    if set_ == "cross":
+        return driver_leak(loader, part, show(part.target), show(part.target))
+    if set_ == "recon":
+        return identity_leaks(loader, embedders, part, show(own_expressions(part.source).reshape(-1)))
+    return {}
 
 
 def _mean(frames: Frames, like: Tensor) -> Tensor:

@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
+import numba
 import numpy as np
 import torch
 
 from i4d_bench.jobs import mps
+from i4d_bench.jobs.bench import networks_of_data
 from i4d_bench.jobs.plan import RunPlan
 from i4d_bench.jobs.work import Task, do
 from i4d_bench.portable import cores
@@ -37,9 +39,10 @@ PR_SET_PDEATHSIG = 1
 
 
 def default_jobs() -> int:
-    """Trainings at once on each GPU, by its free memory; without one, on all cores together."""
+    """Trainings at once on each GPU, by its free memory; without one, on all cores together: one thread for each trains more in all
+    than one with all."""
     if not torch.cuda.is_available():
-        return 1
+        return min(MOST_JOBS, cores())
     return max(1, min(MOST_JOBS, torch.cuda.mem_get_info()[0] // JOB_BYTES))
 
 
@@ -60,13 +63,17 @@ def work(plans: list[RunPlan], todo: list[Task], jobs: int) -> dict[str, str]:
     Raises UserError for what would end every task, a full disk for instance.
     """
     cards = _cards() if distributed.ranks() == 1 else []
-    count = min(jobs * max(1, len(cards)), max(1, sum(t.run is not None for t in todo)))
     every, left = sum(len(p.runs) for p in plans), sum(t.run is not None for t in todo)
+    count = min(jobs * max(1, len(cards)), every)
+    if distributed.ranks() > 1:
+        count = 1
     with Whole(every, "runs", done=every - left) as whole:
-        if count < 2 or distributed.ranks() > 1:
+        if count < 2:
             return _alone(todo, whole)
+        networks_of_data(plans[0])  # with all cores
         with mps.shared(jobs if cards else 1):
-            return _Room(todo, whole, [cards[k % len(cards)] if cards else None for k in range(count)]).done()
+            places = [cards[k % len(cards)] if cards else None for k in range(min(count, left))]
+            return _Room(todo, whole, places, count).done()
 
 
 def _alone(todo: list[Task], whole: Whole) -> dict[str, str]:
@@ -111,6 +118,7 @@ class _Room:
     todo: list[Task]
     whole: Whole
     places: list[str | None]
+    shares: int  # of the cores, one for each worker where there is no GPU
     workers: list[_Worker] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
 
@@ -179,7 +187,7 @@ class _Room:
     def _hire(self, card: str | None) -> _Worker:
         ours, theirs = multiprocessing.Pipe()
         context = multiprocessing.get_context("spawn")
-        process = context.Process(target=_serve, args=(theirs, len(self.places), card is None), daemon=False)
+        process = context.Process(target=_serve, args=(theirs, self.shares, card is None), daemon=False)
         with _environment({} if card is None else {"CUDA_VISIBLE_DEVICES": card}):  # before anything of CUDA begins
             process.start()
         theirs.close()
@@ -214,6 +222,12 @@ def _expected(todo: list[Task]) -> Callable[[Task], float]:
     return seconds
 
 
+def use_threads(count: int) -> None:
+    """In this process. The bits of a training depend on it, so that it depends on the command alone, not on what is left to do."""
+    torch.set_num_threads(max(1, count))
+    numba.set_num_threads(max(1, count))
+
+
 @contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
     before = {k: os.environ.get(k) for k in values}
@@ -236,7 +250,7 @@ def _serve(pipe: Connection, workers: int, on_cores: bool) -> None:
     keep_memory()
     lines_only(workers)
     if on_cores:
-        torch.set_num_threads(max(1, cores() // workers))
+        use_threads(cores() // workers)
     with suppress(EOFError, KeyboardInterrupt, BrokenPipeError):
         while True:
             pipe.send(_answer(pipe.recv()))

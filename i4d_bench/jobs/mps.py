@@ -37,7 +37,7 @@ def shared(jobs: int) -> Iterator[None]:
         try:
             yield
         finally:
-            subprocess.run([CONTROL], input="quit\n", text=True, capture_output=True, timeout=60, check=False)
+            subprocess.run([CONTROL], input="quit\n", capture_output=True, timeout=60, encoding="utf-8", check=False)
             del os.environ[PIPE], os.environ[LOG]
 
 
@@ -47,7 +47,7 @@ def _start(folder: Path) -> str:
         return f"there is no {CONTROL} here"
     os.environ |= {PIPE: str(folder), LOG: str(folder)}
     try:
-        done = subprocess.run([CONTROL, "-d"], text=True, capture_output=True, timeout=60, check=False)
+        done = subprocess.run([CONTROL, "-d"], capture_output=True, timeout=60, encoding="utf-8", check=False)
         why = (done.stderr or done.stdout).strip() if done.returncode else ""
     except (OSError, subprocess.TimeoutExpired) as e:
         why = str(e)

@@ -14,6 +14,7 @@ from i4d_bench.data.joined import open_real
 from i4d_bench.data.seen import without
 from i4d_bench.data.teacher.store import pairs_digest
 from i4d_bench.drivers.driver import label
+from i4d_bench.drivers.tracked import flame_error
 from i4d_bench.jobs.initial import label as label_of_start
 from i4d_bench.results.environment import hardware_name
 from i4d_bench.types import UserError
@@ -38,6 +39,7 @@ def designs(experiment: Experiment) -> list[str]:
     chosen = [d for entry in experiment.designs for d in (every if entry == "all" else [entry])]
     for name in {*chosen, *(n for n in experiment.overrides if n in every)}:  # presets may know more than there is here
         experiment.fusion(name)
+        flame_error(experiment, name)
     return list(dict.fromkeys(chosen))
 
 

@@ -35,12 +35,7 @@ TRAINING = (
     "i4d_bench.data.opening",
     "i4d_bench.metrics.image",
 )
-SCORING = (
-    "i4d_bench.evaluate.evaluator",
-    "i4d_bench.evaluate.references",
-    "i4d_bench.jobs.stage_times",
-    "i4d_bench.speed.cost",
-)
+SCORING = ("i4d_bench.evaluate.evaluator", "i4d_bench.evaluate.references", "i4d_bench.speed.cost")
 READER = ("i4d_bench.metrics.reader_training",)
 ENCODER = ("i4d_bench.drivers.image_training",)
 """Where what is trained, scored and read begins."""

@@ -79,7 +79,8 @@ _CARDS = [
     Card("leak_mobileface", "identity leak (MobileFace)", False, "", _LEAK, "as CSIM (MobileFace)", 1.0),
     Card("leak_driver", "driver leak", False, "",
          "mean absolute RGB change in the head mask when another person makes the same expression"),
-    Card("fps", "FPS", True, "1/s", "frames per second, whole frame, batch 1, from the median (protocol in DESIGN §6)"),
+    Card("fps", "FPS", True, "1/s", "whole frames per second at the paper's size, of the speed report named under the table; "
+         "FLAME designs with a tracker"),
     Card("ms", "frame", False, "ms", "median time of a whole frame, batch 1"),
     Card("params", "parameters", None, "M", "parameters of the fusion design alone"),
     Card("memory", "memory", False, "MiB", "peak memory while animating, batch 1"),

@@ -31,24 +31,26 @@ def build_report(folder: Path, baseline: str | None = None) -> None:
 
 def build_runs(folder: Path, baseline: str | None = None) -> tuple[dict[str, list], dict[str, Row], list[str]]:
     """The same for runs alone; returns the tables by their titles, their rows and the notes."""
-    from i4d_bench.report import figures, search, tables
+    from i4d_bench.report import figures, search, speeds, tables
     from i4d_bench.report.web import page
 
     store = Store(folder)
     if not store.records:
         raise UserError(f"{folder} holds no results (no runs of this benchmark version in its runs/)")
+    timed = speeds.find(folder, store.records[-1].environment["hardware"])
+    timings = timed.of(r.design for r in store.records) if timed else {}
     with atomic_file(store.folder / "summary.json") as path:
-        path.write_text(json.dumps(summary(store), indent=1) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(summary(store, timings), indent=1) + "\n", encoding="utf-8")
     gc.freeze()  # statsmodels collects garbage at every call; what is loaded by now need not be looked at again
     try:
         if store.records[0].config.get("ablation") in SEARCHES:
             _refuse(baseline, folder)
             built = search.write_search(store)
         else:
-            built = tables.write_all(store, baseline or _kept(store))
+            built = tables.write_all(store, timed, baseline or _kept(store))
             if baseline is not None:
                 tables.write_text(folder / BASELINE, f"{baseline}\n")
-            figures.draw(store)
+            figures.draw(store, timed)
         page.write(store, *built)
     finally:
         gc.unfreeze()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from i4d_bench.cache import atomic_file
 from i4d_bench.report import baseline as baselines
 from i4d_bench.report import search
 from i4d_bench.report.rows import rows
+from i4d_bench.report.speeds import Speeds, inside
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
 from i4d_bench.speed import rig
@@ -23,7 +23,7 @@ from i4d_bench.speed.costs import N
 
 NEAR = 0.2
 """Matched is what has about as many parameters, or at most about as many FLOPs per frame, within NEAR."""
-COLUMNS = ("parameters", "GFLOP per frame", "fusion and Φ, ms", "frames per second", "self LPIPS ↓", "self gap, dB ↑")
+COLUMNS = ("parameters", "GFLOP per frame", "fusion and Φ, ms", "FPS", "self LPIPS ↓", "self gap, dB ↑")
 HEAD = """# The designs
 
 Written by `i4d-bench docs` from the designs' own docstrings and what is stored in reports/; do not edit. All designs share the
@@ -34,8 +34,8 @@ c = [M(source); M(driving)].
 `global_cross_attention` is local, too: its attention is global over the motion tokens, not over the Gaussians. In the other
 `global_*` designs a change of one Gaussian or of one place in the planes reaches others (tests pin both).
 
-Milliseconds and frames: the speed report at the paper's scale, the fastest mode. LPIPS and the driving gap: the GPU preset on the
-embedded world, held-out people driven by their own expressions.
+Milliseconds: the speed report at the paper's scale, the fastest mode. FPS: {fps}.
+LPIPS and the driving gap: the GPU preset on the embedded world, held-out people driven by their own expressions.
 
 """
 
@@ -112,30 +112,29 @@ def _cell(form: str, number: float) -> str:
 def write_page(reports: Path, to: Path, baseline: str | None = None, designs: Sequence[str] = ()) -> None:
     """Writes `to`, with every registered design unless some are named. Raises UserError where the baseline was not counted."""
     to, designs = outputs.file(to), designs or variants.names()
-    costs, speed = listed(read_costs(reports), designs), _speed(reports)
+    costs, speeds = listed(read_costs(reports), designs), next(iter(inside(reports)), None)
+    head = HEAD.format(fps=speeds.about() if speeds else "none were measured yet (`i4d-bench speed`)")
     counted = f"{N:,} Gaussians, one identity, one frame, in plain torch, Φ included where a design calls it."
     if not all(p >= 0 for p in costs["params"]):
         counted += " What has no numbers was not counted yet: `i4d-bench costs`."
     trained, searched = _trained(reports), _searched(reports)
     rows = costs.to_dict("records")
     own = {n: [r for r in rows if r["design"].partition("@")[0] == n] for n in designs}
-    sections = [_section(n, own[n], speed, trained.get(n), searched.get(n)) for n in designs]
-    parts = [HEAD, "## Costs\n\n", counted, "\n\n", table(costs, baseline_of(costs, baseline)), "\n\n", *sections]
+    sections = [_section(n, own[n], speeds, trained.get(n), searched.get(n)) for n in designs]
+    parts = [head, "## Costs\n\n", counted, "\n\n", table(costs, baseline_of(costs, baseline)), "\n\n", *sections]
     with atomic_file(to) as path:
         path.write_text("".join(parts).rstrip() + "\n", encoding="utf-8")
 
 
 def _section(
-    name: str, costs: list[dict], speed: dict[str, dict], trained: Record | None, arms: search.Arms | None
+    name: str, costs: list[dict], speeds: Speeds | None, trained: Record | None, arms: search.Arms | None
 ) -> str:
     title, diagram, text = variants.about(name)
     lines = [f"## {name}", "", f"*{variants.design(name).family}* · {title}", "", f"    {diagram}", "", text, ""]
     lines += [f"| | {' | '.join(COLUMNS)} |", "|---" + "|---:" * len(COLUMNS) + "|"]
     for row in costs:
         entry = row["design"]
-        timed = [_fastest(speed, stage, entry) for stage in ("fusion", "frame")]
-        shown = (lambda row: f"{row['ms']:.3f}", lambda row: f"{row['fps']:,.0f}")
-        cells = [f"{show(t[1])} ({t[0]})" if t else "" for show, t in zip(shown, timed, strict=True)]
+        cells = [_fusion(speeds, entry), _cell("{:,.0f}", speeds.fps(entry) if speeds else np.nan)]
         mine = trained if entry == name else None
         cells += [_score(mine, "lpips_alex", 3), _score(mine, "gap", 2)]
         settings = entry.partition("@")[2]
@@ -175,14 +174,8 @@ def _searched(reports: Path) -> dict[str, search.Arms]:
     return search.arms(Store(found[0].parent)) if found else {}
 
 
-def _speed(reports: Path) -> dict[str, dict]:
-    """Rows of the speed report at N Gaussians and 512²; empty where there is none."""
-    found = sorted(reports.glob(f"speed-*-n{N}-r512/speed.json"))
-    return json.loads(found[0].read_text(encoding="utf-8"))["rows"] if found else {}
-
-
-def _fastest(rows: dict[str, dict], stage: str, entry: str) -> tuple[str, dict] | None:
-    """Mode and row of the fastest that is right, at the base point."""
-    tail = f"/b1/n{N}" + ("/r512" if stage == "frame" else "")
-    of = {m: rows[k] for m in rig.MODES if (k := f"{stage}/{entry}/{m}{tail}") in rows and rows[k]["status"] == "ok"}
-    return min(of.items(), key=lambda item: item[1]["ms"]) if of else None
+def _fusion(speeds: Speeds | None, entry: str) -> str:
+    """Milliseconds of the fastest mode that is right, at the base point; empty where there is none."""
+    rows = speeds.rows if speeds else {}
+    of = {m: rows[k] for m in rig.MODES if (k := f"fusion/{entry}/{m}/b1/n{N}") in rows and rows[k]["status"] == "ok"}
+    return min((row["ms"], f"{row['ms']:.3f} ({m})") for m, row in of.items())[1] if of else ""

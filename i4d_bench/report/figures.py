@@ -20,6 +20,7 @@ from i4d_bench.data.splits import UNSEEN
 from i4d_bench.evaluate.gap import ONSET_DB
 from i4d_bench.metrics.cards import CARDS
 from i4d_bench.report.rows import Row, rows
+from i4d_bench.report.speeds import Speeds
 from i4d_bench.report.tables import SET_NAMES
 from i4d_bench.results.store import Store
 from i4d_bench.results.summary import interval
@@ -28,6 +29,7 @@ STYLE: dict[Any, Any] = {
     "font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25,
     "legend.frameon": False, "pdf.fonttype": 42, "figure.constrained_layout.use": True,
 }  # fmt: skip
+SUFFIXES = ("pdf", "png")
 OTHER_HUES, OTHER_SHAPES = ("#2b6cb0", "#a8841a", "#b3376e", "#4f6d1f"), "oDpsP^"
 """Of families that are none of those below, in turn."""
 HUES = {"local": "#0a7f6f", "global": "#c2501a", "parametric": "#5b4bb5", "control": "#777777"}
@@ -43,7 +45,7 @@ SCORED = (
 
 
 def save(figure, folder: Path, name: str) -> None:
-    for suffix in ("pdf", "png"):
+    for suffix in SUFFIXES:
         drawn = io.BytesIO()  # written as one: matplotlib's writers stumble over a full disk
         metadata = {"CreationDate": None} if suffix == "pdf" else None
         figure.savefig(drawn, format=suffix, dpi=200, metadata=metadata)
@@ -91,15 +93,17 @@ def _expression_metric(store: Store) -> str | None:
     return next((m for m in ("aed_true", "aed_mp52", "gap") if m in measured), None)
 
 
-def speed_quality(store: Store) -> None:
+def speed_quality(store: Store, speeds: Speeds | None) -> None:
     """Frames per second against expression error in cross-reenactment (of unseen people where there are some), with 95% intervals.
-    Designs without a timing are not drawn."""
+    Designs that were not timed are not drawn; where none was, an older figure goes."""
+    for suffix in SUFFIXES:
+        (store.folder / f"speed_quality.{suffix}").unlink(missing_ok=True)
     designs, samples, metric = rows(store), store.samples, _expression_metric(store)
     set_ = f"{UNSEEN}cross" if f"{UNSEEN}cross" in set(samples["set"]) else "cross"
     looks = _looks(designs)
-    if metric is None:
+    if metric is None or speeds is None:
         return
-    measured = [(d, row.mean(lambda r: r.fps), interval(samples, d, set_, metric)) for d, row in designs.items()]
+    measured = [(d, speeds.fps(d), interval(samples, d, set_, metric)) for d in designs]
     points = [(d, fps, i) for d, fps, i in measured if np.isfinite(fps) and i is not None]
     if not points:
         return
@@ -116,7 +120,7 @@ def speed_quality(store: Store) -> None:
         axis.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
         axis.xaxis.set_minor_locator(ticker.NullLocator())
         card = CARDS[metric]
-        axis.set_xlabel("frames per second, batch 1 (higher is better)")
+        axis.set_xlabel(speeds.axis, fontsize=6.5)
         axis.set_ylabel(f"{SET_NAMES[set_]} {card.label} {card.arrow}")
         legend(axis)
         save(figure, store.folder, "speed_quality")
@@ -202,6 +206,7 @@ def qualitative(store: Store, most: int = 6) -> None:
         save(figure, store.folder, "qualitative")
 
 
-def draw(store: Store) -> None:
-    for draw in (speed_quality, curves, intervals, qualitative):
+def draw(store: Store, speeds: Speeds | None) -> None:
+    speed_quality(store, speeds)
+    for draw in (curves, intervals, qualitative):
         draw(store)

@@ -11,10 +11,10 @@ import pandas as pd
 
 from i4d_bench.cache import atomic_file
 from i4d_bench.report import speed_figures
+from i4d_bench.report.speeds import described, tracker, with_tracker
 from i4d_bench.report.tables import write_text
 from i4d_bench.speed.keys import STAGES, Key, of_roof
 from i4d_bench.types import UserError
-from variants import design, names
 
 
 def write(folder: Path) -> dict[str, pd.DataFrame]:
@@ -66,13 +66,6 @@ def write(folder: Path) -> dict[str, pd.DataFrame]:
     text += [f"![{name}]({name}.png)\n" for name in figures]
     write_text(folder / "speed.md", "\n".join(text))
     return tables
-
-
-def described(content: dict[str, Any], rows: dict[Key, dict]) -> dict[str, dict[str, str]]:
-    """Family and needs of the timed designs, by name: as stored with the rows, else as they are registered here, else unknown."""
-    timed = sorted({k.what.partition("@")[0] for k in rows if k.stage in ("fusion", "frame")})
-    here = {d: {"family": design(d).family, "needs": design(d).needs} for d in timed if d in names()}
-    return {d: content.get("designs", here).get(d, {"family": "", "needs": ""}) for d in timed}
 
 
 def psnr(row: dict[str, Any]) -> str:
@@ -131,17 +124,15 @@ def stages_table(rows: dict[Key, dict], base: tuple[int, int, int]) -> pd.DataFr
 
 def frames_table(rows: dict[Key, dict], designs: dict[str, dict[str, str]]) -> pd.DataFrame:
     """Designs on FLAME coefficients also with the tracker that finds them in a photo, one after the other."""
-    out, tracker = [], rows.get(Key("tracker", "mediapipe", "eager", 1))
-    if tracker and tracker["status"] != "ok":
-        tracker = None
+    out, found = [], tracker(rows)
     for k, row in rows.items():
         if k.stage == "frame":
             ok = row["status"] == "ok"
             eager = rows.get(replace(k, mode="eager"))
             gain = f"{eager['host_ms'] / row['host_ms']:.1f}×" if ok and eager and eager["status"] == "ok" else ""
             tracked = ""
-            if ok and tracker and designs[k.what.partition("@")[0]]["needs"] == "flame":
-                tracked = f"{1000 * k.b / (row['host_ms'] + k.b * tracker['host_ms']):.0f}"
+            if ok and found and designs[k.what.partition("@")[0]]["needs"] == "flame":
+                tracked = f"{with_tracker(row, found, k.b):.0f}"
             out.append({"design": k.what, "mode": k.mode, "batch": k.b, "Gaussians": k.n, "resolution": k.r,
                         "device (ms)": cell(row), "host (ms)": f"{row['host_ms']:.3f}" if ok else "",
                         "frames per second": f"{k.b * row['fps']:.0f}" if ok else "", "with tracker": tracked, "over eager": gain,

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +20,8 @@ from i4d_bench.evaluate.references import NAMES
 from i4d_bench.metrics.cards import CARDS
 from i4d_bench.report import baseline as baselines
 from i4d_bench.report.rows import BLOCKS, Row, rows
+from i4d_bench.report.speeds import Speeds
+from i4d_bench.results.environment import code_of
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
 from i4d_bench.results.summary import scores
@@ -75,6 +76,7 @@ PAIRS = (
     "unpaired",
     "verdict",
 )
+NO_SPEEDS = "FPS: there is no speed report to take them from, run `i4d-bench speed` on this machine."
 RESOLUTION = 1e-4
 """Smaller p are printed as below it: the tails of real differences are not known that far."""
 
@@ -94,8 +96,8 @@ class Column:
         return f"{value:.{self.digits}f}" if np.isfinite(value) else ""
 
 
-def cost_columns(designs: dict[str, Row]) -> list[Column]:
-    """Means over the seeds."""
+def cost_columns(designs: dict[str, Row], speeds: Speeds | None) -> list[Column]:
+    """Means over the seeds; FPS where there is a speed report."""
 
     def column(head: str, digits: int, value: Callable[[Record], float | None]) -> Column:
         return Column(head, {d: row.mean(value) for d, row in designs.items()}, digits)
@@ -106,7 +108,7 @@ def cost_columns(designs: dict[str, Row]) -> list[Column]:
 
     scaled = lambda v, by: None if v is None else v / by  # noqa: E731
     return [
-        column("FPS ↑", 0, lambda r: r.fps),
+        *([fps_column(designs, speeds)] if speeds else []),
         column("params (M)", 3, lambda r: scaled(r.params, 1e6)),
         column("Gaussians", 0, lambda r: r.gaussians),
         column("GFLOP / person", 3, lambda r: scaled(r.flops_identity, 1e9)),
@@ -118,6 +120,11 @@ def cost_columns(designs: dict[str, Row]) -> list[Column]:
         column("onset (steps)", 0, lambda r: r.onset["step"] if r.onset else None),
         Column("seeds", {d: len(row.runs) for d, row in designs.items()}, 0),
     ]
+
+
+def fps_column(designs: dict[str, Row], speeds: Speeds) -> Column:
+    found = {d: speeds.fps(d) for d in designs}
+    return Column("FPS ↑", found, 0 if np.nanmin([np.inf, *found.values()]) >= 10 else 2)
 
 
 def _default(entry: str, setting: str) -> float | None:
@@ -163,25 +170,22 @@ def conditions(records: Iterable[Record]) -> str:
     records = list(records)
     one = records[0]
     data = ", ".join(sorted({r.data["hash"] for r in records}))
-    used = sorted({_code(r.environment) for r in records})
+    used = sorted({code_of(r.environment) for r in records})
     return (
         f"{one.preset} preset, {one.environment['hardware']}, data {one.data['kind']} ({data}), driver {one.driver}, "
         f"commit{'s' * (len(used) > 1)} {', '.join(used)}"
     )
 
 
-def _code(environment: dict[str, Any]) -> str:
-    """The commit, or where none is known the package's version."""
-    commit = environment["commit"] or f"unknown (version {environment.get('version', 'unknown')})"
-    return commit + " with local changes" * environment["dirty"]
-
-
-def notes(designs: dict[str, Row], people: int, left_out: Sequence[Record] = ()) -> list[str]:
-    """What a reader must know under the table; people: how many the samples show; left_out: runs that are not in it."""
+def notes(
+    designs: dict[str, Row], people: int, left_out: Sequence[Record] = (), speeds: Speeds | None = None
+) -> list[str]:
+    """What a reader must know under the table; people: how many the samples show; left_out: runs that are not in it; speeds: where
+    its FPS come from."""
     records = [r for row in designs.values() for r in row.runs]
     if not records:
         return []
-    out = [f"{conditions(records)}.", _varies(designs, people)]
+    out = [f"{conditions(records)}.", _varies(designs, people), *(speeds.notes(designs) if speeds else [NO_SPEEDS])]
     seeds = {r.seed for r in records}
     out += [
         f"{design} has no run of seed {', '.join(map(str, sorted(lacks)))} yet."
@@ -230,9 +234,9 @@ def _varies(designs: dict[str, Row], people: int) -> str:
     return f"{seeds} seeds. Bold: best of its block and not significantly worse (paired; seeds and people are random factors)."
 
 
-def main_table(store: Store) -> tuple[list[Column], dict[str, Row]]:
+def main_table(store: Store, speeds: Speeds | None) -> tuple[list[Column], dict[str, Row]]:
     designs, samples = rows(store), store.samples
-    columns = cost_columns(designs)
+    columns = cost_columns(designs, speeds)
     for set_ in _of_these_people(MAIN, samples):
         columns += [metric_column(designs, set_, m, samples) for m in MAIN[set_]]
     return columns, designs
@@ -347,11 +351,13 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def write_all(store: Store, baseline: str | None = None) -> tuple[dict[str, list[Column]], dict[str, Row], list[str]]:
+def write_all(
+    store: Store, speeds: Speeds | None, baseline: str | None = None
+) -> tuple[dict[str, list[Column]], dict[str, Row], list[str]]:
     """Writes every table; returns the main and the sets table by their titles, their rows, and the notes."""
     baseline = baseline_of(store, baseline)
-    columns, designs = main_table(store)
-    under = notes(designs, len(set(store.samples["identity"])), store.left_out)
+    columns, designs = main_table(store, speeds)
+    under = notes(designs, len(set(store.samples["identity"])), store.left_out, speeds)
     write(store.folder, "main", columns, designs, under)
     more, _ = sets_table(store)
     write(store.folder, "sets", more, designs, [])

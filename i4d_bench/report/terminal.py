@@ -42,7 +42,7 @@ def show(folder: Path, tables: dict[str, list[Column]], designs: dict[str, Row],
     if any(c.bold for c in columns):
         print("* best, or not significantly worse")
     for line in notes:
-        if line.startswith("†"):
+        if line.startswith(("†", "FPS:")):
             print(line)
     more = f" with {len(left_out)} more columns" if left_out else ""
     print(f"the whole table{more}: {folder / 'main.md'}")

@@ -74,6 +74,12 @@ def environment() -> dict[str, Any]:
     }
 
 
+def code_of(environment: dict[str, Any]) -> str:
+    """The commit of an environment, or where none is known the package's version."""
+    commit = environment["commit"] or f"unknown (version {environment.get('version', 'unknown')})"
+    return commit + " with local changes" * environment["dirty"]
+
+
 def _commit(root: Path) -> tuple[str | None, bool]:
     """The commit of the checkout that tracks our own files, and whether files differ from it, new ones included."""
     if (

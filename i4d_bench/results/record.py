@@ -48,7 +48,6 @@ class Record:
     references: dict[str, dict[str, dict[str, Any]]] = field(
         default_factory=dict
     )  # what is known without any avatar scores there: name → set → metric
-    timings: dict[str, dict[str, Any]] = field(default_factory=dict)
     sees: list[str] = field(
         default_factory=list
     )  # what it knows that others do not: its row stands in a block of its own
@@ -58,9 +57,3 @@ class Record:
     created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="microseconds"))
     schema: int = SCHEMA
     benchmark_version: int = BENCHMARK_VERSION
-
-    @property
-    def fps(self) -> float | None:
-        """Whole frames per second, batch 1, of the fastest mode that agreed with the reference."""
-        frames = [t["fps"] for key, t in self.timings.items() if key.startswith("frame/") and t["status"] == "ok"]
-        return max(frames, default=None)

@@ -30,6 +30,8 @@ RECORD, SAMPLES, IMAGES = ".json", ".csv.gz", ".npz"
 SHOWN = ("source", "driver", "truth")
 OLDER = {"converged": "started", "not converged": "did not start"}
 """What records called a status before."""
+GONE = ("timings",)
+"""What records held before: a run timed its own frames."""
 
 
 class Store:
@@ -148,7 +150,8 @@ class Store:
         """A record as JSON; None where another process has just moved it."""
         try:
             line = json.loads(path.read_text(encoding="utf-8"))
-            return line | {"status": OLDER.get(line["status"], line["status"])}
+            kept = {k: v for k, v in line.items() if k not in GONE}
+            return kept | {"status": OLDER.get(line["status"], line["status"])}
         except FileNotFoundError:
             return None
         except ValueError as e:

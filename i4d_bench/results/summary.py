@@ -26,8 +26,8 @@ def interval(samples: pd.DataFrame, design: str, set_: str, metric: str) -> Inte
     return None if own is None else mean_ci(own, CARDS[metric].worst)
 
 
-def summary(store: Store) -> dict[str, Any]:
-    """`summary.json` as DESIGN §7 has it, for scripts."""
+def summary(store: Store, speed: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """`summary.json` as DESIGN §7 has it, for scripts. speed: rows of a speed report by their keys."""
     records, samples = store.records, store.samples
     designs: dict[str, Any] = {}
     for design, set_, metric in samples[["design", "set", "metric"]].drop_duplicates().to_numpy():
@@ -35,7 +35,6 @@ def summary(store: Store) -> dict[str, Any]:
         assert i is not None
         cell = {"mean": i.mean, "lo": i.lo, "hi": i.hi, "n": i.n, "failures": i.failures, "seeds": i.seeds}
         designs.setdefault(design, {}).setdefault(set_, {})[metric] = cell
-    speed = {key: timing for r in records for key, timing in r.timings.items()}
     last = records[-1].environment if records else environment()
     return finite(
         {"schema": SCHEMA, "hardware": last["hardware"], "commit": last["commit"], "designs": designs, "speed": speed}

@@ -1,10 +1,12 @@
-"""Row keys of a speed report (DESIGN §7), written and parsed."""
+"""Row keys of a speed report (speed.json, DESIGN §7), written and parsed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
+SCHEMA = 1
+"""Of speed.json."""
 STAGES = ("encode", "crop", "driver", "tracker", "fusion", "raster", "frame")
 
 

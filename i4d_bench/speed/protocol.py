@@ -1,4 +1,4 @@
-"""How time is measured (DESIGN §6), and the stage timings that every run reports.
+"""How time is measured (DESIGN §6).
 
 Changing inputs in turn, warm-up, median with p5/p95 over many calls. `measure` is what a user waits for: one call at a time,
 CUDA events for the device and the wall clock for the host. `device_time` is the device alone: many calls in one CUDA graph.

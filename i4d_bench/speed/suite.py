@@ -24,14 +24,13 @@ from i4d_bench.cache import atomic_file
 from i4d_bench.progress import track
 from i4d_bench.results.environment import environment
 from i4d_bench.speed import protocol, rig
-from i4d_bench.speed.keys import Key
+from i4d_bench.speed.keys import SCHEMA, Key
 from i4d_bench.speed.plan import Plan, in_every_mode
 from i4d_bench.speed.rows import Kernel, Stage, Tracker
 from i4d_bench.types import UserError
 from kernels.cases import CASES
 from variants.base import source_of
 
-SCHEMA = 1
 FAILED, NOT_HERE = "failed", "cannot run here"
 """How the status of a row without a time begins; the others are "ok" and "wrong"."""
 SPARE_CORES, MOST_WORKERS = 2, 14

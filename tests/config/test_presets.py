@@ -73,6 +73,9 @@ def test_there_are_about_200_000_gaussians(paper):
 
 def test_it_comes_back_from_json(paper):
     assert from_dict(paper.to_dict()) == paper
+    older = paper.to_dict()
+    older["evaluate"]["timed_frames"] = 200
+    assert from_dict(older) == paper
 
 
 def test_the_number_of_steps_can_be_set(paper):

@@ -7,10 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from i4d_bench.data.splits import SETS, SPLITS, split_of, triples
+from i4d_bench.data.splits import SETS, SPLITS, other_view, own_expressions, split_of, triples
 from i4d_bench.drivers.driver import Driver
 from i4d_bench.evaluate.references import MEAN, NAMES, OTHERS, STILL, TRUE, references, telling
 from i4d_bench.loader import Loader
+from i4d_bench.metrics.consistency import identity_leakage, reprojection_error
 from i4d_bench.metrics.distances import Reading
 from i4d_bench.metrics.reader import Reader
 
@@ -66,6 +67,26 @@ def test_faces_are_compared_with_the_true_frame(loader):
         assert found[TRUE][s]["csim_colours"] == pytest.approx(1) and found[OTHERS][s]["csim_colours"] < 1
     assert found[STILL]["recon"]["csim_colours"] == pytest.approx(1) and found[STILL]["self"]["csim_colours"] < 1
     assert found[MEAN]["self"] == {}
+
+
+def test_the_truth_has_what_shading_and_the_network_leave(loader):
+    """As the evaluator measures renders; the truth does not depend on who drives it."""
+    frames, found = loader.frames, references(loader, {"colours": Colours()}, batch=2)[TRUE]
+    novel = triples(frames, "test", "novel")
+    a, b = (torch.from_numpy(i) for i in (novel.target, other_view(novel.target)))
+    pictures, depth = (
+        loader.photos(np.arange(len(frames)), frames.resolution).movedim(1, -1),
+        torch.from_numpy(frames.depth),
+    )
+    error = reprojection_error(
+        pictures[a], pictures[b], depth[a], depth[b], frames.camera(a.numpy()), frames.camera(b.numpy())
+    )
+    assert found["novel"]["reprojection"] == pytest.approx(float(error.mean()), rel=1e-5) and 0 < error.mean() < 0.2
+    own = own_expressions(triples(frames, "test", "recon").source)
+    embedded = torch.stack([Colours().embed(pictures[i], None) for i in own])
+    assert found["recon"]["leak_colours"] == pytest.approx(float(identity_leakage(embedded).mean()), rel=1e-4)
+    assert found["recon"]["leak_colours"] > 0 == found["cross"]["leak_driver"]
+    assert not {"reprojection", "leak_colours", "leak_driver"} & {*found["self"], *found["extreme"]}
 
 
 def test_a_network_to_which_people_are_alike_is_known():

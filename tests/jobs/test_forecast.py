@@ -131,7 +131,7 @@ def test_a_dry_run_prints_and_leaves_nothing_behind(tmp_path, monkeypatch, capsy
         (["--set", "train.lrr=1"], "train.lrr"),
         (["--set", "model.planes=5"], "model.planes=5 does not divide model.size=32"),
         (["--set", "model.sampling=ray"], "sampling plane"),
-        (["--driver", "orcale"], "image, sliders"),
+        (["--driver", "orcale"], "sliders, deep"),
         (["--data", "nowhere"], "nowhere"),
         (["--teacher", "nowhere"], "nowhere"),
     ],

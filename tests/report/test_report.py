@@ -1,4 +1,4 @@
-"""Reports at their edges: many designs, a failed one, metrics that only some have, no timings, one person."""
+"""Reports at their edges: many designs, a failed one, metrics that only some have, one that was not timed, one person."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.speeds import frame, speed_report, timed
 
 from i4d_bench.metrics.cards import CARDS, OF_RUNS
 from i4d_bench.report import build_report, search
 from i4d_bench.report.baseline import pick
 from i4d_bench.report.figures import looks
 from i4d_bench.report.tables import METRICS, conditions
+from i4d_bench.results.environment import hardware_name
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
 from i4d_bench.types import UserError
@@ -43,20 +45,21 @@ def add(store: Store, designs: int, people: int, metrics, seed: int) -> None:
             for s in ("self", "cross") for p in range(people) for m in metrics
             if not failed and not (k == 1 and m == "lpips_alex")
         ]  # fmt: skip
-        timings = (
-            {} if k == 2 else {f"frame/{name}/eager/b1/n9/r64": {"ms": 1.0, "fps": 100.0 * (k + 1), "status": "ok"}}
-        )
         store.add(
             Record(run_id=f"{name}-{seed}", design=name, family=FAMILIES[k % 3], preset="cpu", config={}, overrides={}, seed=seed,
                    driver="sliders", data=DATA, status="failed" if failed else "started", why="nan" if failed else "",
-                   timings=timings, curve=[{"step": s, "gap": 0.01 * s * k} for s in (100, 200)]),
+                   curve=[{"step": s, "gap": 0.01 * s * k} for s in (100, 200)]),
             rows,
         )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
-    store = fill(tmp_path_factory.mktemp("many"), 18, seeds=3)
+    folder = tmp_path_factory.mktemp("many")
+    store = fill(folder / "runs", 18, seeds=3)
+    names = sorted({r.design for r in store.records} - {"parametric_design_2"})
+    rows = {frame(name): timed(10 / (k + 1)) for k, name in enumerate(names)}
+    speed_report(folder / "speed-here", rows, hardware_name())
     build_report(store.folder)
     return store
 

@@ -34,7 +34,11 @@ def shown(monkeypatch, capsys):
     columns[0].values["flame_uv"] = np.nan
     record = lambda d, status: Record(d, d, "local", "cpu", {}, {}, 0, "sliders", {}, status)  # noqa: E731
     rows = {d: Row((record(d, s),)) for d, s in zip(DESIGNS, ("started", "did not start", "failed"), strict=True)}
-    notes = ["cpu preset, …", "† global_interleaved_attention: did not start (it ended at 0.21 dB)."]
+    notes = [
+        "cpu preset, …",
+        "FPS: whole frames of …",
+        "† global_interleaved_attention: did not start (it ended at 0.21 dB).",
+    ]
 
     def run(width: int) -> list[str]:
         monkeypatch.setattr(printing, "console", Console(file=io.StringIO(), force_terminal=True, width=width))
@@ -58,4 +62,4 @@ def test_what_is_best_or_did_not_start_is_said(shown):
     lines = shown(120)
     assert "1.23*" in next(line for line in lines if line.startswith("flame_uv"))
     assert "† global_interleaved_attention: did not start (it ended at 0.21 dB)." in lines
-    assert not any("cpu preset" in line for line in lines)
+    assert "FPS: whole frames of …" in lines and not any("cpu preset" in line for line in lines)

@@ -1,6 +1,7 @@
 """The run store: a file per run, complete or absent; a table of what was made alike."""
 
 import dataclasses
+import json
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -47,6 +48,16 @@ def test_a_run_comes_back_as_it_was_stored(tmp_path):
         list(store.images) == ["source", "driver", "truth", "local_adaln"]
         and store.images["local_adaln"][0, 0, 0, 0] == 3
     )
+
+
+def test_what_runs_no_longer_hold_is_not_read(tmp_path):
+    store, one = Store(tmp_path), record()
+    store.add(one, [])
+    path = tmp_path / "runs" / f"{one.run_id}.json"
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"timings": {"frame/static/eager/b1/n9/r64": {"fps": 9.0}}})
+    )
+    assert dataclasses.asdict(store.records[0]) == dataclasses.asdict(one)
 
 
 def test_finished_is_a_matter_of_training_and_scoring(tmp_path):
