@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import SoftFileLease, Timeout
 
 from i4d_bench.errors import UserError
 from i4d_bench.portable import home
 from i4d_bench.progress import console
+
+LOST, RENEWED, LOOK = 60.0, 10.0, 0.5
+"""Seconds: without a sign of life of a lock's holder on another machine until it counts as gone; between signs; between looks."""
 
 
 def cache_dir() -> Path:
@@ -64,21 +67,37 @@ def atomic_file(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
+def lock(path: Path) -> SoftFileLease:
+    """A lock of `path`, to be acquired, among all processes of all machines on a file system, which need not know locks (NFS).
+
+    It is a file that names its holder and is renewed. A holder that was killed on this machine is noticed at once; one of another
+    machine once its file was seen unchanged for LOST seconds, by the watcher's own clock.
+    """
+    file = path.with_name(f".{path.name}.lease")
+    return SoftFileLease(
+        file,
+        lease_duration=LOST,
+        heartbeat_interval=RENEWED,
+        poll_interval=LOOK,
+        on_compromise=lambda _: console.print(f"another process took {file}: this one gave no sign for {LOST:.0f} s"),
+    )
+
+
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
     """Inside, this process is the only one on the file system that makes `path`; others wait, and say so. Raises UserError."""
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path.with_name(f".{path.name}.lock"))
+        own = lock(path)
         try:
-            lock.acquire(timeout=0)
+            own.acquire(timeout=0)
         except Timeout:
             console.print(f"waiting for another process that makes {path}")
-            lock.acquire()
+            own.acquire()
     try:
         yield
     finally:
-        lock.release()
+        own.release()
 
 
 def make_once(path: Path, make: Callable[[], object]) -> Path:

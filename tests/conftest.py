@@ -62,12 +62,16 @@ def _unchecked(request, monkeypatch):
 
 
 def pytest_collection_modifyitems(items):
-    """GPU and asset tests skip with their reason where they cannot run."""
+    """GPU, SLURM and asset tests skip with their reason where they cannot run."""
+    from helpers import slurm
+
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
         if item.get_closest_marker("assets") and not os.environ.get("I4D_ASSETS"):
             item.add_marker(pytest.mark.skip(reason="needs the real assets (set I4D_ASSETS)"))
+        if item.get_closest_marker("slurm") and (why := slurm.missing()):
+            item.add_marker(pytest.mark.skip(reason=why))
 
 
 @pytest.fixture(scope="session")

@@ -21,17 +21,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
-from i4d_bench.cache import alone, atomic_file, file_digest, writing
+from i4d_bench.cache import LOST, alone, atomic_file, file_digest, lock, writing
 from i4d_bench.data.splits import SPLITS
 from i4d_bench.data.teacher.samples import ROLES, Damaged, Sample, pack, unpack
 from i4d_bench.types import UserError
 
 INDEX, SHARDS = "index.parquet", "shards"
 SHARD_BYTES = 1 << 30
-WAIT = 5.0
-"""Seconds for a killed writer's lock to be freed."""
+WAIT = LOST + 5
+"""Seconds for a killed writer's lock to be freed, on whichever machine it was."""
 END = bytes(1024)
 """Of a tar file."""
 
@@ -77,7 +77,7 @@ class Writer:
         self.shards, self.name, self.shard_bytes = folder / SHARDS, name, shard_bytes
         with writing(folder):
             self.shards.mkdir(parents=True, exist_ok=True)
-        self.lock = FileLock(self.shards / f".{name}.lock")
+        self.lock = lock(self.shards / name)
         try:
             self.lock.acquire(timeout=WAIT)
         except Timeout:

@@ -72,7 +72,7 @@ def test_a_killed_writer_goes_on_from_its_last_row(tmp_path, when):
         piece = pack("x", teacher.sample(9))
         with tar.open("ab") as file:
             file.write(piece[:1000] if when == "half a sample" else piece)
-    w.lock.release()  # as the system does for a killed process
+    w.lock.release()  # as is noticed of a killed process
     done = set(standing(folder)) if when != "half a row" else {"p000-d000"}
     with Writer(folder) as again:
         for k in range(4):

@@ -1,0 +1,178 @@
+"""Work on a real SLURM of one node: the records are those of this machine, jobs that die are reported, others go on."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import threading
+import time
+from functools import partial
+
+import pytest
+import torch
+from helpers import ROOT
+from helpers import slurm as own
+
+from i4d_bench.config import presets
+from i4d_bench.config.experiment import Stage
+from i4d_bench.jobs import local, run, slurm
+from i4d_bench.jobs.plan import plan
+from i4d_bench.jobs.work import Task, do, tasks
+from i4d_bench.results.store import Store
+from i4d_bench.types import UserError
+
+pytestmark = pytest.mark.slurm
+OPTIONS = {"partition": "main", "cpus_per_task": "1", "timeout_min": "10"}
+
+
+@pytest.fixture(scope="module")
+def cluster(cpu, tmp_path_factory):
+    """With two cores, each job on one of them, as this process is meanwhile: bits depend on the number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setattr(slurm, "LOOK", 0.3)
+        patch.setattr(slurm, "GRACE", 2.0)
+        patch.setenv("PYTHONPATH", str(ROOT))
+        with own.cluster(tmp_path_factory.mktemp("slurm"), 2):
+            yield
+    torch.set_num_threads(threads)
+
+
+def long(designs, steps=100_000):
+    """The smoke preset, of so many steps, each of which is kept."""
+    e = presets.smoke()
+    train = dataclasses.replace(
+        e.train, stages=(Stage(steps, 32, 16, 2, 2),), checkpoint_seconds=0.0, validate_every=steps
+    )
+    return dataclasses.replace(e, train=train, designs=designs)
+
+
+@pytest.fixture(scope="module")
+def ready(cluster, tmp_path_factory):
+    """Plans an experiment whose designs share what was made once for all of them."""
+    runs = tmp_path_factory.mktemp("ready") / "runs"
+
+    def made(experiment, folder):
+        what = plan(experiment, folder / "reports", runs)
+        if not what.backbone.exists():
+            do(Task(what))
+        return what
+
+    return made
+
+
+class Working(threading.Thread):
+    """`slurm.work` on the runs of a plan, beside the test."""
+
+    def __init__(self, what, logs):
+        self.what, self.logs, self.failed = what, logs, None
+        super().__init__(daemon=True)
+        self.start()
+
+    def run(self):
+        todo = [Task(self.what, r) for r in self.what.unfinished()]
+        self.failed = slurm.work([self.what], todo, OPTIONS, self.logs)
+
+    def ended(self) -> dict[str, str]:
+        self.join(60)
+        assert not self.is_alive() and self.failed is not None
+        return self.failed
+
+
+def step(of) -> int:
+    """How far a run is by its checkpoint."""
+    file = of.folder / "checkpoint.pt"
+    return torch.load(file)["progress"]["step"] if file.exists() else 0
+
+
+def job_of(of, logs) -> str:
+    return next(job for key, job in slurm._known(logs).items() if key.startswith(of.id))
+
+
+def test_the_records_are_those_of_this_machine(cluster, tmp_path):
+    e = dataclasses.replace(presets.smoke(), designs=("local_adaln", "static"))
+    each = [dataclasses.replace(e, seed=s) for s in (0, 1)]
+    folders = [(tmp_path / name / "reports", tmp_path / name / "runs") for name in ("cluster", "here")]
+    logs = tmp_path / "logs"
+    plans, todo = slurm.planned(partial(run._planned, each, *folders[0], False, None), OPTIONS, logs)
+    assert plans == [plan(e, *folders[0]) for e in each], "names are those of the node's hardware"
+    assert slurm.work(plans, todo, OPTIONS, logs) == {}
+    assert not tasks(plans) and len(slurm._known(logs)) == 6
+    here = [plan(e, *folders[1]) for e in each]
+    assert local.work(here, tasks(here), 1) == {}
+    there, these = ({r.run_id: r for r in Store(p[0].report).records} for p in (plans, here))
+    assert len(these) == 4 and there.keys() == these.keys()
+    for name, record in these.items():
+        for field in ("metrics", "status", "made", "seed", "params"):
+            assert getattr(there[name], field) == getattr(record, field), (name, field)
+        gaps = [[point["gap"] for point in r.curve] for r in (there[name], record)]
+        assert gaps[0] == gaps[1]
+
+
+def test_a_job_that_dies_is_reported_with_its_log(ready, tmp_path):
+    what = ready(long(("local_adaln", "local_film")), tmp_path)
+    killed, cancelled = what.runs
+    working = Working(what, tmp_path / "logs")
+    own.wait_until(lambda: all(step(r) for r in what.runs))
+    jobs = {r.id: job_of(r, tmp_path / "logs") for r in what.runs}
+    os.kill(own.task_of(jobs[killed.id]), signal.SIGKILL)
+    own.called("scancel", jobs[cancelled.id])
+    failed = working.ended()
+    assert failed.keys() == {str(Task(what, r)) for r in what.runs}
+    for one, state in ((killed, "failed"), (cancelled, "cancelled")):
+        why = failed[str(Task(what, one))]
+        assert state in why and jobs[one.id] in why
+        log = tmp_path / "logs" / f"{jobs[one.id]}_0_log.out"
+        assert why.endswith(str(log)) and log.exists()
+    assert len(what.unfinished()) == 2
+
+
+@pytest.mark.parametrize(
+    ("how", "design"), [("scontrol requeue", "local_adaln"), ("scancel --signal=USR2", "local_film")]
+)
+def test_a_job_that_is_queued_again_goes_on_from_its_checkpoint(ready, tmp_path, how, design):
+    """By the cluster, or by itself when its time is up. A second call of the parent meanwhile submits nothing."""
+    what = ready(long((design,), steps=200), tmp_path)
+    one, logs = what.runs[0], tmp_path / "logs"
+    working = Working(what, logs)
+    own.wait_until(lambda: step(one) > 10)
+    job = job_of(one, logs)
+    own.called(*how.split(), job)
+    own.wait_until(lambda: own.state(job) == "PENDING")
+    left = step(one)
+    assert 10 < left < 200
+    again = Working(what, logs)
+    own.release(job)
+    seen = [left]
+    while working.is_alive():
+        seen.append(step(one))
+        time.sleep(0.05)
+    assert working.ended() == again.ended() == {}
+    assert seen == sorted(seen) and seen[-1] == 200 and len(set(seen)) > 3
+    assert not what.unfinished() and slurm._known(logs) == {slurm._key(Task(what, one)): job}
+
+
+def test_a_failure_of_what_is_shared_cancels_the_runs(cluster, tmp_path):
+    what = plan(long(("static",)), tmp_path / "reports", tmp_path / "runs")
+    other = dataclasses.replace(what, made={**what.made, "hardware": "another"})
+    failed = slurm.work([other], tasks([other]), OPTIONS, tmp_path / "logs")
+    shared, one = failed.values()
+    assert shared.startswith("planned for another, but this node is") and "ended (cancelled) before it began" in one
+
+
+def test_mistakes_are_one_sentence(cluster, tmp_path):
+    for options, sentence in {
+        "nonsense=1": "Unknown argument 'nonsense'",
+        "partition=nowhere": "sbatch refused: .*[Ii]nvalid partition",
+        "timeout_min=soon": "timeout_min",
+        "nodes=2": "one process on one node",
+    }.items():
+        key, _, value = options.partition("=")
+        with pytest.raises(UserError, match=sentence) as e:
+            slurm.planned(dict, OPTIONS | {key: value}, tmp_path)
+        assert "\n" not in str(e.value)
+    with pytest.raises(UserError, match="there is no preset 'none'"):
+        slurm.planned(partial(presets.preset, "none"), OPTIONS, tmp_path)
