@@ -130,28 +130,25 @@ def test_a_job_that_dies_is_reported_with_its_log(ready, tmp_path):
     assert len(what.unfinished()) == 2
 
 
-@pytest.mark.parametrize(
-    ("how", "design"), [("scontrol requeue", "local_adaln"), ("scancel --signal=USR2", "local_film")]
-)
-def test_a_job_that_is_queued_again_goes_on_from_its_checkpoint(ready, tmp_path, how, design):
-    """By the cluster, or by itself when its time is up. A second call of the parent meanwhile submits nothing."""
-    what = ready(long((design,), steps=200), tmp_path)
+def test_a_job_that_is_queued_again_goes_on_from_its_checkpoint(ready, tmp_path):
+    """By the cluster, then by itself as when its time is up. A second call of the parent meanwhile submits nothing."""
+    what = ready(long(("local_adaln",), steps=200), tmp_path)
     one, logs = what.runs[0], tmp_path / "logs"
-    working = Working(what, logs)
-    own.wait_until(lambda: step(one) > 10)
-    job = job_of(one, logs)
-    own.called(*how.split(), job)
-    own.wait_until(lambda: own.state(job) == "PENDING")
-    left = step(one)
-    assert 10 < left < 200
-    again = Working(what, logs)
-    own.release(job)
-    seen = [left]
-    while working.is_alive():
+    calls, seen = [Working(what, logs)], [0]
+    for how in ("scontrol requeue", "scancel --signal=USR2"):
+        own.wait_until(lambda: step(one) > seen[-1] + 10)
+        job = job_of(one, logs)
+        own.called(*how.split(), job)
+        own.wait_until(lambda job=job: own.state(job) == "PENDING")
+        seen.append(step(one))
+        calls.append(Working(what, logs))
+        own.release(job)
+    assert 20 < seen[-1] < 200, "it was still at work"
+    while calls[0].is_alive():
         seen.append(step(one))
         time.sleep(0.05)
-    assert working.ended() == again.ended() == {}
-    assert seen == sorted(seen) and seen[-1] == 200 and len(set(seen)) > 3
+    assert [call.ended() for call in calls] == [{}, {}, {}]
+    assert seen == sorted(seen) and seen[-1] == 200 and len(set(seen)) > 5
     assert not what.unfinished() and slurm._known(logs) == {slurm._key(Task(what, one)): job}
 
 
