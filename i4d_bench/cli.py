@@ -127,6 +127,10 @@ def run(
     from variants import given, load
 
     with distributed.joined():
+        if slurm is not None and preset == "auto":
+            raise UserError(
+                "--slurm: name the preset for its nodes, --preset gpu for instance; this machine may be none of them"
+            )
         if teacher is None and (supervision or bias_sink):
             raise UserError("--supervision and --bias-sink go with --teacher")
         designs = load(designs)

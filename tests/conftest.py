@@ -61,8 +61,8 @@ def _unchecked(request, monkeypatch):
         monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
-def pytest_collection_modifyitems(items):
-    """GPU, SLURM and asset tests skip with their reason where they cannot run."""
+def pytest_collection_modifyitems(config, items):
+    """GPU, SLURM and asset tests skip with their reason where they cannot run; SLURM's, which take minutes, where nobody asks."""
     from helpers import slurm
 
     for item in items:
@@ -70,8 +70,10 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))
         if item.get_closest_marker("assets") and not os.environ.get("I4D_ASSETS"):
             item.add_marker(pytest.mark.skip(reason="needs the real assets (set I4D_ASSETS)"))
-        if item.get_closest_marker("slurm") and (why := slurm.missing()):
-            item.add_marker(pytest.mark.skip(reason=why))
+        if item.get_closest_marker("slurm"):
+            why = slurm.missing() or ("" if "slurm" in config.option.markexpr else "takes minutes: pytest -m slurm")
+            if why:
+                item.add_marker(pytest.mark.skip(reason=why))
 
 
 @pytest.fixture(scope="session")
