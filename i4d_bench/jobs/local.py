@@ -245,6 +245,7 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 def _serve(pipe: Connection, workers: int, on_cores: bool) -> None:
     """A worker: does what comes through the pipe until that is closed, or its parent ends."""
     os.setpgrp()  # Ctrl-C reaches the parent alone, which passes it on once
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored below a script that runs in the background
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)
     keep_memory()

@@ -128,6 +128,7 @@ import os, signal, sys, dataclasses
 from pathlib import Path
 import torch
 torch.cuda.is_available = lambda: False
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from i4d_bench.config import presets
 from i4d_bench.jobs import local, run, work
 

@@ -27,7 +27,7 @@ def reports(cpu, tmp_path_factory):
 def test_the_report_is_complete_and_rebuilds_from_the_store(reports):
     folder, _ = reports
     store = Store(folder)
-    assert [r.design for r in store.records] == list(presets.smoke().designs)
+    assert sorted(r.design for r in store.records) == sorted(presets.smoke().designs)
     assert {r.status for r in store.records} <= {"did not start", "started", "control"}
     for name in ("main.csv", "main.md", "main.tex", "speed_quality.pdf", "curves.png", "qualitative.png", "index.html"):
         assert (folder / name).stat().st_size > 100, name
