@@ -5,7 +5,6 @@ It stands for the field's motion encoders (X-NeMo's, PAPER §1), whose weights n
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import torch
@@ -15,7 +14,8 @@ from torch import Tensor, nn
 from torchvision.models import resnet18
 
 from i4d_bench.drivers.crop import crops
-from i4d_bench.types import MOTION_DIM, MOTION_TOKENS, UserError
+from i4d_bench.metrics.reader import restored
+from i4d_bench.types import MOTION_DIM, MOTION_TOKENS
 
 CODE = MOTION_TOKENS * MOTION_DIM
 CHUNK = 256
@@ -74,12 +74,4 @@ class ImageEncoder(nn.Module):
     @staticmethod
     def load(path: Path) -> ImageEncoder:
         """Raises UserError for a file that is none or is damaged."""
-        try:
-            saved = torch.load(path, map_location="cpu", weights_only=True)
-            encoder = ImageEncoder(saved["side"])
-            encoder.load_state_dict(saved["state"])
-        except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as e:
-            raise UserError(
-                f"the image driver's encoder {path} cannot be read ({e}): delete it to train it again"
-            ) from e
-        return encoder.eval().requires_grad_(False)
+        return restored(ImageEncoder, path, "the image driver's encoder")

@@ -12,8 +12,8 @@ HIDDEN = 256
 GAIN = 0.4
 """Of the first layer: a full expression bends it without saturating, so that the code tells strong ones apart."""
 DEEP_LAYERS, DEEP_WIDTH, DEEP_FIRST, DEEP_GAIN = 4, 64, 2.0, 3.0
-"""Folded so often that a linear map reads about half of the coefficients' variance off all 512 numbers and a quarter off a token's
-16; a network of three layers reads 0.85 (expressions of the procedural world)."""
+"""Folded so often that a linear map reads about half of the coefficients' variance off all 512 numbers (R² 0.51) and less than a
+third off any token's 16 (0.28 at most); a network of three layers reads 0.85 (expressions of the procedural world)."""
 
 
 class RandomTokens(nn.Module):

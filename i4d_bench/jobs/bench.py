@@ -76,7 +76,7 @@ class Bench:
         loss = self.experiment.train.loss
         lessons = self._lessons(driver) if self.experiment.teacher.path else None
         if self.experiment.world.beside:
-            lessons = self._beside_a_world()
+            lessons = self._beside_a_world(encoder)
         judges = networks(loss, self.device)
         self.trainer = Trainer(self.experiment, self.loader, self.head, self.device, *judges, lessons)
         self.notes: list[str] = [who_was_seen(self.frames), *[driver.note] * bool(driver.note)]
@@ -119,13 +119,12 @@ class Bench:
         pairs = FromPairs(store, driver, self.head, e.model.size, e.seed, true_views, lifter, workers)
         return Mixed(pairs, FromFrames(self.loader, e.model.size, e.seed)) if teacher.bias_sink else pairs
 
-    def _beside_a_world(self) -> Lessons:
+    def _beside_a_world(self, encoder: ImageEncoder | None) -> Lessons:
         """From a rendered world's people and the data set's own, half and half. What the driver measures on video is known in the
         world; FLAME designs are told as little of it: coefficients mapped from the 52."""
         e = self.experiment
         frames = with_flame(rendered_beside(e), self.head)
         name = {video: world for world, video in DRIVER_ON_VIDEO.items()}.get(e.driver, e.driver)
-        encoder = ImageEncoder.load(self.plan.encoder) if self.plan.encoder else None
         loader = Loader(frames, Driver(name, frames, encoder), self.device)
         return Mixed(*(FromFrames(of, e.model.size, e.seed) for of in (loader, self.loader)))
 

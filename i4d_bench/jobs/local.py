@@ -39,8 +39,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def default_jobs() -> int:
-    """Trainings at once on each GPU, by its free memory; without one, on all cores together: one thread for each trains more in all
-    than one with all."""
+    """Trainings at once on each GPU, by its free memory; without one, as many as cores, with a thread each."""
     if not torch.cuda.is_available():
         return min(MOST_JOBS, cores())
     return max(1, min(MOST_JOBS, torch.cuda.mem_get_info()[0] // JOB_BYTES))

@@ -2,14 +2,16 @@
 
 It finds 68 landmarks and the head's rotation in the whole image, then reads the 52 coefficients off a crop that those
 landmarks align. Its own error on ground-truth images of people it was not trained on is kept with it as `floor`: no
-method can be measured below that. With another seed it serves as the network of the `image` driver.
+method can be measured below that.
 """
 
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +23,7 @@ from i4d_bench.metrics.distances import Reading
 from i4d_bench.metrics.image import check_images
 from i4d_bench.types import UserError
 
+N = TypeVar("N", bound=nn.Module)
 LOCATED = (136, 6)
 """Landmarks, first two columns of the rotation (Zhou et al. 2019)."""
 FLOORS = ("aed", "akd", "akd_iod", "apd")
@@ -117,10 +120,6 @@ class Reader(nn.Module):
             raise ValueError(f"this reader takes images of {self.side}², got {tuple(images.shape[-2:])}")
         return self(images)
 
-    def coefficients(self, images: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B 52"]:
-        """What the `image` driver sees. Raises as `read` does."""
-        return self.read(images).coefficients
-
     def save(self, path: Path) -> None:
         """Raises OSError when the file cannot be written."""
         torch.save({"side": self.side, "state": self.state_dict()}, path)
@@ -128,13 +127,19 @@ class Reader(nn.Module):
     @staticmethod
     def load(path: Path) -> Reader:
         """Raises UserError for a file that is not a reader or is damaged."""
-        try:
-            saved = torch.load(path, map_location="cpu", weights_only=True)
-            reader = Reader(saved["side"])
-            reader.load_state_dict(saved["state"])
-        except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as e:
-            raise UserError(f"the expression reader {path} cannot be read ({e}): delete it to train it again") from e
-        return reader.eval().requires_grad_(False)
+        return restored(Reader, path, "the expression reader")
+
+
+def restored(make: Callable[[int], N], path: Path, what: str) -> N:
+    """A network for pictures of one side as `save` wrote it, {"side", "state"}, to be used and not trained. Raises UserError for a
+    file that holds none or is damaged."""
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        network = make(saved["side"])
+        network.load_state_dict(saved["state"])
+    except (OSError, RuntimeError, KeyError, TypeError, EOFError, pickle.UnpicklingError) as e:
+        raise UserError(f"{what} {path} cannot be read ({e}): delete it to train it again") from e
+    return network.eval().requires_grad_(False)
 
 
 def _rotation(columns: Float[Tensor, "B 6"]) -> Float[Tensor, "B 3 3"]:

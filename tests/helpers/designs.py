@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
+from conftest import TinyHead
 
 import variants
 from helpers import ROOT
+from i4d_bench.types import MotionCode
 from variants.base import Fusion
 
 CHOSEN: list[str] = []
@@ -44,3 +48,17 @@ def differ(a, b) -> bool:
 def readme_example() -> str:
     """The file that the README shows as a design of one's own, `local_gain`."""
     return (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
+
+
+def with_flame(code: MotionCode, **parts) -> MotionCode:
+    """The code with parts of its FLAME coefficients replaced."""
+    assert code.flame is not None
+    return dataclasses.replace(code, flame=dataclasses.replace(code.flame, **parts))
+
+
+class Rigid(TinyHead):
+    """Every vertex hangs on the root."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = torch.eye(5)[torch.zeros(60, dtype=torch.long)]

@@ -109,7 +109,7 @@ def test_reader_survives_the_disk(reader, tmp_path):
     reader.save(tmp_path / "reader.pt")
     again = Reader.load(tmp_path / "reader.pt")
     x = torch.rand(2, 3, 32, 32)
-    assert torch.equal(reader.coefficients(x), again.coefficients(x)) and again.floor == reader.floor
+    assert torch.equal(reader.read(x).coefficients, again.read(x).coefficients) and again.floor == reader.floor
     (tmp_path / "reader.pt").write_bytes((tmp_path / "reader.pt").read_bytes()[:1000])
     with pytest.raises(UserError, match="delete it"):
         Reader.load(tmp_path / "reader.pt")
@@ -132,9 +132,9 @@ def test_training_is_deterministic_and_seeds_differ(drawings):
     train = lambda seed: train_reader(drawings, index, steps=3, seed=seed, batch=8, progress=False)  # noqa: E731
     x = torch.rand(1, 3, 32, 32)
     torch.manual_seed(0)
-    a = train(1).coefficients(x)
+    a = train(1).read(x).coefficients
     torch.manual_seed(1)
-    assert torch.equal(a, train(1).coefficients(x)) and not torch.equal(a, train(2).coefficients(x))
+    assert torch.equal(a, train(1).read(x).coefficients) and not torch.equal(a, train(2).read(x).coefficients)
 
 
 def test_reader_refuses_wrong_images_and_data(reader, drawings):

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 import torch
 from conftest import TinyHead
+from helpers.designs import Rigid, with_flame
 
 import variants
 from i4d_bench.heads.worlds import exported_head
@@ -18,18 +19,6 @@ from variants.nearest import _distance, leaves_of, nearest_triangles
 def animated(identity, source, driving):
     fusion = variants.create("flame_binding")
     return fusion.animate(fusion.prepare(identity, source), driving)
-
-
-def with_flame(code, **parts):
-    return dataclasses.replace(code, flame=dataclasses.replace(code.flame, **parts))
-
-
-class Rigid(TinyHead):
-    """Every vertex hangs on the root."""
-
-    def __init__(self):
-        super().__init__()
-        self.weights = torch.eye(5)[torch.zeros(60, dtype=torch.long)]
 
 
 def test_turning_the_head_turns_every_gaussian(tiny):

@@ -7,10 +7,9 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import TinyHead
-from helpers.designs import FIELDS, awake, close, differ, make
+from helpers.designs import FIELDS, Rigid, awake, close, differ, make, with_flame
 
-from i4d_bench.types import Gaussians, MotionCode, UserError
+from i4d_bench.types import Gaussians, UserError
 from kernels.layout import Bound
 from kernels.reference import bind_gaussians, multiply, quaternion, rodrigues, triangle_frames
 from variants import flame_binding
@@ -18,19 +17,6 @@ from variants import flame_binding
 
 def animated(fusion, identity, source, driving) -> Gaussians:
     return fusion.animate(fusion.prepare(identity, source), driving)
-
-
-def with_flame(code: MotionCode, **parts) -> MotionCode:
-    assert code.flame is not None
-    return dataclasses.replace(code, flame=dataclasses.replace(code.flame, **parts))
-
-
-class Rigid(TinyHead):
-    """Every vertex hangs on the root."""
-
-    def __init__(self):
-        super().__init__()
-        self.weights = torch.eye(5)[torch.zeros(60, dtype=torch.long)]
 
 
 def test_without_a_residual_it_is_flame_binding(tiny):
