@@ -28,7 +28,6 @@ class Ablation:
 
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3)
-"""1e-2 was tried, too, with twelve designs on the preset gpu: the best for none, and with it most do not start."""
 STARTS = {
     "silent": {"init_scale": 0.0},  # at the canonical avatar
     "own": {"init_scale": 1.0},  # as the design starts by default
@@ -38,6 +37,8 @@ STARTS = {
 SEARCHES = ("search", "finals")
 BEST = 3
 """Arms of a search that are trained again, as long as a design is."""
+BEYOND = {RATES[0]: 3e-5, RATES[-1]: 1e-2}
+"""Trained with them where a design's best is at the end of the rates: the next one, so that no search stops at an edge."""
 
 
 TRAINED_LONGER = ("local_adaln", "global_cross_attention", "global_triplane_attention", "global_joint_attention",
@@ -97,7 +98,8 @@ def ablations() -> dict[str, Ablation]:
             False,
         ),
         "finals": (
-            f"Which of the best {BEST} arms of the search does each design want? --designs: what finals.txt of its report lists.",
+            f"Which of the best {BEST} arms of the search, or which rate beyond them, does each design want? "
+            "--designs: what finals.txt of its report lists.",
             [],
             (),
             1.0,

@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from i4d_bench.config.ablations import BEST, STARTS
+from i4d_bench.config.ablations import BEST, BEYOND, STARTS
 from i4d_bench.evaluate.gap import ONSET_DB
 from i4d_bench.report.figures import STYLE, save
 from i4d_bench.report.rows import Row, rows
@@ -53,6 +53,16 @@ def best(arms: Arms) -> tuple[float, str]:
 def ranked(arms: Arms) -> list[tuple[float, str]]:
     """Arms by their gaps, the largest first."""
     return sorted(arms, key=lambda arm: np.nan_to_num(gap(arms[arm]), nan=-np.inf), reverse=True)
+
+
+def finalists(arms: Arms) -> list[str]:
+    """Designs as lists write them: the best arms, and the next rate beyond them where the best is at an end of the rates."""
+    chosen = [arms[arm].design for arm in ranked(arms)[:BEST]]
+    (rate, start), record = best(arms), arms[best(arms)]
+    beyond = BEYOND.get(rate)
+    if beyond is not None and (beyond, start) not in arms:
+        chosen.append(record.design.replace(f"lr={rate}", f"lr={beyond}"))
+    return chosen
 
 
 def decided(arms: Arms) -> str:
@@ -101,7 +111,7 @@ def write_search(store: Store) -> tuple[dict[str, list[Column]], dict[str, Row],
     under = _notes(store, found, records)
     best_runs = {n: Row((r,)) for n, r in records.items()}
     write(store.folder, "main", columns, best_runs, under)
-    finals = [runs[arm].design for runs in found.values() for arm in ranked(runs)[:BEST]]
+    finals = [entry for runs in found.values() for entry in finalists(runs)]
     write_text(store.folder / "finals.txt", "\n".join(finals) + "\n")
     _figure(store, found)
     return {"Driving gap on validation (dB)": columns}, best_runs, under

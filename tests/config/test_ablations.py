@@ -77,7 +77,7 @@ def test_the_search_tries_every_learned_design_alike():
     tried = [parse(d) for d in ABLATIONS["search"].designs if d != "static"]
     settings = {name: [s for n, s in tried if n == name] for name, _ in tried}
     assert set(settings) == {name for name in variants.names() if "init_scale" in defaults(name)} >= set(presets.TUNED)
-    assert len(settings["local_adaln"]) == 10
+    assert len(settings["local_adaln"]) == 8
     assert all(s == settings["local_adaln"] for name, s in settings.items() if "cross_scale" not in defaults(name))
     deaf = [s for s in settings["global_triplane_attention"] if s not in settings["local_adaln"]]
     assert deaf == [{"lr": lr, "init_scale": 1.0, "cross_scale": 0.0} for lr in RATES], "Portrait4D's start"
@@ -99,7 +99,7 @@ def test_a_longer_budget_is_the_designs_own():
 
 
 def test_the_gpu_preset_has_what_the_stored_search_found_best():
-    stored = ROOT / "reports/published/ablation-search-gpu-h100-procedural-oracle"
+    stored = ROOT / "reports/published/ablation-search-gpu-h200-procedural-image"
     assert {name: search.best(runs) for name, runs in search.arms(Store(stored)).items()} == presets.TUNED
     overrides = presets.gpu().overrides
     assert {n: (o["lr"], o["init_scale"]) for n, o in overrides.items()} == {
@@ -113,7 +113,7 @@ def test_designs_stand_beside_an_ablations_own_rows_and_are_searched_alone():
     assert beside.designs == ("local_mlp", "local_adaln", "local_spatial", "local_nobasis", "static")
     assert folder_name(beside) == folder_name(ablation("space", presets.cpu()))
     alone = ablation("search", presets.cpu(), ("local_mlp@hidden=8",))
-    assert [parse(d)[1].get("hidden") for d in alone.designs] == [8] * 10 + [None]
+    assert [parse(d)[1].get("hidden") for d in alone.designs] == [8] * 8 + [None]
     assert set(designs(alone)) == set(alone.designs) and alone.designs[-1] == "static"
     with pytest.raises(UserError, match="flame_binding cannot be searched: it has no setting init_scale"):
         ablation("search", presets.cpu(), ("flame_binding",))

@@ -178,9 +178,10 @@ def test_a_search_takes_the_setting_with_the_largest_gap_at_the_end(tmp_path):
         and table.loc["local_adaln", "onset of the best (steps)"] == 200
     )
     finals = (tmp_path / "finals.txt").read_text().splitlines()
-    assert [parse(entry)[1]["lr"] for entry in finals] == [0.003, 0.001, 0.001] * 2, (
-        "the best three, the failed one last"
+    assert [parse(entry)[1]["lr"] for entry in finals] == [0.003, 0.001, 0.001, 0.01] * 2, (
+        "the best three without the failed one, and the rate beyond the best, which is the largest"
     )
+    assert [parse(entry)[1]["init_scale"] for entry in finals] == [0.0, 1.0, 0.0, 0.0] * 2
     printed = (tmp_path / "main.md").read_text()
     assert "**1.30**" in printed and "global_joint_attention†" in printed and "scale=1.0: failed (nan)" in printed
 
