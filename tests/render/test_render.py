@@ -64,6 +64,24 @@ def test_gradcheck_in_double_precision():
     assert torch.autograd.gradcheck(run, leaves, eps=1e-7, atol=1e-4, rtol=1e-3, nondet_tol=0.0)
 
 
+def test_gaussians_that_cannot_be_drawn_spoil_nothing():
+    """Behind the camera, without a number, of no extent or endless: the others' picture and gradients are as without them."""
+    inf, nan = float("inf"), float("nan")
+    broken = {"means": (nan, 0), "quats": (0.0, 1), "scales": (inf, 2), "opacities": (nan, 3)}
+    out = []
+    for spoilt in (False, True):
+        gaussians = scene(1, 40)
+        with torch.no_grad():
+            gaussians.opacities[0, :5] = 0.0
+            gaussians.means[0, 4] = torch.tensor([0.0, 0.0, 100.0])
+            for name, (value, at) in broken.items() if spoilt else ():
+                getattr(gaussians, name)[0, at] = value
+        image = render(gaussians, camera(1, 33, 32), None, "cpu")
+        image.rgb.square().sum().backward()
+        out.append((image.rgb, *(getattr(gaussians, f).grad[0, 5:] for f in FIELDS)))
+    assert all(torch.equal(a, b) and a.isfinite().all() for a, b in zip(*out, strict=True))
+
+
 def test_cpu_is_deterministic_whatever_the_threads():
     import numba
 
