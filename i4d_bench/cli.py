@@ -99,7 +99,7 @@ def run(
         int | None,
         arg(
             help="trainings at once on each GPU, or in all without one; default: on a GPU what its free memory holds, up to five, "
-            "else one; under torchrun one"
+            "else one for each core; under torchrun one"
         ),
     ] = None,
     slurm: Annotated[
