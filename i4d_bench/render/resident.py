@@ -34,7 +34,7 @@ class Splatter:
         )  # fmt: skip
         owners, offsets, self.pairs = self.lists(means2d[:, 0], radii[:, 0], depths[:, 0])
         rgb, _ = rasterize_to_pixels(
-            means2d, conics, g.colors[:, None], g.opacities[:, None], self.width, self.height, self.lists.tile,
+            means2d, conics, g.colors[:, None], g.opacities[:, None], self.width, self.height, self.lists.tile[0],
             offsets[:, None], owners, backgrounds=background[:, None],
         )  # fmt: skip
         return rgb[:, 0]
