@@ -70,6 +70,23 @@ def tile_lists(device: str) -> int:
     return int(pairs)
 
 
+def splat(device: str) -> float:
+    """Draws a Gaussian of opacity 1/2 in the middle of a white pixel, and says by the gradient how much of it is seen there."""
+    from kernels.raster.splat import TILE, splat
+    from kernels.raster.tiles import TileLists
+
+    one = lambda *v: torch.tensor([v], device=device)  # noqa: E731
+    view, K = torch.eye(4, device=device)[None], one([32.0, 0, 16.5], [0, 32.0, 16.5], [0.0, 0, 1])
+    color = one([1.0, 1, 1]).requires_grad_()
+    given = (one([0.0, 0, 2]), one([1.0, 0, 0, 0]), one([0.1, 0.1, 0.1]), one(0.5), color)
+    lists = TileLists(1, 32, 32, 64, device, TILE)
+    rgb, alpha, depth, _ = splat(*given, one(0.0, 0, 0), view, K, 32, 32, lists=lists)
+    assert depth is not None
+    (rgb[0, 16, 16, 0] + 0 * (alpha.sum() + depth.sum())).backward()
+    assert color.grad is not None
+    return float(color.grad[0, 0, 0])
+
+
 def check(n: int = 1000) -> dict[str, list[str]]:
     """Runs every kernel on the GPU, forward and backward, and holds it to its twin in fp64. → by kind, what does not work. Raises
     Unsupported where nothing can. Compiles them all the first time: minutes."""
@@ -79,6 +96,8 @@ def check(n: int = 1000) -> dict[str, list[str]]:
             failed[kind] = [f"{p.case.name}: {why}" for p in PROBLEMS if (why := _fault(p, kind, n))]
     if tile_lists("cuda") != 4:
         failed["fp32"].append("tile_lists: not the pairs that there are")
+    if abs(splat("cuda") - 0.5) > 1e-5:
+        failed["fp32"].append("splat: not the colour that there is")
     return failed
 
 

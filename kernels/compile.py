@@ -18,7 +18,7 @@ from typing import NamedTuple
 from unittest.mock import patch
 
 import kernels
-from kernels.check import KINDS, PROBLEMS, Problem, precision, tile_lists
+from kernels.check import KINDS, PROBLEMS, Problem, precision, splat, tile_lists
 
 SHARED = {"sm_80": 163, "sm_86": 99, "sm_89": 99, "sm_90": 227, "sm_120": 99}
 """KB of shared memory that a program may ask for (CUDA C++ Programming Guide, technical specifications per compute capability)."""
@@ -75,6 +75,7 @@ def launches(arch: str, kind: str, problem: Problem | None) -> list[Launch]:
     ):
         if problem is None:
             tile_lists("cpu")
+            splat("cpu")
         elif x := problem.inputs(N, kind, "cpu"):
             problem.case.run(x, "triton")
             problem.case.run(x, "triton", backward=True)
@@ -110,7 +111,7 @@ def do(task: Task) -> Done:
     try:
         made = launches(task.arch, task.kind, problem)
     except kernels.Unsupported as e:
-        fault = f"{problem.case.name if problem else 'tile_lists'}: {e}"
+        fault = f"{problem.case.name if problem else 'the rasteriser'}: {e}"
     return Done(task, made, fault, time.process_time() - start)
 
 

@@ -269,9 +269,9 @@ class _Rasterize(torch.autograd.Function):
         return *map(torch.from_numpy, out), torch.from_numpy(g_background), None, None
 
 
-def rasterize(g: Gaussians, camera: Camera, background: Float[Tensor, "B 3"]) -> Rendered:
-    """Any floating dtype of two or more bits of sense: float32 and float64. Cameras get no gradient."""
-    mean, covariance, depth = project(g, camera)
+def rasterize(g: Gaussians, camera: Camera, background: Float[Tensor, "B 3"], depth: bool = True) -> Rendered:
+    """float32 or float64. Cameras get no gradient. Depth costs next to nothing here, so that there always is."""
+    mean, covariance, depths = project(g, camera)
     return Rendered(
-        *_Rasterize.apply(mean, covariance, depth, g.opacities, g.colors, background, camera.width, camera.height)
+        *_Rasterize.apply(mean, covariance, depths, g.opacities, g.colors, background, camera.width, camera.height)
     )

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+
 from jaxtyping import Float
 from torch import Tensor
 
 from i4d_bench.render.reference import EPS_2D, NEAR
 from i4d_bench.types import Camera, Gaussians, Rendered, UserError
+
+
+@functools.cache
+def built() -> bool:
+    """Whether gsplat has its CUDA extension; builds it, the first time, where there is a compiler."""
+    try:
+        from gsplat.cuda._backend import _C  # pyright: ignore[reportAttributeAccessIssue]
+    except ImportError:
+        return False
+    return _C is not None
 
 
 def rasterize(g: Gaussians, camera: Camera, background: Float[Tensor, "B 3"], depth: bool = True) -> Rendered:

@@ -47,25 +47,25 @@ def project(g: Gaussians, camera: Camera) -> tuple[Tensor, Tensor, Tensor]:
     return torch.stack([fx * x / z + cx, fy * y / z + cy], -1), covariance, p[..., 2]
 
 
-def rasterize(g: Gaussians, camera: Camera, background: Float[Tensor, "B 3"]) -> Rendered:
-    """Memory grows with B·N·H·W."""
-    mean, covariance, depth = project(g, camera)
-    order = depth.argsort(dim=1, stable=True)
+def rasterize(g: Gaussians, camera: Camera, background: Float[Tensor, "B 3"], depth: bool = True) -> Rendered:
+    """Memory grows with B·N·H·W. There always is depth."""
+    mean, covariance, depths = project(g, camera)
+    order = depths.argsort(dim=1, stable=True)
     take = lambda a: a.gather(1, order.view(*order.shape, *[1] * (a.ndim - 2)).expand_as(a))  # noqa: E731
-    mean, covariance, depth, opacity, color = map(take, (mean, covariance, depth, g.opacities, g.colors))
+    mean, covariance, depths, opacity, color = map(take, (mean, covariance, depths, g.opacities, g.colors))
     y, x = torch.meshgrid(*(torch.arange(n, device=mean.device, dtype=mean.dtype) + 0.5 for n in (camera.height, camera.width)),
                           indexing="ij")  # fmt: skip
     pixels = torch.stack([x, y], -1).view(-1, 2)
     d = pixels - mean[:, :, None]  # [B,N,P,2]
     sigma = 0.5 * (d * (d @ torch.linalg.inv(covariance))).sum(-1)
     alpha = (opacity[..., None] * torch.exp(-sigma)).clamp_max(ALPHA_MAX)
-    alpha = torch.where((alpha >= ALPHA_MIN) & (depth > NEAR)[..., None], alpha, torch.zeros_like(alpha))
+    alpha = torch.where((alpha >= ALPHA_MIN) & (depths > NEAR)[..., None], alpha, torch.zeros_like(alpha))
     after = torch.cumprod(1 - alpha, 1)
     alpha = torch.where(after > STOP, alpha, torch.zeros_like(alpha))
     after = torch.cumprod(1 - alpha, 1)
     before = torch.cat([torch.ones_like(after[:, :1]), after[:, :-1]], 1)
     weight = alpha * before
     rgb = torch.einsum("bnp,bnc->bpc", weight, color) + after[:, -1, :, None] * background[:, None]
-    z = torch.einsum("bnp,bn->bp", weight, depth)
+    z = torch.einsum("bnp,bn->bp", weight, depths)
     shape = (len(mean), camera.height, camera.width, -1)
     return Rendered(rgb.view(shape), (1 - after[:, -1]).view(shape), z.view(shape))

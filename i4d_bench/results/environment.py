@@ -13,6 +13,7 @@ import torch
 
 import i4d_bench
 from i4d_bench.portable import cores
+from i4d_bench.render import rasteriser
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = (
@@ -70,6 +71,7 @@ def environment() -> dict[str, Any]:
         "version": i4d_bench.__version__,
         "hardware": hardware_name(),
         "gpu": _gpu(),
+        "rasteriser": rasteriser(torch.cuda.is_available()),
         "versions": {"python": platform.python_version(), "cuda": torch.version.cuda, **versions(*PACKAGES)},
     }
 

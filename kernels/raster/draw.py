@@ -1,8 +1,8 @@
 """Pixels from rows of projected Gaussians and lists of them by tile, forward and backward (twin: `raster.reference.draw`).
 
-A program is a tile of TALL × WIDE pixels, of one warp, and walks its list front to back, UNROLL Gaussians between looks at whether any
-pixel still lets light through. Backward it walks the other way from the last Gaussian that any pixel saw, and adds a Gaussian's
-gradients, summed over the tile, by atomics: sums of several tiles are rounded in any order.
+A program is a tile of TALL × WIDE pixels, of one warp, and walks its list front to back, UNROLL Gaussians between looks at
+whether any pixel still lets light through. Backward it walks the other way from the last Gaussian that any pixel saw, and adds a
+Gaussian's gradients, summed over the tile, by atomics: sums of several tiles are rounded in any order.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _place(program, WIDTH, HEIGHT, ACROSS, DOWN, TALL: tl.constexpr, WIDE: tl.co
 
 
 @triton.jit
-def _alpha(at, here, x, y, MOST: tl.constexpr):
+def _alpha(at, here, x, y):
     """α of a Gaussian at pixels before it is capped, and how far they are from its centre. Nothing where it is not `here`."""
     dx, dy = x - tl.load(at), y - tl.load(at + 1)
     a, b, c = tl.load(at + 2), tl.load(at + 3), tl.load(at + 4)
@@ -60,7 +60,7 @@ def _draw(
         for u in tl.static_range(UNROLL):
             here = j + u < end
             at = rows + tl.load(owners + j + u, mask=here, other=0).to(tl.int64) * ROW
-            a, _, _, _, _, _ = _alpha(at, here, x, y, MOST)
+            a, _, _, _, _, _ = _alpha(at, here, x, y)
             a = tl.minimum(a, MOST)
             after = light - light * a
             seen = live & (a >= LEAST)
@@ -112,7 +112,7 @@ def _draw_backward(
     while j >= start:
         owner = tl.load(owners + j).to(tl.int64)
         at, d = rows + owner * ROW, drows + owner * ROW
-        raw, dx, dy, a, b, c = _alpha(at, j < ends, x, y, MOST)
+        raw, dx, dy, a, b, c = _alpha(at, j < ends, x, y)
         al = tl.minimum(raw, MOST)
         seen = al >= LEAST
         al = tl.where(seen, al, 0.0)

@@ -48,6 +48,10 @@ def splat(
 
     wxyz quaternions of any length; world-to-camera matrices; pixels' centres at half integers. Computes in fp32. lists: of fixed
     room, for a CUDA graph; by default of as much as is needed, for which the host waits. Cameras get no gradient."""
+    if not means.shape[1]:
+        rgb = background.float()[:, None, None].expand(-1, height, width, -1)
+        nothing = rgb[..., :1] * 0
+        return rgb, nothing, nothing if depth else None, nothing.new_zeros((), dtype=torch.int32)
     if lists is None:
         lists = TileLists(len(means), width, height, None, means.device, TILE)
     rgb, alpha, z, pairs = _Splat.apply(

@@ -128,8 +128,8 @@ class TileLists:
     def __init__(
         self, images: int, width: int, height: int, capacity: int | None, device, tile: tuple[int, int] = (16, 16)
     ):
-        """capacity: pairs there is room for; None: as many as there are, which the host then waits to be told. tile: rows and columns
-        of pixels. Raises ValueError when there are too many tiles for 32-bit keys."""
+        """capacity: pairs there is room for; None: as many as there are, which the host then waits to be told. tile: rows and
+        columns of pixels. Raises ValueError when there are too many tiles for 32-bit keys."""
         self.images, self.capacity, self.tile = images, capacity, tile
         self.wide, self.high = -(-width // tile[1]), -(-height // tile[0])
         tiles = images * (self.high + 1) * self.wide
@@ -149,8 +149,8 @@ class TileLists:
         """→ owners of the pairs (indices into I·N) by tile and depth, where each tile's begin (its last row of tiles holds
         what is unused), and how many pairs there were: more than `capacity` means that some are missing.
 
-        reaches: half of a Gaussian's box, pixels. rows: of `raster.project`, which the others are columns of; tiles that the box alone
-        meets are left out."""
+        reaches: half of a Gaussian's box, pixels. rows: of `raster.project`, which the others are columns of; tiles that the box
+        alone meets are left out."""
         n, device = depths.shape[1], depths.device
         counts = torch.empty(depths.numel(), dtype=torch.int32, device=device)
         span = torch.zeros(2, dtype=torch.int32, device=device)

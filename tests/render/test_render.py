@@ -106,9 +106,10 @@ def test_an_unknown_backend_is_refused():
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["gsplat", "triton"])
 @pytest.mark.parametrize(("width", "height", "count"), [(128, 128, 2000), (63, 65, 300)])
-def test_gsplat_equals_the_reference(width, height, count):
-    (image, grads), (true, true_grads) = both("gsplat", width, height, count, "cuda")
+def test_a_gpus_rasterisers_equal_the_reference(backend, width, height, count):
+    (image, grads), (true, true_grads) = both(backend, width, height, count, "cuda")
     mse = (image.rgb - true.rgb).square().mean()
     assert -10 * math.log10(mse) >= 50
     for f, g in true_grads.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from helpers.designs import FIELDS
@@ -9,7 +11,9 @@ from helpers.scenes import camera, scene
 
 pytest.importorskip("triton")
 from i4d_bench.render import render
-from kernels.raster.splat import splat
+from i4d_bench.types import Gaussians
+from kernels.raster.splat import TILE, splat
+from kernels.raster.tiles import TileLists
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -40,3 +44,55 @@ def test_pictures_and_gradients_are_the_references(width, height, count):
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
     for f, g in true_grads.items():
         assert (grads[f] - g).norm() <= 1e-3 * g.norm() + 1e-6, f
+
+
+def drawn(g, width=24, height=16, **more):
+    cam = camera(len(g.means), width, height, device=DEVICE)
+    background = torch.full((len(g.means), 3), 0.25, device=DEVICE)
+    return splat(*(getattr(g, f) for f in FIELDS), background, cam.viewmats, cam.Ks, width, height, **more)
+
+
+def test_no_gaussians_leave_the_background():
+    rgb, alpha, depth, pairs = drawn(scene(2, 0, device=DEVICE))
+    assert (rgb == 0.25).all() and not alpha.any() and not depth.any() and not pairs
+
+
+def test_gaussians_that_cannot_be_drawn_spoil_nothing():
+    """Behind the camera, without a number, of no extent or endless: the others' picture and gradients are as without them."""
+    inf, nan = float("inf"), float("nan")
+    out = []
+    for spoilt in (False, True):
+        g = scene(1, 20, device=DEVICE)
+        with torch.no_grad():
+            g.opacities[0, :5] = 0.0
+            g.means[0, 4] = torch.tensor([0.0, 0.0, 100.0])
+            broken = {"means": (nan, 0), "quats": (0.0, 1), "scales": (inf, 2), "opacities": (nan, 3)}
+            for name, (value, at) in broken.items() if spoilt else ():
+                getattr(g, name)[0, at] = value
+        rgb = drawn(g)[0]
+        rgb.square().sum().backward()
+        out.append((rgb, *(getattr(g, f).grad[0, 5:] for f in FIELDS)))
+    for a, b in zip(*out, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)  # sums of tiles are rounded in any order
+        assert a.isfinite().all()
+
+
+def test_lists_of_fixed_room_give_the_same_picture_and_tell_what_does_not_fit():
+    g = scene(2, 30, device=DEVICE)
+    rgb, _, depth, pairs = drawn(g)
+    room = lambda n: TileLists(2, 24, 16, n, DEVICE, TILE)  # noqa: E731
+    roomy, _, none, again = drawn(g, lists=room(int(pairs) + 50), depth=False)
+    assert torch.equal(rgb, roomy) and none is None and depth is not None and int(again) == int(pairs)
+    assert int(drawn(g, lists=room(int(pairs) // 2))[3]) == int(pairs), "more than there is room for"
+
+
+def test_only_tiles_that_a_gaussian_reaches_hold_it():
+    """A thin, slanted Gaussian across a picture: fewer tiles than its box, and no pixel is lost."""
+    one = lambda *v: torch.tensor([[v]], device=DEVICE)  # noqa: E731
+    turn = math.radians(45) / 2
+    quat = one(math.cos(turn), 0.0, 0.0, math.sin(turn))
+    g = Gaussians(one(0.0, 0.0, 0.0), quat, one(0.2, 0.002, 0.002), one(0.9)[..., 0], one(1.0, 0.5, 0.2))
+    cam, black = camera(1, 64, 64, device=DEVICE), torch.zeros(1, 3, device=DEVICE)
+    rgb, _, _, pairs = splat(*(getattr(g, f) for f in FIELDS), black, cam.viewmats, cam.Ks, 64, 64)
+    torch.testing.assert_close(rgb, render(g, cam, black, "reference").rgb, rtol=1e-4, atol=1e-4)
+    assert 8 <= int(pairs) <= 24, "of 64 tiles"
