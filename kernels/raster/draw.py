@@ -10,22 +10,23 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
+
+from kernels.raster.rooms import Lists
 
 LN2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
 def _place(program, WIDTH, HEIGHT, ACROSS, DOWN, TALL: tl.constexpr, WIDE: tl.constexpr):
-    """Image, place in the lists' offsets, and pixels of a program: centres, index within all images, whether they are there."""
+    """Image and pixels of a program: centres, index within all images, whether they are there."""
     image, tile = program // (ACROSS * DOWN), program % (ACROSS * DOWN)
     k = tl.arange(0, TALL * WIDE)
     x, y = tile % ACROSS * WIDE + k % WIDE, tile // ACROSS * TALL + k // WIDE
     there = (x < WIDTH) & (y < HEIGHT)
     return (
         image,
-        image * (ACROSS * (DOWN + 1)) + tile,
         x + 0.5,
         y + 0.5,
         (image.to(tl.int64) * HEIGHT + y) * WIDTH + x,
@@ -44,13 +45,13 @@ def _alpha(at, here, x, y):
 
 @triton.jit
 def _draw(
-    rows, owners, offsets, background, rgb, alpha, depth, left, last, WIDTH, HEIGHT, ACROSS, DOWN,
+    rows, owners, begins, lasts, background, rgb, alpha, depth, left, last, WIDTH, HEIGHT, ACROSS, DOWN,
     ROW: tl.constexpr, TALL: tl.constexpr, WIDE: tl.constexpr, UNROLL: tl.constexpr, DEPTH: tl.constexpr,
     MOST: tl.constexpr, LEAST: tl.constexpr, STOP: tl.constexpr,
 ):  # fmt: skip
     """left: the light that comes through. last: where in `owners` each pixel stopped, the end of its tile's list if it did not."""
-    image, tile, x, y, pixel, there = _place(tl.program_id(0), WIDTH, HEIGHT, ACROSS, DOWN, TALL, WIDE)
-    start, end = tl.load(offsets + tile), tl.load(offsets + tile + 1)
+    image, x, y, pixel, there = _place(tl.program_id(0), WIDTH, HEIGHT, ACROSS, DOWN, TALL, WIDE)
+    start, end = tl.load(begins + tl.program_id(0)), tl.load(lasts + tl.program_id(0))
     light, live = tl.full([TALL * WIDE], 1.0, tl.float32), there
     r, g, b, z = light * 0, light * 0, light * 0, light * 0
     ends = tl.full([TALL * WIDE], 0, tl.int32) + end
@@ -88,11 +89,11 @@ def _draw(
 
 @triton.jit
 def _draw_backward(
-    rows, owners, offsets, background, left, last, drgb, dalpha, ddepth, drows, WIDTH, HEIGHT, ACROSS, DOWN,
+    rows, owners, begins, background, left, last, drgb, dalpha, ddepth, drows, WIDTH, HEIGHT, ACROSS, DOWN,
     ROW: tl.constexpr, TALL: tl.constexpr, WIDE: tl.constexpr, DEPTH: tl.constexpr, MOST: tl.constexpr, LEAST: tl.constexpr,
 ):  # fmt: skip
-    image, tile, x, y, pixel, there = _place(tl.program_id(0), WIDTH, HEIGHT, ACROSS, DOWN, TALL, WIDE)
-    start = tl.load(offsets + tile)
+    image, x, y, pixel, there = _place(tl.program_id(0), WIDTH, HEIGHT, ACROSS, DOWN, TALL, WIDE)
+    start = tl.load(begins + tl.program_id(0))
     ends = tl.load(last + pixel, mask=there, other=0)
     light = tl.load(left + pixel, mask=there, other=0.0)
     dr = tl.load(drgb + 3 * pixel, mask=there, other=0.0)
@@ -145,37 +146,37 @@ STOP = 1e-4
 """Light that comes through before which a pixel stops."""
 
 
-def _sizes(offsets: Tensor, width: int, height: int) -> tuple[int, int, int, int]:
-    return width, height, offsets.shape[2], offsets.shape[1] - 1
+def _sizes(width: int, height: int, tile: tuple[int, int]) -> tuple[int, int, int, int]:
+    return width, height, -(-width // tile[1]), -(-height // tile[0])
 
 
 def draw(
-    rows: Float[Tensor, "I N R"], owners: Int[Tensor, " C"], offsets: Int[Tensor, "I D A"], background: Float[Tensor, "I 3"],
-    width: int, height: int, tile: tuple[int, int], depth: bool,
+    rows: Float[Tensor, "I N R"], lists: Lists, background: Float[Tensor, "I 3"], width: int, height: int, tile: tuple[int, int],
+    depth: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor]:  # fmt: skip
-    """→ rgb, alpha, depth, what light comes through, and where in `owners` each pixel stopped."""
-    images, sizes = len(rows), _sizes(offsets, width, height)
+    """→ rgb, alpha, depth, what light comes through, and where in `lists.owners` each pixel stopped."""
+    images, sizes = len(rows), _sizes(width, height, tile)
     rgb = rows.new_empty(images, height, width, 3)
     alpha, light = rows.new_empty(2, images, height, width)
     z = rows.new_empty(images, height, width) if depth else None
     last = torch.empty(images, height, width, dtype=torch.int32, device=rows.device)
     _draw[(images * sizes[2] * sizes[3],)](
-        rows, owners, offsets, background, rgb, alpha, z, light, last, *sizes, ROW=rows.shape[2], TALL=tile[0], WIDE=tile[1],
+        rows, *lists[:3], background, rgb, alpha, z, light, last, *sizes, ROW=rows.shape[2], TALL=tile[0], WIDE=tile[1],
         UNROLL=UNROLL, DEPTH=depth, **LIMITS, STOP=STOP, num_warps=1,
     )  # fmt: skip
     return rgb, alpha, z, light, last
 
 
 def draw_backward(
-    rows: Tensor, owners: Tensor, offsets: Tensor, background: Tensor, light: Tensor, last: Tensor, drgb: Tensor, dalpha: Tensor,
+    rows: Tensor, owners: Tensor, begins: Tensor, background: Tensor, light: Tensor, last: Tensor, drgb: Tensor, dalpha: Tensor,
     dz: Tensor | None, tile: tuple[int, int],
 ) -> Float[Tensor, "I N R"]:  # fmt: skip
     """→ gradients of rows."""
     images, height, width = light.shape
-    sizes, drows = _sizes(offsets, width, height), torch.zeros_like(rows)
+    sizes, drows = _sizes(width, height, tile), torch.zeros_like(rows)
     drgb, dalpha, dz = drgb.contiguous(), dalpha.contiguous(), None if dz is None else dz.contiguous()
     _draw_backward[(images * sizes[2] * sizes[3],)](
-        rows, owners, offsets, background, light, last, drgb, dalpha, dz, drows, *sizes, ROW=rows.shape[2], TALL=tile[0],
+        rows, owners, begins, background, light, last, drgb, dalpha, dz, drows, *sizes, ROW=rows.shape[2], TALL=tile[0],
         WIDE=tile[1], DEPTH=dz is not None, **LIMITS, num_warps=1,
     )  # fmt: skip
     return drows

@@ -21,7 +21,7 @@ LEVELS = tl.constexpr(7.994353436858858)
 
 
 @triton.jit
-def _box(
+def box(
     means,
     reaches,
     i,
@@ -48,7 +48,7 @@ def _box(
 
 
 @triton.jit
-def _ellipse(rows, i, there, ROW: tl.constexpr):
+def ellipse(rows, i, there, ROW: tl.constexpr):
     """Centre, conic and how far α reaches, as exponents of 2, of rows of `raster.project`."""
     at = rows + ROW * i
     a, c = tl.load(at + 2, mask=there, other=1.0), tl.load(at + 4, mask=there, other=1.0)
@@ -57,7 +57,7 @@ def _ellipse(rows, i, there, ROW: tl.constexpr):
 
 
 @triton.jit
-def _meets(e, column, row, TALL: tl.constexpr, WIDE: tl.constexpr):
+def meets(e, column, row, TALL: tl.constexpr, WIDE: tl.constexpr):
     """Whether α reaches 1/255 anywhere among a tile's pixel centres: the exponent's least value on the tile's edges that face the
     centre (StopThePop, Radl et al. 2024), with a little to spare for rounding."""
     x, y, a, b, c, far = e
@@ -78,14 +78,14 @@ def _count(
     """span: smallest and largest depth of what is seen, as the bits of positive floats, which sort as they do."""
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     there = i < TOTAL
-    x0, y0, nx, ny = _box(means, reaches, i, there, ACROSS, DOWN, TALL, WIDE, MEANS, REACHES)
+    x0, y0, nx, ny = box(means, reaches, i, there, ACROSS, DOWN, TALL, WIDE, MEANS, REACHES)
     n = nx * ny
     if EXACT:
-        e = _ellipse(rows, i, there, ROW)
+        e = ellipse(rows, i, there, ROW)
         met = n * 0
         for k in range(0, tl.max(n, 0)):
             across = tl.maximum(nx, 1)
-            met += ((k < n) & _meets(e, x0 + k % across, y0 + k // across, TALL, WIDE)).to(tl.int32)
+            met += ((k < n) & meets(e, x0 + k % across, y0 + k // across, TALL, WIDE)).to(tl.int32)
         n = met
     tl.store(counts + i, n, mask=there)
     bits = tl.load(depths + DEPTHS * i, mask=there, other=1.0).to(tl.int32, bitcast=True)
@@ -101,7 +101,7 @@ def _emit(
 ):  # fmt: skip
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     there = i < TOTAL
-    x0, y0, nx, ny = _box(means, reaches, i, there, ACROSS, DOWN, TALL, WIDE, MEANS, REACHES)
+    x0, y0, nx, ny = box(means, reaches, i, there, ACROSS, DOWN, TALL, WIDE, MEANS, REACHES)
     n = nx * ny
     slot = tl.load(ends + i, mask=there, other=0) - tl.load(counts + i, mask=there, other=0)
     near = tl.load(span).to(tl.float32, bitcast=True)
@@ -110,12 +110,12 @@ def _emit(
     level = ((depth - near) / tl.maximum(far - near, 1e-20) * ((1 << BITS) - 1)).to(tl.int32)
     image = (i // N).to(tl.int32) * ((DOWN + 1) * ACROSS)
     if EXACT:
-        e = _ellipse(rows, i, there, ROW)
+        e = ellipse(rows, i, there, ROW)
     for k in range(0, tl.max(n, 0)):
         column, row = x0 + k % tl.maximum(nx, 1), y0 + k // tl.maximum(nx, 1)
         here = k < n
         if EXACT:
-            here = here & _meets(e, column, row, TALL, WIDE)
+            here = here & meets(e, column, row, TALL, WIDE)
         fits = here & (slot < CAPACITY)
         tl.store(keys + slot, ((image + row * ACROSS + column) << BITS) | level, mask=fits)
         tl.store(owners + slot, i.to(tl.int32), mask=fits)

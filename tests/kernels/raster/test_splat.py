@@ -12,8 +12,9 @@ from helpers.scenes import camera, scene
 pytest.importorskip("triton")
 from i4d_bench.render import render
 from i4d_bench.types import Gaussians
+from kernels.raster.project import project
+from kernels.raster.rooms import LONGEST, Rooms
 from kernels.raster.splat import TILE, splat
-from kernels.raster.tiles import TileLists
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -53,8 +54,8 @@ def drawn(g, width=24, height=16, **more):
 
 
 def test_no_gaussians_leave_the_background():
-    rgb, alpha, depth, pairs = drawn(scene(2, 0, device=DEVICE))
-    assert (rgb == 0.25).all() and not alpha.any() and not depth.any() and not pairs
+    rgb, alpha, depth, longest = drawn(scene(2, 0, device=DEVICE))
+    assert (rgb == 0.25).all() and not alpha.any() and not depth.any() and not longest
 
 
 def test_gaussians_that_cannot_be_drawn_spoil_nothing():
@@ -77,13 +78,39 @@ def test_gaussians_that_cannot_be_drawn_spoil_nothing():
         assert a.isfinite().all()
 
 
-def test_lists_of_fixed_room_give_the_same_picture_and_tell_what_does_not_fit():
-    g = scene(2, 30, device=DEVICE)
-    rgb, _, depth, pairs = drawn(g)
-    room = lambda n: TileLists(2, 24, 16, n, DEVICE, TILE)  # noqa: E731
-    roomy, _, none, again = drawn(g, lists=room(int(pairs) + 50), depth=False)
-    assert torch.equal(rgb, roomy) and none is None and depth is not None and int(again) == int(pairs)
-    assert int(drawn(g, lists=room(int(pairs) // 2))[3]) == int(pairs), "more than there is room for"
+def test_rooms_of_fixed_size_give_the_same_picture_and_tell_what_does_not_fit():
+    g = scene(2, 60, device=DEVICE)
+    rgb, _, depth, longest = drawn(g)
+    room = lambda n: Rooms(2, 24, 16, n, DEVICE, TILE)  # noqa: E731
+    roomy, _, none, again = drawn(g, lists=room(int(longest) + 3), depth=False)
+    assert torch.equal(rgb, roomy) and none is None and depth is not None and int(again) == int(longest) > 2
+    assert int(drawn(g, lists=room(int(longest) // 2))[3]) == int(longest), "more than there is room for"
+    with pytest.raises(ValueError, match="room is 1 to"):
+        room(LONGEST + 1)
+
+
+def test_lists_too_long_for_a_room_are_sorted_as_one(monkeypatch):
+    g = scene(2, 60, device=DEVICE)
+    rgb = drawn(g)[0]
+    monkeypatch.setattr("kernels.raster.rooms.LONGEST", 2)
+    torch.testing.assert_close(drawn(g)[0], rgb, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("most", [64, 256, 1024])
+def test_a_room_is_in_the_order_of_a_stable_sort_by_depth(most):
+    """Lists of every size that is sorted, with depths that are the same."""
+    n = most - 3
+    g = torch.Generator().manual_seed(0)
+    rows = torch.zeros(1, n, 12)
+    rows[..., 0], rows[..., 1] = 4.0, 4.0
+    rows[..., 2] = rows[..., 4] = 1.0
+    rows[..., 9] = 1 + torch.randint(0, 20, (1, n), generator=g) / 16
+    rows[..., 10:] = 2.0
+    found = Rooms(1, 8, 8, None, DEVICE, TILE)(rows.to(DEVICE))
+    assert found is not None
+    owners, begins, lasts, longest = found
+    assert (int(begins), int(lasts), int(longest)) == (0, n, n)
+    assert torch.equal(owners.cpu().long(), rows[0, :, 9].argsort(stable=True))
 
 
 def test_only_tiles_that_a_gaussian_reaches_hold_it():
@@ -93,6 +120,9 @@ def test_only_tiles_that_a_gaussian_reaches_hold_it():
     quat = one(math.cos(turn), 0.0, 0.0, math.sin(turn))
     g = Gaussians(one(0.0, 0.0, 0.0), quat, one(0.2, 0.002, 0.002), one(0.9)[..., 0], one(1.0, 0.5, 0.2))
     cam, black = camera(1, 64, 64, device=DEVICE), torch.zeros(1, 3, device=DEVICE)
-    rgb, _, _, pairs = splat(*(getattr(g, f) for f in FIELDS), black, cam.viewmats, cam.Ks, 64, 64)
+    given = [getattr(g, f) for f in FIELDS]
+    rgb = splat(*given, black, cam.viewmats, cam.Ks, 64, 64)[0]
+    found = Rooms(1, 64, 64, None, DEVICE, TILE)(project(*given, cam.viewmats, cam.Ks, 64, 64))
+    assert found is not None
     torch.testing.assert_close(rgb, render(g, cam, black, "reference").rgb, rtol=1e-4, atol=1e-4)
-    assert 8 <= int(pairs) <= 24, "of 64 tiles"
+    assert 8 <= len(found[0]) <= 24, "of 64 tiles"

@@ -1,0 +1,130 @@
+"""Lists by tile without a sort of all pairs: every tile's Gaussians are put into its own room in any order, then sorted there.
+
+A tile's list is short, so that one program sorts it in registers, by depth and then by index, which is the order that a stable
+sort by depth gives. Rooms are of one size where nothing may wait for the host (a CUDA graph): what does not fit is left out and
+counted. Else they are counted first, and as large as they must be. Lists longer than LONGEST are left to `raster.tiles`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from kernels.raster.tiles import BLOCK, box, ellipse, meets
+
+LONGEST = 4096
+"""Gaussians that one program sorts."""
+STEPS = (64, 256, 1024, 4096)
+"""Sizes that it sorts; a list takes the first that holds it."""
+LAST = 0x7FFFFFFFFFFFFFFF
+"""Key of a place that is not used."""
+
+
+@triton.jit
+def _fill(
+    rows, cursors, begins, ends, keys, TOTAL, N, ACROSS, DOWN, TALL: tl.constexpr, WIDE: tl.constexpr, ROW: tl.constexpr,
+    COUNT: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Counts (COUNT), or puts into rooms, what tiles the Gaussians meet. cursors: how many each tile has met."""
+    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    there = i < TOTAL
+    x0, y0, nx, ny = box(rows, rows + 10, i, there, ACROSS, DOWN, TALL, WIDE, ROW, ROW)
+    n, across = nx * ny, tl.maximum(nx, 1)
+    e = ellipse(rows, i, there, ROW)
+    image = (i // N).to(tl.int32) * (DOWN * ACROSS)
+    depth = tl.load(rows + ROW * i + 9, mask=there, other=0.0).to(tl.int32, bitcast=True)
+    key = (depth.to(tl.int64) << 32) | i
+    for k in range(0, tl.max(n, 0)):
+        column, row = x0 + k % across, y0 + k // across
+        here = (k < n) & meets(e, column, row, TALL, WIDE)
+        tile = image + row * ACROSS + column
+        slot = tl.atomic_add(cursors + tile, 1, mask=here)
+        if not COUNT:
+            at = tl.load(begins + tile, mask=here, other=0) + slot
+            fits = here & (at < tl.load(ends + tile, mask=here, other=0))
+            tl.store(keys + at, key, mask=fits)
+
+
+@triton.jit
+def _ordered(keys, owners, begin, n, SIZE: tl.constexpr):
+    k = tl.arange(0, SIZE)
+    sorted_ = tl.sort(tl.load(keys + begin + k, mask=k < n, other=0x7FFFFFFFFFFFFFFF))
+    tl.store(owners + begin + k, (sorted_ & 0xFFFFFFFF).to(tl.int32), mask=k < n)
+
+
+@triton.jit
+def _sort(keys, owners, cursors, begins, ends, lasts, SIZE: tl.constexpr):
+    """A program per tile. lasts: where each tile's list ends. SIZE: the most that a list may hold."""
+    tile = tl.program_id(0)
+    begin = tl.load(begins + tile)
+    n = tl.minimum(tl.load(cursors + tile), tl.load(ends + tile) - begin)
+    tl.store(lasts + tile, begin + n)
+    if n > 0:
+        if (n <= 64) | (SIZE == 64):
+            _ordered(keys, owners, begin, n, 64)
+        elif (n <= 256) | (SIZE == 256):
+            _ordered(keys, owners, begin, n, 256)
+        elif (n <= 1024) | (SIZE == 1024):
+            _ordered(keys, owners, begin, n, 1024)
+        else:
+            _ordered(keys, owners, begin, n, 4096)
+
+
+class Lists(NamedTuple):
+    """Of Gaussians by tile, front to back."""
+
+    owners: Int[Tensor, " C"]
+    """Indices into I·N."""
+    begins: Int[Tensor, " T"]
+    """Where in `owners` each tile's list begins, images' tiles row by row."""
+    lasts: Int[Tensor, " T"]
+    longest: Int[Tensor, ""]
+    """How many Gaussians the fullest tile has met: of more than there is room for the rest is missing."""
+
+
+class Rooms:
+    """Lists for images of one size. room: Gaussians of each tile; None: as many as there are, which the host waits to be told."""
+
+    def __init__(self, images: int, width: int, height: int, room: int | None, device, tile: tuple[int, int] = (8, 8)):
+        """Raises ValueError for a room that no program can sort."""
+        if room is not None and not 0 < room <= LONGEST:
+            raise ValueError(f"a tile's room is 1 to {LONGEST}, got {room}")
+        self.room, self.tile = room, tile
+        self.across, self.down = -(-width // tile[1]), -(-height // tile[0])
+        self.tiles = images * self.across * self.down
+        if room is not None:
+            self.begins = torch.arange(self.tiles, dtype=torch.int32, device=device) * room
+            self.ends = self.begins + room
+
+    def __call__(self, rows: Float[Tensor, "I N R"]) -> Lists | None:
+        """None where a tile's list is too long to be sorted here."""
+        total, n = rows.shape[0] * rows.shape[1], rows.shape[1]
+        cursors = torch.zeros(self.tiles, dtype=torch.int32, device=rows.device)
+        if self.room is None:
+            self._launch(rows, cursors, None, None, None, total, n, count=True)
+            ends = cursors.cumsum(0, dtype=torch.int32)
+            longest, pairs = torch.stack([cursors.max(), ends[-1]]).tolist()
+            if longest > LONGEST:
+                return None
+            begins, size = ends - cursors, next(s for s in STEPS if s >= longest)
+            cursors = torch.zeros_like(cursors)
+        else:
+            begins, ends, pairs = self.begins, self.ends, self.tiles * self.room
+            size = next(s for s in STEPS if s >= self.room)
+        keys = torch.empty(pairs, dtype=torch.int64, device=rows.device)
+        owners = torch.empty(pairs, dtype=torch.int32, device=rows.device)
+        lasts = torch.empty_like(begins)
+        self._launch(rows, cursors, begins, ends, keys, total, n, count=False)
+        _sort[(self.tiles,)](keys, owners, cursors, begins, ends, lasts, SIZE=size, num_warps=1 if size <= 256 else 4)
+        return Lists(owners, begins, lasts, cursors.max())
+
+    def _launch(self, rows, cursors, begins, ends, keys, total: int, n: int, count: bool) -> None:
+        _fill[(triton.cdiv(total, BLOCK),)](
+            rows, cursors, begins, ends, keys, total, n, self.across, self.down, TALL=self.tile[0], WIDE=self.tile[1],
+            ROW=rows.shape[2], COUNT=count, BLOCK=BLOCK,
+        )  # fmt: skip
