@@ -72,14 +72,14 @@ def tile_lists(device: str) -> int:
 
 def splat(device: str) -> float:
     """Draws a Gaussian of opacity 1/2 in the middle of a white pixel, and says by the gradient how much of it is seen there."""
-    from kernels.raster.rooms import Rooms
+    from kernels.raster.rooms import LONGEST, Rooms
     from kernels.raster.splat import TILE, splat
 
     one = lambda *v: torch.tensor([v], device=device)  # noqa: E731
     view, K = torch.eye(4, device=device)[None], one([32.0, 0, 16.5], [0, 32.0, 16.5], [0.0, 0, 1])
     color = one([1.0, 1, 1]).requires_grad_()
     given = (one([0.0, 0, 2]), one([1.0, 0, 0, 0]), one([0.1, 0.1, 0.1]), one(0.5), color)
-    lists = Rooms(1, 32, 32, 64, device, TILE)
+    lists = Rooms(1, 32, 32, LONGEST, device, TILE)
     rgb, alpha, depth, _ = splat(*given, one(0.0, 0, 0), view, K, 32, 32, lists=lists)
     assert depth is not None
     (rgb[0, 16, 16, 0] + 0 * (alpha.sum() + depth.sum())).backward()
