@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ from i4d_bench.progress import console
 
 LOST, RENEWED, LOOK = 60.0, 10.0, 0.5
 """Seconds: without a sign of life of a lock's holder on another machine until it counts as gone; between signs; between looks."""
+WORDLESS = 10.0
+"""Seconds that a lock's file may be empty, while its maker writes who it is."""
 
 
 def cache_dir() -> Path:
@@ -83,6 +86,31 @@ def lock(path: Path) -> SoftFileLease:
     )
 
 
+def acquire(own: SoftFileLease, seconds: float = float("inf")) -> None:
+    """Acquires it, or raises Timeout after so many seconds. A file without a word, whose holder was killed as it made it, is no
+    lock: filelock would wait for it for ever."""
+    file, until = Path(own.lock_file), time.monotonic() + seconds
+    while True:
+        seen = _wordless(file)
+        try:
+            own.acquire(timeout=min(WORDLESS, max(0.0, until - time.monotonic())))
+            return
+        except Timeout:
+            if seen is not None and _wordless(file) == seen:
+                file.unlink(missing_ok=True)
+            elif time.monotonic() >= until:
+                raise
+
+
+def _wordless(file: Path) -> tuple[int, int] | None:
+    """Which file it is and when it was made, where it is empty."""
+    try:
+        now = file.stat()
+    except OSError:
+        return None
+    return (now.st_ino, now.st_mtime_ns) if now.st_size == 0 else None
+
+
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
     """Inside, this process is the only one on the file system that makes `path`; others wait, and say so. Raises UserError."""
@@ -93,7 +121,7 @@ def alone(path: Path) -> Iterator[None]:
             own.acquire(timeout=0)
         except Timeout:
             console.print(f"waiting for another process that makes {path}")
-            own.acquire()
+            acquire(own)
     try:
         yield
     finally:

@@ -13,8 +13,10 @@ from helpers import ROOT
 
 from i4d_bench import cache
 
-LOST, RENEWED = 2.0, 0.2
-QUICK = f"from pathlib import Path; from i4d_bench import cache; cache.LOST, cache.RENEWED, cache.LOOK = {LOST}, {RENEWED}, 0.01"
+LOST, RENEWED, WORDLESS = 2.0, 0.2, 0.3
+QUICK = f"""from pathlib import Path
+from i4d_bench import cache
+cache.LOST, cache.RENEWED, cache.LOOK, cache.WORDLESS = {LOST}, {RENEWED}, 0.01, {WORDLESS}"""
 HOLDS = f"{QUICK}\nimport sys, time\nwith cache.alone(Path(sys.argv[1])): print('mine', flush=True); time.sleep(60)"
 COUNTS = f"""{QUICK}
 import sys
@@ -28,7 +30,7 @@ for _ in range(50):
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    for name, seconds in {"LOST": LOST, "RENEWED": RENEWED, "LOOK": 0.01}.items():
+    for name, seconds in {"LOST": LOST, "RENEWED": RENEWED, "LOOK": 0.01, "WORDLESS": WORDLESS}.items():
         monkeypatch.setattr(cache, name, seconds)
 
 
@@ -62,7 +64,7 @@ def move_elsewhere(path):
 
 def seconds_to_get(path, limit=10.0) -> float:
     begun, lock = time.monotonic(), cache.lock(path)
-    lock.acquire(timeout=limit)
+    cache.acquire(lock, limit)
     lock.release()
     return time.monotonic() - begun
 
@@ -93,6 +95,13 @@ def test_a_killed_holder_is_noticed_at_once(tmp_path):
         other.wait()
         assert lease(tmp_path / "a").exists()
         assert seconds_to_get(tmp_path / "a") < LOST / 4
+
+
+def test_a_holder_that_was_killed_before_it_said_who_it_is_holds_nothing(tmp_path):
+    lease(tmp_path / "a").touch()
+    assert seconds_to_get(tmp_path / "a") < LOST
+    with holder(tmp_path / "a"), pytest.raises(Timeout):
+        cache.acquire(cache.lock(tmp_path / "a"), 3 * WORDLESS)
 
 
 def test_another_process_that_has_the_holders_number_is_not_it(tmp_path):

@@ -170,7 +170,7 @@ class Bench:
             for metrics in sets.values():
                 for measured in ("csim", "leak"):
                     metrics.pop(f"{measured}_{net}", None)
-        self.notes.append(f"CSIM by {net} is left out, since that network does not tell these people apart: {pairs}")
+        self.notes.append(f"CSIM by {net} is left out, since that network does not tell these people apart: {pairs}.")
         console.print(self.notes[-1])
 
     def train(self, run: Run) -> tuple[Avatar, Progress]:

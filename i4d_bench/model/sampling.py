@@ -83,8 +83,10 @@ class Places:
         self.groups = groups
 
     def read(self, planes: Float[Tensor, "B 3 K P P"]) -> Float[Tensor, "B N K"]:
+        each = planes.unbind(1)
+
         def one(look: Look) -> Tensor:
-            mixed = _sum(w * planes[:, k] for k, w in enumerate(look.mix) if w)
+            mixed = _sum(w * each[k] for k, w in enumerate(look.mix) if w)
             return _look_up(mixed, look.x, look.y)
 
         return torch.cat([_sum(map(one, group)) for group in self.groups], 1)

@@ -216,7 +216,7 @@ def notes(
         if failed:
             counts = ", ".join(f"{k} {n}" for k, n in failed.items())
             out.append(f"{design}: failed measurements {counts} (counted at the worst value).")
-        out += [n for r in row.runs for n in r.notes if n not in out]
+    out += dict.fromkeys(note for row in designs.values() for r in row.runs for note in r.notes)
     used = {m for r in records for ms in r.metrics.values() for m in ms}
     networks = [f"{CARDS[m].label}: {CARDS[m].network}" for m in METRICS if m in used and CARDS[m].network]
     return [*out, "; ".join(networks) + "."] if networks else out

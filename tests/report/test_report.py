@@ -22,6 +22,8 @@ from variants.base import parse
 
 FAMILIES = ("local", "global", "parametric")
 DATA = {"kind": "procedural", "hash": "0123456789abcdef"}
+SAID = "Test people were never trained on."
+"""What every run says."""
 
 
 def fill(
@@ -48,7 +50,7 @@ def add(store: Store, designs: int, people: int, metrics, seed: int) -> None:
         store.add(
             Record(run_id=f"{name}-{seed}", design=name, family=FAMILIES[k % 3], preset="cpu", config={}, overrides={}, seed=seed,
                    driver="sliders", data=DATA, status="failed" if failed else "started", why="nan" if failed else "",
-                   curve=[{"step": s, "gap": 0.01 * s * k} for s in (100, 200)]),
+                   curve=[{"step": s, "gap": 0.01 * s * k} for s in (100, 200)], notes=[SAID]),
             rows,
         )  # fmt: skip
 
@@ -128,6 +130,7 @@ def test_every_seed_says_what_became_of_it(tmp_path):
         f"† local_adaln, seed {late.seed} of 3: did not start (it ended at 0.2 dB)." in main and "local_adaln†" in main
     )
     assert table.loc["local_adaln", "status"] == "2 started, 1 did not start"
+    assert main.count(SAID) == 1
     assert table.loc["local_adaln", "seeds"] == 3
 
 

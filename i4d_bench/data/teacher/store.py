@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import Timeout
 
-from i4d_bench.cache import LOST, alone, atomic_file, file_digest, lock, writing
+from i4d_bench.cache import LOST, acquire, alone, atomic_file, file_digest, lock, writing
 from i4d_bench.data.splits import SPLITS
 from i4d_bench.data.teacher.samples import ROLES, Damaged, Sample, pack, unpack
 from i4d_bench.types import UserError
@@ -79,7 +79,7 @@ class Writer:
             self.shards.mkdir(parents=True, exist_ok=True)
         self.lock = lock(self.shards / name)
         try:
-            self.lock.acquire(timeout=WAIT)
+            acquire(self.lock, WAIT)
         except Timeout:
             raise UserError(f"another process writes {folder} under the name {name}") from None
         self.number = max((int(p.stem.rpartition("-")[2]) for p in self.shards.glob(f"{name}-*.jsonl")), default=0)
