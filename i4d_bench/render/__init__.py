@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from typing import Literal
+from typing import Literal, get_args
 
 from jaxtyping import Float
 from torch import Tensor
@@ -12,10 +12,11 @@ from torch import Tensor
 from i4d_bench.render import gsplat
 from i4d_bench.types import Camera, Gaussians, Rendered, UserError
 
-BACKENDS = ("auto", "gsplat", "triton", "cpu", "reference")
+Backend = Literal["auto", "gsplat", "triton", "cpu", "reference"]
+BACKENDS = get_args(Backend)
 
 
-def rasteriser(cuda: bool) -> str:
+def rasteriser(cuda: bool) -> Backend:
     """What `auto` is: for CUDA tensors gsplat where its extension is built or can be, else our own; cpu for others."""
     return ("gsplat" if gsplat.built() else "triton") if cuda else "cpu"
 
@@ -24,7 +25,7 @@ def render(
     gaussians: Gaussians,
     camera: Camera,
     background: Float[Tensor, "B 3"] | None = None,
-    backend: Literal["auto", "gsplat", "triton", "cpu", "reference"] = "auto",
+    backend: Backend = "auto",
     depth: bool = True,
 ) -> Rendered:
     """Renders B scenes, each from its own camera, over `background` (black by default). Without `depth` gsplat and triton leave
