@@ -9,6 +9,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 MAX_SCALE = 0.05
+NEAR, EPS_2D = 0.01, 0.3
+"""Of splatting: nearer than this nothing is drawn (world units); added to the 2D covariance (pixels²)."""
+ALPHA_MAX, ALPHA_MIN, STOP = 0.999, 1 / 255, 1e-4
+"""What α is capped at; below which it is nothing; a pixel stops before less light comes through."""
 COLOR_HEIGHT, COLOR_OFFSET = 1.002, -0.001
 """Colours are COLOR_OFFSET + COLOR_HEIGHT · sigmoid: 0 and 1 are within reach."""
 LAYOUT = {"position": 3, "scale": 3, "quaternion": 4, "opacity": 1, "color": 3}

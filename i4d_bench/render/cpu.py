@@ -19,8 +19,9 @@ from numba import types
 from numba.extending import overload
 from torch import Tensor
 
-from i4d_bench.render.reference import ALPHA_MAX, ALPHA_MIN, NEAR, STOP, project
+from i4d_bench.render.reference import project
 from i4d_bench.types import Camera, Gaussians, Rendered
+from kernels.layout import ALPHA_MAX, ALPHA_MIN, NEAR, STOP
 
 BAND = 32
 """Rows per band."""

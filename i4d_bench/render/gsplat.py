@@ -7,8 +7,8 @@ import functools
 from jaxtyping import Float
 from torch import Tensor
 
-from i4d_bench.render.reference import EPS_2D, NEAR
 from i4d_bench.types import Camera, Gaussians, Rendered, UserError
+from kernels.layout import EPS_2D, NEAR
 
 
 @functools.cache

@@ -13,11 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from i4d_bench.types import Camera, Gaussians, Rendered
-
-NEAR = 0.01
-EPS_2D = 0.3
-ALPHA_MAX, ALPHA_MIN = 0.999, 1 / 255
-STOP = 1e-4
+from kernels.layout import ALPHA_MAX, ALPHA_MIN, EPS_2D, NEAR, STOP
 
 
 def rotation(quats: Float[Tensor, "*B 4"]) -> Float[Tensor, "*B 3 3"]:

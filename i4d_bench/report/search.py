@@ -58,10 +58,10 @@ def ranked(arms: Arms) -> list[tuple[float, str]]:
 def finalists(arms: Arms) -> list[str]:
     """Designs as lists write them: the best arms, and the next rate beyond them where the best is at an end of the rates."""
     chosen = [arms[arm].design for arm in ranked(arms)[:BEST]]
-    (rate, start), record = best(arms), arms[best(arms)]
+    rate, start = best(arms)
     beyond = BEYOND.get(rate)
     if beyond is not None and (beyond, start) not in arms:
-        chosen.append(record.design.replace(f"lr={rate}", f"lr={beyond}"))
+        chosen.append(chosen[0].replace(f"lr={rate}", f"lr={beyond}"))
     return chosen
 
 

@@ -1,4 +1,5 @@
-"""Pixels from rows of projected Gaussians and lists of them by tile, forward and backward (twin: `raster.reference.draw`).
+"""Pixels from rows of projected Gaussians and lists of them by tile, forward and backward (specification:
+`i4d_bench.render.reference`).
 
 A program is a tile of TALL × WIDE pixels, of one warp, and walks its list front to back, UNROLL Gaussians between looks at
 whether any pixel still lets light through. Backward it walks the other way from the last Gaussian that any pixel saw, and adds a
@@ -13,6 +14,7 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
+from kernels.layout import ALPHA_MAX, ALPHA_MIN, STOP
 from kernels.raster.rooms import Lists
 
 LN2 = tl.constexpr(0.6931471805599453)
@@ -140,10 +142,7 @@ def _draw_backward(
 
 
 UNROLL = 8
-LIMITS = {"MOST": 0.999, "LEAST": 1 / 255}
-"""Of α: what it is capped at, and below which it is nothing."""
-STOP = 1e-4
-"""Light that comes through before which a pixel stops."""
+LIMITS = {"MOST": ALPHA_MAX, "LEAST": ALPHA_MIN}
 
 
 def _sizes(width: int, height: int, tile: tuple[int, int]) -> tuple[int, int, int, int]:

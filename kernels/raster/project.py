@@ -13,11 +13,11 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
+from kernels.layout import EPS_2D, NEAR
+
 ROW = 12
 REACH, DEPTH = 10, 9
 """Where in a row."""
-NEAR, EPS_2D = 0.01, 0.3
-"""Nearer than this nothing is drawn (world units); added to the 2D covariance (pixels²)."""
 BLOCK = 128
 LOG2E = tl.constexpr(1.4426950408889634)
 LEVELS = tl.constexpr(7.994353436858858)

@@ -21,8 +21,6 @@ LONGEST = 1024
 """Gaussians that one program sorts. Twice as many take Triton minutes to compile."""
 STEPS = (64, 256, LONGEST)
 """Sizes that it sorts; a list takes the first that holds it."""
-LAST = 0x7FFFFFFFFFFFFFFF
-"""Key of a place that is not used."""
 
 
 @triton.jit

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from kernels.raster.draw import draw, draw_backward
-from kernels.raster.project import project, project_backward
+from kernels.raster.project import DEPTH, REACH, project, project_backward
 from kernels.raster.rooms import Lists, Rooms
 from kernels.raster.tiles import TileLists
 
@@ -43,7 +43,7 @@ class _Splat(torch.autograd.Function):
 def _by_one_sort(rows: Tensor, width: int, height: int, tile: tuple[int, int]) -> Lists:
     """Of any length."""
     sorted_ = TileLists(len(rows), width, height, None, rows.device, tile)
-    owners, offsets, _ = sorted_(rows[..., :2], rows[..., 10:], rows[..., 9], rows)
+    owners, offsets, _ = sorted_(rows[..., :2], rows[..., REACH:], rows[..., DEPTH], rows)
     flat = offsets.flatten(1)
     tiles = flat.shape[1] - offsets.shape[2]
     begins, lasts = flat[:, :tiles].flatten(), flat[:, 1 : tiles + 1].flatten()

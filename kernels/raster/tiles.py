@@ -13,11 +13,11 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from kernels.raster.project import LEVELS
+
 BLOCK = 256
 INFINITY = 0x7F800000
 """The bits of +∞ in fp32."""
-LEVELS = tl.constexpr(7.994353436858858)
-"""log2 255."""
 
 
 @triton.jit

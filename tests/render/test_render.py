@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from helpers.designs import FIELDS
-from helpers.scenes import camera, scene
+from helpers.scenes import camera, scene, with_broken
 
 from i4d_bench.render import render
 from i4d_bench.types import Gaussians, UserError
@@ -66,16 +66,9 @@ def test_gradcheck_in_double_precision():
 
 def test_gaussians_that_cannot_be_drawn_spoil_nothing():
     """Behind the camera, without a number, of no extent or endless: the others' picture and gradients are as without them."""
-    inf, nan = float("inf"), float("nan")
-    broken = {"means": (nan, 0), "quats": (0.0, 1), "scales": (inf, 2), "opacities": (nan, 3)}
     out = []
     for spoilt in (False, True):
-        gaussians = scene(1, 40)
-        with torch.no_grad():
-            gaussians.opacities[0, :5] = 0.0
-            gaussians.means[0, 4] = torch.tensor([0.0, 0.0, 100.0])
-            for name, (value, at) in broken.items() if spoilt else ():
-                getattr(gaussians, name)[0, at] = value
+        gaussians = with_broken(40, spoilt)
         image = render(gaussians, camera(1, 33, 32), None, "cpu")
         image.rgb.square().sum().backward()
         out.append((image.rgb, *(getattr(gaussians, f).grad[0, 5:] for f in FIELDS)))

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from helpers.designs import FIELDS
-from helpers.scenes import camera, scene
+from helpers.scenes import camera, scene, with_broken
 
 pytest.importorskip("triton")
 from i4d_bench.render import render
@@ -60,16 +60,9 @@ def test_no_gaussians_leave_the_background():
 
 def test_gaussians_that_cannot_be_drawn_spoil_nothing():
     """Behind the camera, without a number, of no extent or endless: the others' picture and gradients are as without them."""
-    inf, nan = float("inf"), float("nan")
     out = []
     for spoilt in (False, True):
-        g = scene(1, 20, device=DEVICE)
-        with torch.no_grad():
-            g.opacities[0, :5] = 0.0
-            g.means[0, 4] = torch.tensor([0.0, 0.0, 100.0])
-            broken = {"means": (nan, 0), "quats": (0.0, 1), "scales": (inf, 2), "opacities": (nan, 3)}
-            for name, (value, at) in broken.items() if spoilt else ():
-                getattr(g, name)[0, at] = value
+        g = with_broken(20, spoilt, DEVICE)
         rgb = drawn(g)[0]
         rgb.square().sum().backward()
         out.append((rgb, *(getattr(g, f).grad[0, 5:] for f in FIELDS)))
