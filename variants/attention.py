@@ -17,6 +17,8 @@ from kernels.layout import Layers
 from variants.base import normed, scaled
 
 CODE = MOTION_TOKENS * MOTION_DIM
+FEW = 64
+"""Keys per query from which scores are written out."""
 UP = 2
 """Texels per token side in the planes that tokens become, which are read bilinearly."""
 
@@ -33,7 +35,14 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         split = lambda t: t.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # noqa: E731
         k, v = self.kv(context).chunk(2, -1)
-        return self.out(F.scaled_dot_product_attention(split(self.q(x)), split(k), split(v)).transpose(1, 2).flatten(2))
+        attend = _few if x.shape[1] * FEW <= context.shape[1] else F.scaled_dot_product_attention
+        return self.out(attend(split(self.q(x)), split(k), split(v)).transpose(1, 2).flatten(2))
+
+
+def _few(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """`scaled_dot_product_attention` of few queries, whose scores are small. torch's own goes back with one block of threads per
+    block of queries: 21 ms of a training step's 49 for 16 queries of 18,000 keys (preset gpu, H100)."""
+    return torch.softmax(q @ k.mT / q.shape[-1] ** 0.5, -1) @ v
 
 
 class Cross(nn.Module):

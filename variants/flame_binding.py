@@ -23,7 +23,7 @@ from kernels.layout import Bound, Skinned
 from kernels.reference import to_triangles
 from variants.base import Fusion, register
 from variants.nearest import leaves_of, nearest_triangles
-from variants.parametric import anybody, driver_of, shaped, source_of
+from variants.parametric import driver_of, kept, shaped, source_of
 
 
 @dataclass
@@ -42,7 +42,7 @@ def bound(name: str, identity: Identity, source: MotionCode) -> tuple[Prepared, 
     head, code = source_of(name, identity, source)
     own, canonical = shaped(head, code.shape), identity.canonical
     mesh, faces = own(code.expression, code.pose).vertices, head.faces.int()
-    leaves = leaves_of(anybody(head, code)[faces.long()].mean(1))
+    leaves = kept(head, code, "leaves", lambda template: leaves_of(template[faces.long()].mean(1)))
     triangles = nearest_triangles(canonical.means.detach(), mesh[:, faces.long()], leaves)
     person = torch.arange(len(mesh), device=mesh.device)[:, None, None]
     corners = mesh[person, faces[triangles].long()]

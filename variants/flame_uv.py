@@ -19,7 +19,6 @@ carry the weights.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -34,7 +33,7 @@ from kernels.layout import Skinned
 from kernels.reference import multiply, quaternion
 from variants.base import Fusion, normed, register, scaled
 from variants.nearest import leaves_of, nearest_triangles
-from variants.parametric import anybody, driver_of, shaped, source_of
+from variants.parametric import driver_of, kept, shaped, source_of
 from variants.unwrap import barycentric, coordinates, texels
 
 WIDTHS = (1, 2, 4, 4)
@@ -110,12 +109,14 @@ class FlameUV(Fusion):
     def prepare(self, identity: Identity, source: MotionCode) -> Prepared:
         head, code = source_of(self.name, identity, source)
         own, faces = shaped(head, code.shape), head.faces.long()
-        mesh, template = own(code.expression, code.pose), anybody(head, code)
-        corners, weights = texels(template, faces, self.resolution)
+        mesh, template = own(code.expression, code.pose), kept(head, code, "template", lambda t: t)
+        corners, weights = kept(head, code, ("texels", self.resolution), lambda t: texels(t, faces, self.resolution))
         rest = position_map(mesh, corners, weights, self.resolution)
 
         near = nearest_triangles(
-            identity.canonical.means.detach(), mesh.vertices[:, faces], leaves_of(template[faces].mean(1))
+            identity.canonical.means.detach(),
+            mesh.vertices[:, faces],
+            kept(head, code, "leaves", lambda t: leaves_of(t[faces].mean(1))),
         )
         person = torch.arange(len(near), device=near.device)[:, None, None]
         inside = barycentric(identity.canonical.means.detach(), mesh.vertices[person, faces[near]])[..., None]
@@ -173,10 +174,12 @@ def splat(x: Float[Tensor, "B N C"], uv: Float[Tensor, "B N 2"], resolution: int
     x = torch.cat([x, torch.ones_like(x[..., :1])], -1)
     index = (row * resolution + column)[..., None].expand_as(x)
     total = x.new_zeros(len(x), resolution**2, x.shape[-1]).scatter_add(1, index, x)
-    total = total.mT.unflatten(-1, (resolution, resolution))
-    sides = [resolution >> k for k in range(resolution.bit_length())]
-    coarse = (F.interpolate(F.adaptive_avg_pool2d(total, s), (resolution, resolution)) for s in sides)
-    total = functools.reduce(torch.add, (0.01**k * t for k, t in enumerate(coarse)))
+    levels = [total.mT.unflatten(-1, (resolution, resolution))]
+    while (side := levels[-1].shape[-1]) > 1:
+        levels.append(F.adaptive_avg_pool2d(levels[-1], side // 2))
+    total = levels.pop()
+    while levels:
+        total = levels[-1] + 0.01 * F.interpolate(total, levels.pop().shape[2:])
     return total[:, :-1] / total[:, -1:]
 
 

@@ -33,7 +33,7 @@ import kernels
 from i4d_bench.types import FEATURE_DIM, Gaussians, Identity, MotionCode
 from kernels.layout import MAX_SCALE, RAW, Phi, Skinned
 from variants.base import Fusion, register, scaled
-from variants.parametric import anybody, driver_of, per_frame, shaped, source_of
+from variants.parametric import driver_of, kept, per_frame, shaped, source_of
 
 OCTAVES = 6
 OFFSET = 0.05
@@ -79,7 +79,7 @@ class FlameVertices(Fusion):
     def prepare(self, identity: Identity, source: MotionCode) -> Prepared:
         head, code = source_of(self.name, identity, source)
         own, canonical = shaped(head, code.shape), identity.canonical
-        template = anybody(head, code)
+        template = kept(head, code, "template", lambda t: t)
         count = len(template)
         vertices = torch.linspace(0, count - 1, min(count, self.max_vertices), device=template.device).long()
         on_mesh = own(code.expression, code.pose).vertices[:, vertices]

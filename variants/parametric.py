@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from jaxtyping import Float, Shaped
@@ -11,6 +13,8 @@ from torch import Tensor
 from i4d_bench.types import FlameCode, Identity, MotionCode, ParametricHead, UserError
 from kernels.layout import Skinned
 
+T = TypeVar("T")
+_KEPT: WeakKeyDictionary[ParametricHead, dict[Hashable, object]] = WeakKeyDictionary()
 WHERE = "rendered worlds and ingested video come with them, other data must bring them"
 
 
@@ -31,6 +35,14 @@ def driver_of(name: str, driving: MotionCode) -> FlameCode:
 def anybody(head: ParametricHead, code: FlameCode) -> Float[Tensor, "V 3"]:
     """The head without shape, expression and pose: what every person's mesh can be compared with."""
     return head(*(torch.zeros_like(t[:1]) for t in (code.shape, code.expression, code.pose)))[0]
+
+
+def kept(head: ParametricHead, code: FlameCode, key: Hashable, make: Callable[[Tensor], T]) -> T:
+    """What `make` makes of the head that is `anybody`, once per head, key and device: training prepares people in every step."""
+    found, key = _KEPT.setdefault(head, {}), (key, code.shape.device)
+    if key not in found:
+        found[key] = make(anybody(head, code))
+    return found[key]  # pyright: ignore[reportReturnType]  (what was made by this key)
 
 
 def per_frame(t: Shaped[Tensor, "B ..."], frames: int) -> Shaped[Tensor, "F ..."]:

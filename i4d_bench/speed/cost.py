@@ -72,6 +72,7 @@ def count(call: Callable[[], T]) -> tuple[T, int]:
 def cost(fusion: Fusion, identity: Identity, source: MotionCode, driving: MotionCode) -> Cost:
     """Cost of one identity and one driving frame (every batch of size 1), in eager mode: torch does not see into kernels."""
     with kernels.using("eager"):
+        fusion.prepare(identity, source)  # what is made once for all people is nobody's
         prepared, per_identity = count(lambda: fusion.prepare(identity, source))
         drawn, per_frame = count(lambda: fusion.animate(prepared, driving))
         with LiveBytes() as memory:
