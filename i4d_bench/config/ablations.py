@@ -133,15 +133,20 @@ def ablation(name: str, experiment: Experiment, more: tuple[str, ...] = ()) -> E
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or list(known)
         raise UserError(f"there is no ablation {name!r}; did you mean {', '.join(near)}?")
-    chosen, train = known[name], experiment.train
-    stages = tuple(replace(s, steps=max(1, round(chosen.share * s.steps))) for s in train.stages)
+    chosen = known[name]
     if name == "finals" and not more:
         raise UserError(
             "finals need their designs: --designs $(cat FOLDER/finals.txt), FOLDER the report of --ablation search"
         )
     rows = (*more, *chosen.designs) if name != "search" or not more else (*_searched(more), "static")
-    rows = tuple(dict.fromkeys(rows))
-    experiment = replace(experiment, designs=rows, ablation=name, train=replace(train, stages=stages))
+    return replace(as_in(name, experiment), designs=tuple(dict.fromkeys(rows)))
+
+
+def as_in(name: str, experiment: Experiment) -> Experiment:
+    """With an ablation's settings, whatever the designs."""
+    chosen, train = ablations()[name], experiment.train
+    stages = tuple(replace(s, steps=max(1, round(chosen.share * s.steps))) for s in train.stages)
+    experiment = replace(experiment, ablation=name, train=replace(train, stages=stages))
     return override(experiment, list(chosen.set))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from i4d_bench.cache import file_digest
 from i4d_bench.config import presets
-from i4d_bench.config.ablations import ablation
+from i4d_bench.config.ablations import as_in
 from i4d_bench.config.experiment import Experiment, World, digest
 from i4d_bench.data.joined import open_real
 from i4d_bench.data.seen import without
@@ -51,7 +51,7 @@ def folder_name(experiment: Experiment) -> str:
     same = {k: getattr(e.world, k) for k in ("kind", "path", "further", "hold_out", "beside")}
     plain = dataclasses.replace(preset.world, **same)
     if e.ablation:
-        preset = ablation(e.ablation, preset)
+        preset = as_in(e.ablation, preset)
     own = {k: getattr(e, k) for k in ("driver", "flame", "teacher", "init", "designs", "sources", "seed")} | {
         "world": plain
     }
