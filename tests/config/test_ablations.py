@@ -87,6 +87,7 @@ def test_finals_are_the_arms_that_a_search_names():
     best = ("local_mlp@lr=0.001,init_scale=0.0", "local_mlp@lr=0.003,init_scale=0.0")
     e = ablation("finals", presets.gpu(), best)
     assert e.designs == (*best, "static") and e.train.stages == presets.gpu().train.stages
+    assert folder_name(e).startswith("ablation-finals-gpu-")
     assert ablation("search", presets.gpu()).train.stages[0].steps == 900
     with pytest.raises(UserError, match=r"finals.txt"):
         ablation("finals", presets.gpu())
