@@ -46,11 +46,13 @@ def write(folder: Path) -> dict[str, pd.DataFrame]:
     tables = {
         "kernels": kernels_table(rows, roof),
         "stages": stages_table(rows, at),
+        "splats": splats_table(rows),
         "frames": frames_table(rows, designs),
     }
     titles = {
         "kernels": "Kernels: device time, inputs in turn that no cache holds",
         "stages": "Stages, batch 1, median (p5 to p95); a call ends before the next begins",
+        "splats": "Rasterisers, and with the gradients of all Gaussians: device time of a call, median (p5 to p95)",
         "frames": "Whole frames: driving image to picture",
     }
     for name, table in tables.items():
@@ -120,6 +122,27 @@ def stages_table(rows: dict[Key, dict], base: tuple[int, int, int]) -> pd.DataFr
             if len(line) > 2:
                 out.append(line)
     return pd.DataFrame(out).fillna("")
+
+
+def splats_table(rows: dict[Key, dict]) -> pd.DataFrame:
+    """Per size: what every way of splatting takes, and ours over gsplat's of the same kind."""
+    found = {k: row for k, row in rows.items() if k.stage.startswith("raster")}
+    out = []
+    for stage, b, n, r in dict.fromkeys((k.stage, k.b, k.n, k.r) for k in found):
+        of = {k.mode: row for k, row in found.items() if (k.stage, k.b, k.n, k.r) == (stage, b, n, r)}
+        line = {
+            "": "with gradients" if "backward" in stage else "picture",
+            "images": b,
+            "Gaussians": n,
+            "resolution": r,
+        }
+        line |= {f"{m} (ms)": cell(row) for m, row in of.items()}
+        for ours, theirs in (("triton+graph", "gsplat+graph"), ("triton", "gsplat"), ("triton", "eager")):
+            if all(of.get(m, {}).get("status") == "ok" for m in (ours, theirs)):
+                line[f"{ours} over {theirs}"] = f"{of[theirs]['ms'] / of[ours]['ms']:.1f}×"
+        out.append(line)
+    table = pd.DataFrame(out).fillna("")
+    return table.reindex(columns=sorted(table, key=lambda c: (" over " in c, "(ms)" in c)))
 
 
 def frames_table(rows: dict[Key, dict], designs: dict[str, dict[str, str]]) -> pd.DataFrame:

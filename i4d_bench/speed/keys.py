@@ -7,7 +7,7 @@ from typing import Any
 
 SCHEMA = 1
 """Of speed.json."""
-STAGES = ("encode", "crop", "driver", "tracker", "fusion", "raster", "frame")
+STAGES = ("encode", "crop", "driver", "tracker", "fusion", "raster", "raster+backward", "frame")
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ class Plan:
     resolutions: tuple[int, ...] = (256, 1024)
     batches: tuple[int, ...] = (8,)
     tokens: tuple[int, ...] = (4, 16, 64, 256)
+    trained: tuple[tuple[int, int, int], ...] = ((16, 18_000, 128), (4, 196_608, 512))
+    """Batch, Gaussians and resolution of pictures with gradients: the preset gpu's, and the paper's."""
     modes: tuple[str, ...] = rig.MODES
     designs: tuple[str, ...] = field(default_factory=lambda: everything())
     sources: tuple[str, ...] = ()  # of designs from elsewhere, which other processes must `variants.load`
@@ -49,4 +51,6 @@ def plan(device: torch.device) -> Plan:
     """A GPU's, or a small one for a CPU."""
     if device.type == "cuda":
         return Plan()
-    return Plan(4096, 128, 1, (1024, 16_384), (64, 256), (4,), (4, 64), ("eager",), tuple(variants.names()), frames=20)
+    return Plan(
+        4096, 128, 1, (1024, 16_384), (64, 256), (4,), (4, 64), (), ("eager",), tuple(variants.names()), frames=20
+    )

@@ -33,6 +33,7 @@ from i4d_bench.heads.worlds import exported_head
 from i4d_bench.model.avatar import Backbone
 from i4d_bench.model.decoder import Decode
 from i4d_bench.render import render
+from i4d_bench.render.resident import Resident, Splatter
 from i4d_bench.speed.protocol import graphed
 from i4d_bench.types import Camera, FlameCode, Gaussians, Identity, MotionCode, UserError
 from variants import Fusion
@@ -40,6 +41,8 @@ from variants import Fusion
 MODES = ("eager", "compiled", "triton", "triton+graph")
 RASTERS = ("eager", "triton+graph")
 """Modes with a way of splatting of their own; the others splat as eager does."""
+SPLATS = ("eager", "gsplat+graph", "triton", "triton+graph")
+"""Ways of splatting: what `render` takes by itself, gsplat around our tile lists in a graph, ours, ours in a graph."""
 DRIVER_SIZE = 224
 RADIUS, FOV = 2.7, 23.28
 """Camera distance in canonical units and vertical field of view in degrees (PAPER §1, plane mode)."""
@@ -172,25 +175,25 @@ def fusion(r: Rig, mode: str) -> Callable[[MotionCode], Gaussians]:
 
 
 def raster(r: Rig, mode: str, example: Gaussians) -> Callable[[Gaussians], Tensor]:
-    """Gaussians → picture, colour alone.
-
-    `triton+graph`: without a word from the host; room for twice the pairs that `example` has.
-    """
-    if mode != "triton+graph":
-        return lambda g: render(g, r.camera, r.background, depth=False).rgb
-    from i4d_bench.render.resident import Splatter
-
-    size = (len(r.background), r.camera.width, r.camera.height)
-    first = Splatter(*size, 1, r.device)
-    first(example, r.camera, r.background)
-    assert first.pairs is not None
-    splat = Splatter(*size, 2 * int(first.pairs), r.device)
-    return lambda g: splat(g, r.camera, r.background)
+    """Gaussians → picture, colour alone. In a graph without a word from the host, with room for twice what `example` needs."""
+    if mode == "triton":
+        return lambda g: render(g, r.camera, r.background, "triton", depth=False).rgb
+    if mode == "gsplat+graph":
+        size = (len(r.background), r.camera.width, r.camera.height)
+        first = Splatter(*size, 1, r.device)
+        first(example, r.camera, r.background)
+        assert first.pairs is not None
+        splat = Splatter(*size, 2 * int(first.pairs), r.device)
+        return lambda g: splat(g, r.camera, r.background)
+    if mode == "triton+graph":
+        ours = Resident(example, r.camera)
+        return lambda g: ours(g, r.camera, r.background)
+    return lambda g: render(g, r.camera, r.background, depth=False).rgb
 
 
 def frame(r: Rig, mode: str) -> Callable[[Tensor], Tensor]:
     """Driving image → picture."""
     drive, animate = driver(r, mode), fusion(r, mode)
-    splat = raster(r, mode, animate(drive(r.images[0])))
+    splat = raster(r, mode if mode in RASTERS else "eager", animate(drive(r.images[0])))
     whole = lambda image: splat(animate(drive(image)))  # noqa: E731
     return graphed(whole, r.images[0]) if mode == "triton+graph" else whole

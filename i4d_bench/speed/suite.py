@@ -26,7 +26,7 @@ from i4d_bench.results.environment import environment
 from i4d_bench.speed import protocol, rig
 from i4d_bench.speed.keys import SCHEMA, Key
 from i4d_bench.speed.plan import Plan, in_every_mode
-from i4d_bench.speed.rows import Kernel, Stage, Tracker
+from i4d_bench.speed.rows import Gradients, Kernel, Stage, Tracker
 from i4d_bench.types import UserError
 from kernels.cases import CASES
 from variants.base import source_of
@@ -35,16 +35,18 @@ FAILED, NOT_HERE = "failed", "cannot run here"
 """How the status of a row without a time begins; the others are "ok" and "wrong"."""
 SPARE_CORES, MOST_WORKERS = 2, 14
 """Of the processes that compile ahead of the measuring."""
+Row = Kernel | Stage | Gradients | Tracker
 
 
-def rows(what: Plan) -> list[Kernel | Stage | Tracker]:
+def rows(what: Plan) -> list[Row]:
     """Every row of the plan: the base point first, then the axes."""
     base = (what.batch, what.gaussians, what.resolution)
     batches = [(b, *base[1:]) for b in what.batches]
     counts = [(base[0], n, base[2]) for n in what.counts]
-    out: list[Kernel | Stage | Tracker] = [Stage("driver", "resnet18", m, what.batch) for m in what.modes]
+    splats = [m for m in rig.SPLATS if m in what.modes or (m not in rig.RASTERS and "triton+graph" in what.modes)]
+    out: list[Row] = [Stage("driver", "resnet18", m, what.batch) for m in what.modes]
     out += [Stage("encode", "backbone", "eager", 1, n) for n in (what.gaussians, *what.counts) if "eager" in what.modes]
-    out += [Stage("raster", "static", m, *base) for m in what.modes if m in rig.RASTERS]
+    out += [Stage("raster", "static", m, *base) for m in splats]
     if "eager" in what.modes and any(variants.design(d).needs == "flame" for d in what.designs):
         out.append(Tracker())
     out += [Stage(s, d, m, *base) for d in what.designs for s in ("fusion", "frame") for m in what.modes]
@@ -66,7 +68,8 @@ def rows(what: Plan) -> list[Kernel | Stage | Tracker]:
     with_tokens = [d for d in plain if variants.design(d).tokens is not None]
     out += [Stage("fusion", d, m, *base, t) for d in with_tokens for t in what.tokens for m in modes_of[d]]
     sizes = counts + [(*base[:2], r) for r in what.resolutions]
-    out += [Stage("raster", "static", m, *at) for at in sizes + batches for m in what.modes if m in rig.RASTERS]
+    out += [Stage("raster", "static", m, *at) for at in sizes + batches for m in splats]
+    out += [Gradients(m, *at) for at in what.trained for m in ("gsplat", "triton") if "triton+graph" in what.modes]
     whole = full[:1]  # where the splatting is all that changes, one design shows it
     return out + [Stage("frame", d, m, *at) for d in whole for at in sizes for m in what.modes]
 
@@ -77,7 +80,7 @@ def run(folder: Path, device: torch.device, what: Plan) -> Speed:
     speed = Speed(folder, device, (what.batch, what.gaussians, what.resolution), described(what.designs))
     missing = [row for row in rows(what) if row.key not in speed.rows]
     if device.type == "cuda":
-        own = [row for row in missing if not isinstance(row, Tracker) and row.mode not in ("eager", "triton+graph")]
+        own = [r for r in missing if isinstance(r, (Kernel, Stage)) and r.mode not in ("eager", "triton+graph")]
         compile_ahead(own, what)
     for row in track(missing, "speed", len(missing), note=lambda: f"{len(speed.rows)} rows"):
         speed.measure(row, what)
@@ -148,7 +151,7 @@ class Speed:
                 self.designs = before | self.designs
         self.roof = self.roof or protocol.roof(self.device)
 
-    def measure(self, row: Kernel | Stage | Tracker, what: Plan) -> None:
+    def measure(self, row: Row, what: Plan) -> None:
         """Stores a row. One that cannot run on this machine (a file is missing, its memory is too small) or fails says why; raises
         UserError when the GPU is lost with it."""
         try:
@@ -161,7 +164,7 @@ class Speed:
         _free(self.device)
         self.save()
 
-    def _still_there(self, row: Kernel | Stage | Tracker) -> None:
+    def _still_there(self, row: Row) -> None:
         try:
             if self.device.type == "cuda":
                 torch.cuda.synchronize()

@@ -2,8 +2,10 @@
 `i4d_bench.render.reference`).
 
 A program is a tile of TALL × WIDE pixels, of one warp, and walks its list front to back, UNROLL Gaussians between looks at
-whether any pixel still lets light through. Backward it walks the other way from the last Gaussian that any pixel saw, and adds a
-Gaussian's gradients, summed over the tile, by atomics: sums of several tiles are rounded in any order.
+whether any pixel still lets light through. Backward it walks the other way from the last Gaussian that any pixel saw, CHUNK at a
+time, whose sums over the tile are products: of the weights w with the picture's gradients, and of g = ∂L/∂(log2 α) with what a
+pixel's place is in the tile, 1, px, py, px², px·py, py², from which sums of g·dx, g·dx² and the others follow. (Sums in registers
+would be 50 exchanges between threads for each Gaussian.) A tile adds its sums to a Gaussian's by atomics, so in any order.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
+from kernels.fused.launch import precision
 from kernels.layout import ALPHA_MAX, ALPHA_MIN, STOP
 from kernels.raster.rooms import Lists
 
@@ -37,12 +40,22 @@ def _place(program, WIDTH, HEIGHT, ACROSS, DOWN, TALL: tl.constexpr, WIDE: tl.co
 
 
 @triton.jit
+def _pair(at):
+    """Two numbers of a row, read as one: a processor does a load in the time of four other instructions."""
+    both = tl.load(at)
+    return (both & 0xFFFFFFFF).to(tl.int32).to(tl.float32, bitcast=True), (both >> 32).to(tl.int32).to(
+        tl.float32, bitcast=True
+    )
+
+
+@triton.jit
 def _alpha(at, here, x, y):
-    """α of a Gaussian at pixels before it is capped, and how far they are from its centre. Nothing where it is not `here`."""
-    dx, dy = x - tl.load(at), y - tl.load(at + 1)
-    a, b, c = tl.load(at + 2), tl.load(at + 3), tl.load(at + 4)
-    alpha = tl.exp2(tl.load(at + 5) - (a * dx * dx + b * dx * dy + c * dy * dy))
-    return tl.where(here, alpha, 0.0), dx, dy, a, b, c
+    """α of a Gaussian at pixels before it is capped. Nothing where it is not `here`."""
+    gx, gy = _pair(at)
+    a, b = _pair(at + 1)
+    c, level = _pair(at + 2)
+    dx, dy = x - gx, y - gy
+    return tl.where(here, tl.exp2(level - (dx * (a * dx + b * dy) + c * dy * dy)), 0.0)
 
 
 @triton.jit
@@ -51,34 +64,37 @@ def _draw(
     ROW: tl.constexpr, TALL: tl.constexpr, WIDE: tl.constexpr, UNROLL: tl.constexpr, DEPTH: tl.constexpr,
     MOST: tl.constexpr, LEAST: tl.constexpr, STOP: tl.constexpr,
 ):  # fmt: skip
-    """left: the light that comes through. last: where in `owners` each pixel stopped, the end of its tile's list if it did not."""
+    """rows: in pairs, ROW of them. left: the light that comes through. last: where in `owners` each pixel stopped, the end of its
+    tile's list if it did not."""
     image, x, y, pixel, there = _place(tl.program_id(0), WIDTH, HEIGHT, ACROSS, DOWN, TALL, WIDE)
     start, end = tl.load(begins + tl.program_id(0)), tl.load(lasts + tl.program_id(0))
-    light, live = tl.full([TALL * WIDE], 1.0, tl.float32), there
-    r, g, b, z = light * 0, light * 0, light * 0, light * 0
-    ends = tl.full([TALL * WIDE], 0, tl.int32) + end
+    through = tl.where(there, 1.0, 0.0)  # and 0 from where a pixel stops
+    light, r, g, b, z = through, through * 0, through * 0, through * 0, through * 0
+    ends = tl.full([TALL * WIDE], 0, tl.int32) + start
     j = start
     going = start < end
     while going:
         for u in tl.static_range(UNROLL):
             here = j + u < end
             at = rows + tl.load(owners + j + u, mask=here, other=0).to(tl.int64) * ROW
-            a, _, _, _, _, _ = _alpha(at, here, x, y)
-            a = tl.minimum(a, MOST)
-            after = light - light * a
-            seen = live & (a >= LEAST)
-            stops = seen & (after <= STOP)
-            ends = tl.where(stops, j + u, ends)
-            live, seen = live & ~stops, seen & ~stops
-            w = tl.where(seen, light * a, 0.0)
-            r += w * tl.load(at + 6)
-            g += w * tl.load(at + 7)
-            b += w * tl.load(at + 8)
+            a = tl.minimum(_alpha(at, here, x, y), MOST)
+            a = tl.where(a >= LEAST, a, 0.0)
+            after = through - through * a
+            stops = after <= STOP
+            w = tl.where(stops, 0.0, through * a)
+            through = tl.where(stops, 0.0, after)
+            light = tl.where(stops, light, after)
+            ends += tl.where(stops, 0, 1)
+            red, green = _pair(at + 3)
+            blue, far = _pair(at + 4)
+            r += w * red
+            g += w * green
+            b += w * blue
             if DEPTH:
-                z += w * tl.load(at + 9)
-            light = tl.where(seen, after, light)
+                z += w * far
         j += UNROLL
-        going = (j < end) & (tl.max(live.to(tl.int32), 0) > 0)
+        going = (j < end) & (tl.max((through > 0).to(tl.int32), 0) > 0)
+    ends = tl.minimum(ends, end)
     for c in tl.static_range(3):
         value = r if c == 0 else (g if c == 1 else b)
         tl.store(rgb + 3 * pixel + c, value + light * tl.load(background + 3 * image + c), mask=there)
@@ -90,10 +106,51 @@ def _draw(
 
 
 @triton.jit
-def _draw_backward(
-    rows, owners, begins, background, left, last, drgb, dalpha, ddepth, drows, WIDTH, HEIGHT, ACROSS, DOWN,
-    ROW: tl.constexpr, TALL: tl.constexpr, WIDE: tl.constexpr, DEPTH: tl.constexpr, MOST: tl.constexpr, LEAST: tl.constexpr,
+def _back(
+    j, COUNT: tl.constexpr, ends, start, light, behind, x, y, dr, dg, db, dz, pairs, owners, ROW: tl.constexpr,
+    DEPTH: tl.constexpr, MOST: tl.constexpr, LEAST: tl.constexpr,
 ):  # fmt: skip
+    """Back past the Gaussians at j to j + COUNT − 1, the last first: the light before them, what is behind and they themselves,
+    their weights, and their ∂L/∂(log2 α): of one [pixels], of more [pixels, 2, 2, …], j's bits from the lowest on."""
+    if COUNT == 1:
+        at = pairs + tl.load(owners + j, mask=j >= start, other=0).to(tl.int64) * (ROW // 2)
+        raw = _alpha(at, (j >= start) & (j < ends), x, y)
+        a = tl.minimum(raw, MOST)
+        a = tl.where(a >= LEAST, a, 0.0)
+        root = tl.math.rsqrt(1 - a)
+        keep = root * root  # 1 / (1 − α) in two instructions: a division is eight
+        light *= keep
+        w = a * light
+        red, green = _pair(at + 3)
+        blue, far = _pair(at + 4)
+        value = dr * red + dg * green + db * blue
+        if DEPTH:
+            value += dz * far
+        g = tl.where(raw <= MOST, (light * value - keep * behind) * (a * LN2), 0.0)
+        return light, behind + w * value, w, g
+    else:
+        HALF: tl.constexpr = COUNT // 2
+        light, behind, w1, g1 = _back(
+            j + HALF, HALF, ends, start, light, behind, x, y, dr, dg, db, dz, pairs, owners, ROW, DEPTH, MOST, LEAST
+        )
+        light, behind, w0, g0 = _back(
+            j, HALF, ends, start, light, behind, x, y, dr, dg, db, dz, pairs, owners, ROW, DEPTH, MOST, LEAST
+        )
+        return light, behind, tl.join(w0, w1), tl.join(g0, g1)
+
+
+@triton.jit
+def _column(sums, k, column: tl.constexpr):
+    return tl.sum(tl.where(k[None, :] == column, sums, 0.0), 1)
+
+
+@triton.jit
+def _draw_backward(
+    rows, pairs, owners, begins, background, left, last, drgb, dalpha, ddepth, drows, WIDTH, HEIGHT, ACROSS, DOWN,
+    ROW: tl.constexpr, TALL: tl.constexpr, WIDE: tl.constexpr, CHUNK: tl.constexpr, DEPTH: tl.constexpr,
+    MOST: tl.constexpr, LEAST: tl.constexpr, P: tl.constexpr,
+):  # fmt: skip
+    """pairs: the rows as `_draw` reads them. CHUNK is 16, the least that a product has. P: its precision."""
     image, x, y, pixel, there = _place(tl.program_id(0), WIDTH, HEIGHT, ACROSS, DOWN, TALL, WIDE)
     start = tl.load(begins + tl.program_id(0))
     ends = tl.load(last + pixel, mask=there, other=0)
@@ -111,37 +168,52 @@ def _draw_backward(
     )
     # Σ over what lies behind of w·(∂L/∂w), background and coverage included.
     behind = light * (over - tl.load(dalpha + pixel, mask=there, other=0.0))
-    j = tl.max(ends, 0) - 1
-    while j >= start:
-        owner = tl.load(owners + j).to(tl.int64)
+
+    k, tile = tl.arange(0, 8), tl.program_id(0) % (ACROSS * DOWN)
+    mx, my = tile % ACROSS * WIDE + WIDE * 0.5, tile // ACROSS * TALL + TALL * 0.5
+    px, py, column = (x - mx)[:, None], (y - my)[:, None], k[None, :]
+    place = tl.where(column == 0, 1.0, 0.0) + tl.where(column == 1, px, 0.0) + tl.where(column == 2, py, 0.0)
+    place += (
+        tl.where(column == 3, px * px, 0.0) + tl.where(column == 4, px * py, 0.0) + tl.where(column == 5, py * py, 0.0)
+    )
+    picture = tl.where(column == 0, dr[:, None], 0.0) + tl.where(column == 1, dg[:, None], 0.0)
+    picture += tl.where(column == 2, db[:, None], 0.0) + tl.where(column == 3, dz[:, None], 0.0)
+    i = tl.arange(0, CHUNK)
+    turned = ((i & 1) << 3) | ((i & 2) << 1) | ((i & 4) >> 1) | ((i & 8) >> 3)  # where joining pairs of pairs puts them
+
+    end = tl.max(ends, 0)
+    while end > start:
+        first = end - CHUNK
+        light, behind, w, g = _back(
+            first, CHUNK, ends, start, light, behind, x, y, dr, dg, db, dz, pairs, owners, ROW, DEPTH, MOST, LEAST
+        )
+        w, g = tl.reshape(w, [TALL * WIDE, CHUNK]), tl.reshape(g, [TALL * WIDE, CHUNK])
+        seen = tl.dot(tl.trans(w), picture, input_precision=P)
+        sums = tl.dot(tl.trans(g), place, input_precision=P)
+
+        j = first + turned
+        known = j >= start
+        owner = tl.load(owners + j, mask=known, other=0).to(tl.int64)
         at, d = rows + owner * ROW, drows + owner * ROW
-        raw, dx, dy, a, b, c = _alpha(at, j < ends, x, y)
-        al = tl.minimum(raw, MOST)
-        seen = al >= LEAST
-        al = tl.where(seen, al, 0.0)
-        keep = 1 / (1 - al)
-        light = light * keep
-        w = al * light
-        value = dr * tl.load(at + 6) + dg * tl.load(at + 7) + db * tl.load(at + 8)
+        gx, gy = tl.load(at, mask=known, other=0.0) - mx, tl.load(at + 1, mask=known, other=0.0) - my
+        a, b = tl.load(at + 2, mask=known, other=0.0), tl.load(at + 3, mask=known, other=0.0)
+        c = tl.load(at + 4, mask=known, other=0.0)
+        m, m1, m2 = _column(sums, k, 0), _column(sums, k, 1), _column(sums, k, 2)
+        sx, sy = m1 - gx * m, m2 - gy * m  # Σ g·dx, Σ g·dy
+        tl.atomic_add(d, 2 * a * sx + b * sy, mask=known, sem="relaxed")
+        tl.atomic_add(d + 1, b * sx + 2 * c * sy, mask=known, sem="relaxed")
+        tl.atomic_add(d + 2, gx * (m1 + sx) - _column(sums, k, 3), mask=known, sem="relaxed")
+        tl.atomic_add(d + 3, gx * m2 + gy * sx - _column(sums, k, 4), mask=known, sem="relaxed")
+        tl.atomic_add(d + 4, gy * (m2 + sy) - _column(sums, k, 5), mask=known, sem="relaxed")
+        tl.atomic_add(d + 5, m, mask=known, sem="relaxed")
         if DEPTH:
-            value += dz * tl.load(at + 9)
-            tl.atomic_add(d + 9, tl.sum(w * dz, 0))
-        gl = tl.where(seen & (raw <= MOST), (light * value - keep * behind) * al, 0.0)  # ∂L/∂α · α
-        behind += w * value
-        tl.atomic_add(d + 6, tl.sum(w * dr, 0))
-        tl.atomic_add(d + 7, tl.sum(w * dg, 0))
-        tl.atomic_add(d + 8, tl.sum(w * db, 0))
-        gl = gl * LN2
-        tl.atomic_add(d + 5, tl.sum(gl, 0))
-        tl.atomic_add(d, tl.sum(gl * (2 * a * dx + b * dy), 0))
-        tl.atomic_add(d + 1, tl.sum(gl * (b * dx + 2 * c * dy), 0))
-        tl.atomic_add(d + 2, -tl.sum(gl * dx * dx, 0))
-        tl.atomic_add(d + 3, -tl.sum(gl * dx * dy, 0))
-        tl.atomic_add(d + 4, -tl.sum(gl * dy * dy, 0))
-        j -= 1
+            tl.atomic_add(d + 9, _column(seen, k, 3), mask=known, sem="relaxed")
+        for channel in tl.static_range(3):
+            tl.atomic_add(d + 6 + channel, _column(seen, k, channel), mask=known, sem="relaxed")
+        end = first
 
 
-UNROLL = 8
+UNROLL, CHUNK = 8, 16
 LIMITS = {"MOST": ALPHA_MAX, "LEAST": ALPHA_MIN}
 
 
@@ -160,8 +232,8 @@ def draw(
     z = rows.new_empty(images, height, width) if depth else None
     last = torch.empty(images, height, width, dtype=torch.int32, device=rows.device)
     _draw[(images * sizes[2] * sizes[3],)](
-        rows, *lists[:3], background, rgb, alpha, z, light, last, *sizes, ROW=rows.shape[2], TALL=tile[0], WIDE=tile[1],
-        UNROLL=UNROLL, DEPTH=depth, **LIMITS, STOP=STOP, num_warps=1,
+        rows.view(torch.int64), *lists[:3], background, rgb, alpha, z, light, last, *sizes, ROW=rows.shape[2] // 2, TALL=tile[0],
+        WIDE=tile[1], UNROLL=UNROLL, DEPTH=depth, **LIMITS, STOP=STOP, num_warps=1,
     )  # fmt: skip
     return rgb, alpha, z, light, last
 
@@ -175,7 +247,8 @@ def draw_backward(
     sizes, drows = _sizes(width, height, tile), torch.zeros_like(rows)
     drgb, dalpha, dz = drgb.contiguous(), dalpha.contiguous(), None if dz is None else dz.contiguous()
     _draw_backward[(images * sizes[2] * sizes[3],)](
-        rows, owners, begins, background, light, last, drgb, dalpha, dz, drows, *sizes, ROW=rows.shape[2], TALL=tile[0],
-        WIDE=tile[1], DEPTH=dz is not None, **LIMITS, num_warps=1,
+        rows, rows.view(torch.int64), owners, begins, background, light, last, drgb, dalpha, dz, drows, *sizes,
+        ROW=rows.shape[2], TALL=tile[0], WIDE=tile[1], CHUNK=CHUNK, DEPTH=dz is not None, **LIMITS,
+        P=precision(rows.dtype)["P"], num_warps=1,
     )  # fmt: skip
     return drows

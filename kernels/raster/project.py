@@ -16,8 +16,8 @@ from torch import Tensor
 from kernels.layout import EPS_2D, NEAR
 
 ROW = 12
-REACH, DEPTH = 10, 9
-"""Where in a row."""
+COLOR, DEPTH, REACH = 6, 9, 10
+"""Numbers of a row, and where in it these are."""
 BLOCK = 128
 LOG2E = tl.constexpr(1.4426950408889634)
 LEVELS = tl.constexpr(7.994353436858858)
@@ -99,13 +99,13 @@ def _project(
     means, quats, scales, opacities, colors, views, Ks, rows, N, WIDTH, HEIGHT, NEAR, EPS, ROW: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
     """Programs: blocks of Gaussians × images."""
-    b, n = tl.program_id(1), tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    image, n = tl.program_id(1), tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     there = n < N
-    i = b.to(tl.int64) * N + n
-    K, at = Ks + 9 * b, rows + i * ROW
+    i = image.to(tl.int64) * N + n
+    K, at = Ks + 9 * image, rows + i * ROW
     _, _, m1, m2, m3 = _rotation(quats, i, there)
     mean, scale = _three(means + 3 * i, there), _three(scales + 3 * i, there)
-    p, before, ray, _, _, _, t1, t2 = _seen(mean, scale, m1, m2, m3, views + 16 * b, K, NEAR, WIDTH, HEIGHT)
+    p, before, ray, _, _, _, t1, t2 = _seen(mean, scale, m1, m2, m3, views + 16 * image, K, NEAR, WIDTH, HEIGHT)
     xx, xy, yy = _dot(t1, t1) + EPS, _dot(t1, t2), _dot(t2, t2) + EPS
     det = xx * yy - xy * xy
     level = tl.log2(tl.maximum(tl.load(opacities + i, mask=there, other=0.0), 1e-30))
@@ -114,22 +114,19 @@ def _project(
     rx, ry = tl.sqrt(tl.maximum(far * xx, 0.0)), tl.sqrt(tl.maximum(far * yy, 0.0))
     inside = (x - rx < WIDTH) & (x + rx > 0) & (y - ry < HEIGHT) & (y + ry > 0)
     drawn = before & (det > 0) & (det < float("inf")) & (far > 0) & inside
-    tl.store(at, tl.where(drawn, x, 0.0), mask=there)
-    tl.store(at + 1, tl.where(drawn, y, 0.0), mask=there)
-    tl.store(at + 2, tl.where(drawn, 0.5 * LOG2E * yy / det, 0.0), mask=there)
-    tl.store(at + 3, tl.where(drawn, -LOG2E * xy / det, 0.0), mask=there)
-    tl.store(at + 4, tl.where(drawn, 0.5 * LOG2E * xx / det, 0.0), mask=there)
-    tl.store(at + 5, tl.where(drawn, level, 0.0), mask=there)
-    for c in tl.static_range(3):
-        tl.store(at + 6 + c, tl.load(colors + 3 * i + c, mask=there, other=0.0), mask=there)
-    tl.store(at + 9, tl.where(drawn, p[2], 0.0), mask=there)
-    tl.store(at + 10, tl.where(drawn, rx, 0.0), mask=there)
-    tl.store(at + 11, tl.where(drawn, ry, 0.0), mask=there)
+    a, m, c = yy / det * (0.5 * LOG2E), xy / det * -LOG2E, xx / det * (0.5 * LOG2E)
+    # A thread has a whole row: twelve stores of one number each would be four times as many sectors.
+    r, g, b = _three(colors + 3 * i, there)
+    even, odd = tl.join(tl.join(x, c), tl.join(a, r)), tl.join(tl.join(y, level), tl.join(m, g))
+    first = tl.where(drawn[:, None], tl.reshape(tl.join(even, odd), [BLOCK, 8]), 0.0)
+    rest = tl.reshape(tl.join(tl.join(b, rx), tl.join(p[2], ry)), [BLOCK, 4])
+    tl.store(at[:, None] + tl.arange(0, 8)[None, :], first, mask=there[:, None])
+    tl.store(at[:, None] + 8 + tl.arange(0, 4)[None, :], tl.where(drawn[:, None], rest, 0.0), mask=there[:, None])
 
 
 @triton.jit
 def _project_backward(
-    means, quats, scales, opacities, views, Ks, rows, drows, dmeans, dquats, dscales, dopacities, dcolors, N, WIDTH, HEIGHT, NEAR,
+    means, quats, scales, opacities, views, Ks, rows, drows, dmeans, dquats, dscales, dopacities, N, WIDTH, HEIGHT, NEAR,
     ROW: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     b, n = tl.program_id(1), tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -176,7 +173,6 @@ def _project_backward(
     for c in tl.static_range(3):
         tl.store(dmeans + 3 * i + c, tl.where(drawn, dmean[c], 0.0), mask=there)
         tl.store(dscales + 3 * i + c, tl.where(drawn, m1[c] * r1[c] + m2[c] * r2[c] + m3[c] * r3[c], 0.0), mask=there)
-        tl.store(dcolors + 3 * i + c, tl.load(d + 6 + c, mask=there, other=0.0), mask=there)
     m1, m2, m3 = _times(m1, scale), _times(m2, scale), _times(m3, scale)  # of the rotation
     w, x, y, z = q[0], q[1], q[2], q[3]
     gw = 2 * (x * (m3[1] - m2[2]) + y * (m1[2] - m3[0]) + z * (m2[0] - m1[1]))
@@ -209,9 +205,9 @@ def project_backward(
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """→ gradients of means, quaternions, scales, opacities and colours."""
     images, n = opacities.shape
-    grads = [torch.empty_like(t) for t in (means, quats, scales, opacities, means)]
+    grads = [torch.empty_like(t) for t in (means, quats, scales, opacities)]
     if rows.numel():
         _project_backward[triton.cdiv(n, BLOCK), images](
             means, quats, scales, opacities, views, Ks, rows, drows, *grads, n, width, height, NEAR, ROW=ROW, BLOCK=BLOCK
         )  # fmt: skip
-    return tuple(grads)
+    return *grads, drows[..., COLOR : COLOR + 3]

@@ -15,18 +15,23 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kernels.raster.tiles import BLOCK, box, ellipse, meets
+from kernels.raster.project import DEPTH, REACH
+from kernels.raster.tiles import TileLists, box, ellipse, meets
 
 LONGEST = 1024
 """Gaussians that one program sorts. Twice as many take Triton minutes to compile."""
+TOGETHER = 4
+"""Tiles of a Gaussian whose places are asked for at once: most have no more."""
+BLOCK = 32
+"""Gaussians of a program: all wait for the one that meets the most tiles."""
 STEPS = (64, 256, LONGEST)
 """Sizes that it sorts; a list takes the first that holds it."""
 
 
 @triton.jit
 def _fill(
-    rows, cursors, begins, ends, keys, TOTAL, N, ACROSS, DOWN, TALL: tl.constexpr, WIDE: tl.constexpr, ROW: tl.constexpr,
-    COUNT: tl.constexpr, BLOCK: tl.constexpr,
+    rows, cursors, begins, ends, keys, TOTAL, N, ACROSS, DOWN, TALL: tl.constexpr, WIDE: tl.constexpr,
+    ROW: tl.constexpr, COUNT: tl.constexpr, BLOCK: tl.constexpr, TOGETHER: tl.constexpr,
 ):  # fmt: skip
     """Counts (COUNT), or puts into rooms, what tiles the Gaussians meet. cursors: how many each tile has met."""
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -37,15 +42,16 @@ def _fill(
     image = (i // N).to(tl.int32) * (DOWN * ACROSS)
     depth = tl.load(rows + ROW * i + 9, mask=there, other=0.0).to(tl.int32, bitcast=True)
     key = (depth.to(tl.int64) << 32) | i
-    for k in range(0, tl.max(n, 0)):
-        column, row = x0 + k % across, y0 + k // across
-        here = (k < n) & meets(e, column, row, TALL, WIDE)
-        tile = image + row * ACROSS + column
-        slot = tl.atomic_add(cursors + tile, 1, mask=here)
-        if not COUNT:
-            at = tl.load(begins + tile, mask=here, other=0) + slot
-            fits = here & (at < tl.load(ends + tile, mask=here, other=0))
-            tl.store(keys + at, key, mask=fits)
+    for first in range(0, tl.max(n, 0), TOGETHER):
+        for k in tl.static_range(TOGETHER):
+            column, row = x0 + (first + k) % across, y0 + (first + k) // across
+            here = (first + k < n) & meets(e, column, row, TALL, WIDE)
+            tile = image + row * ACROSS + column
+            slot = tl.atomic_add(cursors + tile, 1, mask=here, sem="relaxed")
+            if not COUNT:
+                at = tl.load(begins + tile, mask=here, other=0) + slot
+                fits = here & (at < tl.load(ends + tile, mask=here, other=0))
+                tl.store(keys + at, key, mask=fits)
 
 
 @triton.jit
@@ -79,12 +85,13 @@ class Lists(NamedTuple):
     begins: Int[Tensor, " T"]
     """Where in `owners` each tile's list begins, images' tiles row by row."""
     lasts: Int[Tensor, " T"]
-    longest: Int[Tensor, ""]
-    """How many Gaussians the fullest tile has met: of more than there is room for the rest is missing."""
+    needed: Int[Tensor, ""]
+    """The room that there should be, as the lists' `room` counts it: of more than that the rest is missing."""
 
 
 class Rooms:
-    """Lists for images of one size. room: Gaussians of each tile; None: as many as there are, which the host waits to be told."""
+    """Lists for images of one size. room: Gaussians of the fullest tile; None: as many as there are, which the host waits to be
+    told."""
 
     def __init__(self, images: int, width: int, height: int, room: int | None, device, tile: tuple[int, int] = (8, 8)):
         """Raises ValueError for a room that no program can sort."""
@@ -122,5 +129,19 @@ class Rooms:
     def _launch(self, rows, cursors, begins, ends, keys, total: int, n: int, count: bool) -> None:
         _fill[(triton.cdiv(total, BLOCK),)](
             rows, cursors, begins, ends, keys, total, n, self.across, self.down, TALL=self.tile[0], WIDE=self.tile[1],
-            ROW=rows.shape[2], COUNT=count, BLOCK=BLOCK,
+            ROW=rows.shape[2], COUNT=count, BLOCK=BLOCK, TOGETHER=TOGETHER, num_warps=1,
         )  # fmt: skip
+
+
+class Sorted:
+    """Lists of any length, by one sort of all pairs. room: pairs in all; None: as many as there are."""
+
+    def __init__(self, images: int, width: int, height: int, room: int | None, device, tile: tuple[int, int]):
+        self.room, self.tile = room, tile
+        self.lists = TileLists(images, width, height, room, device, tile)
+
+    def __call__(self, rows: Float[Tensor, "I N R"]) -> Lists:
+        owners, offsets, pairs = self.lists(rows[..., :2], rows[..., REACH:], rows[..., DEPTH], rows)
+        flat = offsets.flatten(1)
+        tiles = flat.shape[1] - offsets.shape[2]  # below the last row begins what is unused
+        return Lists(owners, flat[:, :tiles].flatten(), flat[:, 1 : tiles + 1].flatten(), pairs)

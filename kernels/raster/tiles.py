@@ -89,8 +89,8 @@ def _count(
         n = met
     tl.store(counts + i, n, mask=there)
     bits = tl.load(depths + DEPTHS * i, mask=there, other=1.0).to(tl.int32, bitcast=True)
-    tl.atomic_min(span, tl.min(tl.where(n > 0, bits, 0x7F800000), 0))
-    tl.atomic_max(span + 1, tl.max(tl.where(n > 0, bits, 0), 0))
+    tl.atomic_min(span, tl.min(tl.where(n > 0, bits, 0x7F800000), 0), sem="relaxed")
+    tl.atomic_max(span + 1, tl.max(tl.where(n > 0, bits, 0), 0), sem="relaxed")
 
 
 @triton.jit

@@ -15,7 +15,7 @@ from i4d_bench.data.video.landmarker import Landmarker
 from i4d_bench.heads.worlds import exported_head
 from i4d_bench.jobs.speed import main
 from i4d_bench.report import build_report
-from i4d_bench.report.speed_tables import frames_table
+from i4d_bench.report.speed_tables import frames_table, splats_table
 from i4d_bench.speed import protocol, rig, suite
 from i4d_bench.speed.keys import Key
 from i4d_bench.speed.plan import Plan, in_every_mode
@@ -56,6 +56,24 @@ def test_every_row_of_the_plan_is_stored_under_its_key(folder):
                 "kernel/local_fusion+backward/eager/b1/n300"):  # fmt: skip
         row = summary["speed"][key]
         assert row["status"] == "ok" and 0 < row["p5"] <= row["ms"] <= row["p95"] and row["fps"] > 0
+
+
+def test_rasterisers_stand_beside_each_other():
+    """On a GPU: gsplat as it is and in a graph, ours as it is and in a graph, at every size; and both with gradients."""
+    keys = [row.key for row in suite.rows(replace(PLAN, modes=rig.MODES))]
+    for size in ("b1/n300/r32", "b1/n500/r32", "b1/n300/r16", "b2/n300/r32"):
+        assert [k.split("/")[2] for k in keys if k.startswith("raster/") and k.endswith(size)] == list(rig.SPLATS)
+    trained = [k for k in keys if k.startswith("raster+backward/")]
+    assert [k.split("/", 3)[2:] for k in trained] == [
+        [m, f"b{b}/n{n}/r{r}"] for b, n, r in PLAN.trained for m in ("gsplat", "triton")
+    ]
+    row = lambda ms: {"ms": ms, "p5": ms, "p95": ms, "status": "ok"}  # noqa: E731
+    theirs, ours, wrong = row(3.0), row(2.0), row(1.0) | {"status": "wrong"}
+    found = {Key.parse(trained[0]): theirs, Key.parse(trained[1]): ours}
+    found |= {Key.parse("raster/static/gsplat+graph/b1/n9/r8"): theirs, Key.parse("raster/static/triton+graph/b1/n9/r8"): wrong}
+    table = splats_table(found)
+    assert table["triton over gsplat"].tolist() == ["1.5×", ""] and table[""].tolist() == ["with gradients", "picture"]
+    assert "triton+graph over gsplat+graph" not in table, "a wrong picture is faster than nothing"
 
 
 def test_tables_and_figures_come_from_the_stored_rows_alone(folder):

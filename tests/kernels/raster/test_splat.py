@@ -13,8 +13,8 @@ pytest.importorskip("triton")
 from i4d_bench.render import render
 from i4d_bench.types import Gaussians
 from kernels.raster.project import project
-from kernels.raster.rooms import LONGEST, Rooms
-from kernels.raster.splat import TILE, splat
+from kernels.raster.rooms import LONGEST, Rooms, Sorted
+from kernels.raster.splat import TILE, lists_for, rows_of, splat
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -89,6 +89,21 @@ def test_lists_too_long_for_a_room_are_sorted_as_one(monkeypatch):
     torch.testing.assert_close(drawn(g)[0], rgb, rtol=0, atol=1e-6)
 
 
+def test_lists_of_fixed_room_have_some_to_spare_and_tell_what_does_not_fit(monkeypatch):
+    """Tiles' own, and of all pairs where a tile has too many."""
+    g, cam = scene(2, 60, device=DEVICE), camera(2, 24, 16, device=DEVICE)
+    rgb = drawn(g)[0]
+    rows = rows_of(*(getattr(g, f) for f in FIELDS), cam.viewmats, cam.Ks, 24, 16)
+    for kind in (Rooms, Sorted):
+        lists = lists_for(rows, 24, 16, 2.0)
+        picture, _, _, needed = drawn(g, lists=lists)
+        assert isinstance(lists, kind) and lists.room == 2 * int(needed)
+        torch.testing.assert_close(picture, rgb, rtol=0, atol=1e-6)
+        small = kind(2, 24, 16, int(needed) // 2, DEVICE, TILE)
+        assert int(drawn(g, lists=small)[3]) == int(needed) > small.room
+        monkeypatch.setattr("kernels.raster.splat.LONGEST", 2)
+
+
 @pytest.mark.parametrize("most", [64, 256, 1024])
 def test_a_room_is_in_the_order_of_a_stable_sort_by_depth(most):
     """Lists of every size that is sorted, with depths that are the same."""
@@ -99,7 +114,7 @@ def test_a_room_is_in_the_order_of_a_stable_sort_by_depth(most):
     rows[..., 2] = rows[..., 4] = 1.0
     rows[..., 9] = 1 + torch.randint(0, 20, (1, n), generator=g) / 16
     rows[..., 10:] = 2.0
-    found = Rooms(1, 8, 8, None, DEVICE, TILE)(rows.to(DEVICE))
+    found = Rooms(1, 8, 8, None, DEVICE, (8, 8))(rows.to(DEVICE))
     assert found is not None
     owners, begins, lasts, longest = found
     assert (int(begins), int(lasts), int(longest)) == (0, n, n)
@@ -115,7 +130,7 @@ def test_only_tiles_that_a_gaussian_reaches_hold_it():
     cam, black = camera(1, 64, 64, device=DEVICE), torch.zeros(1, 3, device=DEVICE)
     given = [getattr(g, f) for f in FIELDS]
     rgb = splat(*given, black, cam.viewmats, cam.Ks, 64, 64)[0]
-    found = Rooms(1, 64, 64, None, DEVICE, TILE)(project(*given, cam.viewmats, cam.Ks, 64, 64))
+    found = Rooms(1, 64, 64, None, DEVICE, (8, 8))(project(*given, cam.viewmats, cam.Ks, 64, 64))
     assert found is not None
     torch.testing.assert_close(rgb, render(g, cam, black, "reference").rgb, rtol=1e-4, atol=1e-4)
     assert 8 <= len(found[0]) <= 24, "of 64 tiles"
