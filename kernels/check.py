@@ -87,6 +87,16 @@ def splat(device: str) -> float:
     return float(color.grad[0, 0, 0])
 
 
+def nearest(device: str) -> tuple[int, int]:
+    """Which of two points, and which of two triangles, is nearest to a point."""
+    from kernels.fused.nearest import nearest_points, nearest_triangles
+
+    point = torch.zeros(1, 1, 3, device=device)
+    corners = torch.eye(3, device=device) + torch.tensor([2.0, 1.0], device=device)[None, :, None, None]
+    leaf = torch.arange(2, device=device)[None]
+    return int(nearest_points(point, corners.mean(2), 1)[1]), int(nearest_triangles(point, corners, leaf))
+
+
 def check(n: int = 1000) -> dict[str, list[str]]:
     """Runs every kernel on the GPU, forward and backward, and holds it to its twin in fp64. → by kind, what does not work. Raises
     Unsupported where nothing can. Compiles them all the first time: minutes."""
@@ -98,6 +108,8 @@ def check(n: int = 1000) -> dict[str, list[str]]:
         failed["fp32"].append("tile_lists: not the pairs that there are")
     if abs(splat("cuda") - 0.5) > 1e-5:
         failed["fp32"].append("splat: not the colour that there is")
+    if nearest("cuda") != (1, 1):
+        failed["fp32"].append("nearest: not what is")
     return failed
 
 

@@ -22,7 +22,7 @@ import kernels
 from i4d_bench.types import FEATURE_DIM, FlameCode, Gaussians, Identity, MotionCode
 from kernels.layout import RAW, Attributes, Binding, Skinned
 from variants.base import Fusion, normed, register, scaled
-from variants.nearest import smallest
+from variants.nearest import nearest_points
 from variants.parametric import driver_of, shaped, source_of
 
 MOVING = slice(6, 15)
@@ -96,8 +96,8 @@ class FlameBlendshapes(Fusion):
         """Nearest of an even subset of the vertices, [B,N,k], and inverse-distance weights with a falloff."""
         count = mesh.shape[1]
         subset = torch.linspace(0, count - 1, min(count, self.bind_vertices), device=mesh.device).long()
-        chunks = (smallest(torch.cdist(part, mesh[:, subset]), self.neighbours) for part in means.split(16384, 1))
-        distance, index = (torch.cat(t, 1) for t in zip(*chunks, strict=True))
+        square, index = nearest_points(means, mesh[:, subset], self.neighbours)
+        distance = square.sqrt()
         weights = 1 / (distance + 1e-3)
         falloff = torch.exp(-((distance[..., :1] / self.reach) ** 2)).clamp_min(1e-6)
         return subset[index], weights / weights.sum(-1, keepdim=True) * falloff

@@ -33,9 +33,12 @@ import kernels
 from i4d_bench.types import FEATURE_DIM, Gaussians, Identity, MotionCode
 from kernels.layout import MAX_SCALE, RAW, Phi, Skinned
 from variants.base import Fusion, register, scaled
+from variants.nearest import nearest_points
 from variants.parametric import driver_of, kept, per_frame, shaped, source_of
 
 OCTAVES = 6
+NEAR = 256
+"""Vertices whose distances to all Gaussians are taken at once: all of a full avatar's would be gigabytes."""
 OFFSET = 0.05
 """Canonical units that a Gaussian may leave its vertex by, in each direction."""
 OPAQUE, TRANSPARENT = 1.5, -4.0
@@ -83,7 +86,7 @@ class FlameVertices(Fusion):
         count = len(template)
         vertices = torch.linspace(0, count - 1, min(count, self.max_vertices), device=template.device).long()
         on_mesh = own(code.expression, code.pose).vertices[:, vertices]
-        near = _nearest(on_mesh, canonical.means.detach())
+        near = nearest_points(on_mesh, canonical.means.detach(), 1, NEAR)[1][..., 0]
         lifted = torch.cat([identity.f, F.layer_norm(identity.m, identity.m.shape[-1:])], -1)
         local = lifted.gather(1, near[..., None].expand(-1, -1, lifted.shape[-1]))
         overall = lifted.mean(1, keepdim=True).expand_as(local)
@@ -119,9 +122,3 @@ def _encode(places: Float[Tensor, "V 3"]) -> Float[Tensor, "V C"]:
     """The place itself and its sines and cosines; the longest wave is twice the box."""
     angle = (places[..., None] * math.pi * 2.0 ** torch.arange(OCTAVES, device=places.device)).flatten(1)
     return torch.cat([places, angle.sin(), angle.cos()], -1)
-
-
-@torch.no_grad()
-def _nearest(points: Float[Tensor, "B V 3"], among: Float[Tensor, "B N 3"]) -> Tensor:
-    """Index of the nearest, a few hundred points at a time: all distances of a full avatar would be gigabytes."""
-    return torch.cat([torch.cdist(part, among).argmin(-1) for part in points.split(256, 1)], 1)

@@ -1,4 +1,4 @@
-"""Which triangle of a mesh is nearest to each point: by leaves of a k-d tree over the triangles' centres, then exactly."""
+"""What is nearest: of points, and of a mesh's triangles. On a GPU by kernels, which find the nearest triangle always."""
 
 from __future__ import annotations
 
@@ -6,9 +6,31 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from kernels import triton_wanted
+
 LEAF, LEAVES, FINALISTS = 32, 6, 8
-"""Triangles in a leaf at most; leaves looked into; triangles of nearest centre whose exact distance is taken. On the embedded
-head about 3 points in 100 get a triangle a little further than the nearest: all pairs would cost fifty times as much."""
+"""Triangles in a leaf of a k-d tree at most; leaves looked into; triangles of nearest centre whose exact distance is taken. On the
+embedded head about 3 points in 100 get a triangle a little further than the nearest: all pairs would cost fifty times as much."""
+
+
+@torch.no_grad()
+def nearest_points(
+    points: Float[Tensor, "B N 3"], among: Float[Tensor, "*B P 3"], k: int, chunk: int = 16384
+) -> tuple[Float[Tensor, "B N k"], Int[Tensor, "B N k"]]:
+    """Squared distances of the k nearest, in order, and which they are."""
+    if triton_wanted(points):
+        from kernels.fused.nearest import nearest_points
+
+        return nearest_points(points, among, k)
+    parts = (_squares(part, among).topk(k, largest=False) for part in points.split(chunk, 1))
+    squares, indices = (torch.cat(t, 1) for t in zip(*parts, strict=True))
+    return squares, indices
+
+
+def _squares(points: Float[Tensor, "B N 3"], among: Float[Tensor, "*B P 3"]) -> Float[Tensor, "B N P"]:
+    """By differences: by products, as torch.cdist would have it, they have fewer digits."""
+    x, y, z = ((points[..., k, None] - among[..., None, :, k]).square_() for k in range(3))
+    return x.add_(y).add_(z)
 
 
 @torch.no_grad()
@@ -20,6 +42,10 @@ def nearest_triangles(
 ) -> Int[Tensor, "B N"]:
     """Index of the triangle nearest to each point, `leaves` from `leaves_of` some mesh of the same faces. Where several share
     the nearest edge or vertex, the one whose centre is nearest; triangles without area are passed over."""
+    if triton_wanted(points):
+        from kernels.fused.nearest import nearest_triangles
+
+        return nearest_triangles(points, corners, leaves)
     centres = corners.mean(2)
     person = torch.arange(len(points), device=points.device)[:, None, None]
     within = centres[:, leaves]  # [B,L,n,3]
@@ -27,28 +53,15 @@ def nearest_triangles(
     radius = (within - middles[:, :, None]).norm(dim=-1).amax(-1)[:, None]
 
     def nearest(part):
-        best = smallest(torch.cdist(part, middles) - radius / 2, min(LEAVES, len(leaves)))[1]
+        best = (torch.cdist(part, middles) - radius / 2).topk(min(LEAVES, len(leaves)), largest=False)[1]
         among = leaves[best].flatten(2)  # [B,N,c]
         square = (part[:, :, None] - centres[person, among]).square().sum(-1)
-        among = among.gather(2, smallest(square, min(FINALISTS, among.shape[2]))[1])
-        square = _distance(part[:, :, None], corners[person, among])
+        among = among.gather(2, square.topk(min(FINALISTS, among.shape[2]), largest=False)[1])
+        square = distance(part[:, :, None], corners[person, among])
         tie = square <= square.amin(-1, keepdim=True) * 1.0001
         return among.gather(2, tie.byte().argmax(-1, keepdim=True))[..., 0]
 
     return torch.cat([nearest(part) for part in points.split(chunk, 1)], 1)
-
-
-@torch.no_grad()
-def smallest(distance: Float[Tensor, "*B N"], k: int) -> tuple[Float[Tensor, "*B k"], Int[Tensor, "*B k"]]:
-    """The k smallest along the last axis, in order, and where they are. Spoils `distance` on a GPU: there k searches for the least
-    read long rows k times at the speed of memory, while topk takes a block of threads for every row."""
-    if not distance.is_cuda:
-        return distance.topk(k, largest=False)
-    found = []
-    for _ in range(k):
-        found.append(distance.min(-1, keepdim=True))
-        distance.scatter_(-1, found[-1].indices, torch.inf)
-    return torch.cat([f.values for f in found], -1), torch.cat([f.indices for f in found], -1)
 
 
 @torch.no_grad()
@@ -65,7 +78,7 @@ def leaves_of(centres: Float[Tensor, "T 3"]) -> Int[Tensor, "L n"]:
     return order
 
 
-def _distance(points: Float[Tensor, "*#B 3"], corners: Float[Tensor, "*#B 3 3"]) -> Float[Tensor, "*#B"]:
+def distance(points: Float[Tensor, "*#B 3"], corners: Float[Tensor, "*#B 3 3"]) -> Float[Tensor, "*#B"]:
     """Squared, to the nearest point of a triangle: within it, or on its border."""
     edges, towards = corners.roll(-1, -2) - corners, points[..., None, :] - corners
     length = edges.square().sum(-1)

@@ -8,6 +8,7 @@ import functools
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from i4d_bench.config.experiment import Loss
 from i4d_bench.metrics.identity import Embedder, are_known, csim, embedder
@@ -65,7 +66,23 @@ def identity_change(
 
 def feature_change(delta: Float[Tensor, "B N K"]) -> Tensor:
     """mean‖δf‖ (PAPER §1)."""
-    return torch.linalg.vector_norm(delta, dim=-1).mean()
+    return _MeanNorm.apply(delta)
+
+
+class _MeanNorm(torch.autograd.Function):
+    """δf is the largest tensor of a training step, and torch goes over it three times for this gradient."""
+
+    @staticmethod
+    def forward(ctx, delta: Tensor) -> Tensor:
+        norm = torch.linalg.vector_norm(delta, dim=-1)
+        ctx.save_for_backward(delta, norm)
+        return norm.mean()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> Tensor:
+        delta, norm = ctx.saved_tensors
+        return delta * torch.where(norm > 0, grad / (norm.numel() * norm), 0)[..., None]
 
 
 def ssim(pred: Float[Tensor, "B H W C"], target: Float[Tensor, "B H W C"]) -> Tensor:

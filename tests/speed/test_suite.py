@@ -70,7 +70,10 @@ def test_rasterisers_stand_beside_each_other():
     row = lambda ms: {"ms": ms, "p5": ms, "p95": ms, "status": "ok"}  # noqa: E731
     theirs, ours, wrong = row(3.0), row(2.0), row(1.0) | {"status": "wrong"}
     found = {Key.parse(trained[0]): theirs, Key.parse(trained[1]): ours}
-    found |= {Key.parse("raster/static/gsplat+graph/b1/n9/r8"): theirs, Key.parse("raster/static/triton+graph/b1/n9/r8"): wrong}
+    found |= {
+        Key.parse("raster/static/gsplat+graph/b1/n9/r8"): theirs,
+        Key.parse("raster/static/triton+graph/b1/n9/r8"): wrong,
+    }
     table = splats_table(found)
     assert table["triton over gsplat"].tolist() == ["1.5×", ""] and table[""].tolist() == ["with gradients", "picture"]
     assert "triton+graph over gsplat+graph" not in table, "a wrong picture is faster than nothing"

@@ -125,6 +125,16 @@ def test_dlibs_network_tells_the_student_how():
     assert all(p.grad is None for p in network.parameters())
 
 
+def test_feature_change_has_torchs_gradient_and_none_where_nothing_changes():
+    delta = torch.randn(2, 5, 4, dtype=torch.float64)
+    delta[:, 0] = 0
+    ours, true = delta.clone().requires_grad_(), delta.clone().requires_grad_()
+    (3 * feature_change(ours)).backward()
+    (3 * torch.linalg.vector_norm(true, dim=-1).mean()).backward()
+    torch.testing.assert_close(ours.grad, true.grad)
+    assert not ours.grad[:, 0].any()
+
+
 def test_feature_change_shrinks_features():
     delta = torch.randn(2, 5, 48, generator=torch.Generator().manual_seed(0))
     made = descended(feature_change, delta)

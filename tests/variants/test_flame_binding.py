@@ -13,7 +13,7 @@ import variants
 from i4d_bench.heads.worlds import exported_head
 from i4d_bench.types import UserError
 from kernels.reference import multiply, quaternion, rodrigues
-from variants.nearest import _distance, leaves_of, nearest_triangles
+from variants.nearest import distance, leaves_of, nearest_triangles
 
 
 def animated(identity, source, driving):
@@ -72,17 +72,17 @@ def test_nearest_triangles_are_near():
         on + torch.randn(1, 400, 3, generator=g) * torch.tensor([0.0, 0.005, 0.03, 0.15]).repeat(100)[None, :, None]
     )
     got = nearest_triangles(points, corners, leaves_of(head.v_template[head.faces].mean(1)))
-    every = torch.cat([_distance(part[:, None], corners) for part in points[0].split(50)]).sqrt()
+    every = torch.cat([distance(part[:, None], corners) for part in points[0].split(50)]).sqrt()
     best, found = every.amin(1), every.gather(1, got[0, :, None])[:, 0]
     assert (found > best + 1e-6).float().mean() < 0.05
     assert (found - best).mean() < 2e-4, "canonical units: a twentieth of a millimetre"
 
 
-def test_distance_to_a_triangle():
+def testdistance_to_a_triangle():
     """Above its inside, beside an edge, beyond a corner."""
     triangle = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
     points = torch.tensor([[0.2, 0.2, 0.5], [0.5, -2.0, 0.0], [1.0, 1.0, 0.0], [4.0, 0.0, 4.0]])
-    got = _distance(points, triangle.expand(4, 3, 3))
+    got = distance(points, triangle.expand(4, 3, 3))
     torch.testing.assert_close(got.sqrt(), torch.tensor([0.5, 2.0, 0.5**0.5, 5.0]))
     flat = torch.tensor([[0.0, 0, 0], [1, 0, 0], [2, 0, 0]])
-    assert _distance(points, flat.expand(4, 3, 3)).isinf().all(), "a triangle without area has no frame"
+    assert distance(points, flat.expand(4, 3, 3)).isinf().all(), "a triangle without area has no frame"

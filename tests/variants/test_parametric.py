@@ -22,7 +22,7 @@ from i4d_bench.types import Camera, FlameCode, MotionCode, UserError
 from kernels.layout import Skinned
 from kernels.reference import multiply, quaternion, rodrigues
 from variants import flame_uv
-from variants.nearest import leaves_of, nearest_triangles, smallest
+from variants.nearest import leaves_of, nearest_triangles
 from variants.parametric import shaped
 from variants.unwrap import barycentric, coordinates, texels, unwrap
 
@@ -324,16 +324,6 @@ def test_flame_vertices_learn_by_place_not_by_number(tiny):
     fusion, n = awake("flame_vertices"), identity.f.shape[1]
     a, b = (animated(fusion, on(h, identity), source, driving).map(lambda t: t[:, n:]) for h in (TinyHead(), head))
     close(a.map(lambda t: t[:, order]), b, 1e-5)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("shape, k", [((3, 1000, 312), 6), ((1, 65, 2048), 4), ((2, 7, 8), 8)])
-def test_the_smallest_on_a_gpu_are_those_of_topk(shape, k):
-    distance = torch.rand(*shape, device="cuda")
-    values, indices = distance.topk(k, largest=False)
-    got = smallest(distance.clone(), k)
-    assert torch.equal(got[0], values) and torch.equal(distance.gather(-1, got[1]), values)
-    assert torch.equal(got[1].sort(-1).values, indices.sort(-1).values)
 
 
 def test_nearest_leaves_need_no_particular_head():
