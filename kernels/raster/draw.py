@@ -214,6 +214,7 @@ def _draw_backward(
 
 
 UNROLL, CHUNK = 8, 16
+Drawn = tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor]
 LIMITS = {"MOST": ALPHA_MAX, "LEAST": ALPHA_MIN}
 
 
@@ -224,7 +225,7 @@ def _sizes(width: int, height: int, tile: tuple[int, int]) -> tuple[int, int, in
 def draw(
     rows: Float[Tensor, "I N R"], lists: Lists, background: Float[Tensor, "I 3"], width: int, height: int, tile: tuple[int, int],
     depth: bool,
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor]:  # fmt: skip
+) -> Drawn:  # fmt: skip
     """→ rgb, alpha, depth, what light comes through, and where in `lists.owners` each pixel stopped."""
     images, sizes = len(rows), _sizes(width, height, tile)
     rgb = rows.new_empty(images, height, width, 3)

@@ -2,7 +2,7 @@
 
 A tile's list is short, so that one program sorts it in registers, by depth and then by index, which is the order that a stable
 sort by depth gives. Rooms are of one size where nothing may wait for the host (a CUDA graph): what does not fit is left out and
-counted. Else they are counted first, and as large as they must be. Lists longer than LONGEST are left to `raster.tiles`.
+counted. Or they are counted first, and as large as they must be. Lists longer than LONGEST are left to one sort of all pairs.
 """
 
 from __future__ import annotations
@@ -90,47 +90,56 @@ class Lists(NamedTuple):
 
 
 class Rooms:
-    """Lists for images of one size. room: Gaussians of the fullest tile; None: as many as there are, which the host waits to be
-    told."""
+    """Lists for images of one size. room: Gaussians of each tile."""
 
-    def __init__(self, images: int, width: int, height: int, room: int | None, device, tile: tuple[int, int] = (8, 8)):
+    def __init__(self, images: int, width: int, height: int, room: int, device, tile: tuple[int, int]):
         """Raises ValueError for a room that no program can sort."""
-        if room is not None and not 0 < room <= LONGEST:
+        if not 0 < room <= LONGEST:
             raise ValueError(f"a tile's room is 1 to {LONGEST}, got {room}")
         self.room, self.tile = room, tile
         self.across, self.down = -(-width // tile[1]), -(-height // tile[0])
         self.tiles = images * self.across * self.down
-        if room is not None:
-            self.begins = torch.arange(self.tiles, dtype=torch.int32, device=device) * room
-            self.ends = self.begins + room
+        self.begins = torch.arange(self.tiles, dtype=torch.int32, device=device) * room
+        self.ends = self.begins + room
 
-    def __call__(self, rows: Float[Tensor, "I N R"]) -> Lists | None:
-        """None where a tile's list is too long to be sorted here."""
-        total, n = rows.shape[0] * rows.shape[1], rows.shape[1]
+    def __call__(self, rows: Float[Tensor, "I N R"]) -> Lists:
         cursors = torch.zeros(self.tiles, dtype=torch.int32, device=rows.device)
-        if self.room is None:
-            self._launch(rows, cursors, None, None, None, total, n, count=True)
-            ends = cursors.cumsum(0, dtype=torch.int32)
-            longest, pairs = torch.stack([cursors.max(), ends[-1]]).tolist()
-            if longest > LONGEST:
-                return None
-            begins, size = ends - cursors, next(s for s in STEPS if s >= longest)
-            cursors = torch.zeros_like(cursors)
-        else:
-            begins, ends, pairs = self.begins, self.ends, self.tiles * self.room
-            size = next(s for s in STEPS if s >= self.room)
-        keys = torch.empty(pairs, dtype=torch.int64, device=rows.device)
-        owners = torch.empty(pairs, dtype=torch.int32, device=rows.device)
-        lasts = torch.empty_like(begins)
-        self._launch(rows, cursors, begins, ends, keys, total, n, count=False)
-        _sort[(self.tiles,)](keys, owners, cursors, begins, ends, lasts, SIZE=size, num_warps=1 if size <= 256 else 4)
-        return Lists(owners, begins, lasts, cursors.max())
+        pairs, longest = self.tiles * self.room, self.room
+        return _filled(rows, cursors, self.begins, self.ends, pairs, longest, self.across, self.down, self.tile)
 
-    def _launch(self, rows, cursors, begins, ends, keys, total: int, n: int, count: bool) -> None:
-        _fill[(triton.cdiv(total, BLOCK),)](
-            rows, cursors, begins, ends, keys, total, n, self.across, self.down, TALL=self.tile[0], WIDE=self.tile[1],
-            ROW=rows.shape[2], COUNT=count, BLOCK=BLOCK, TOGETHER=TOGETHER, num_warps=1,
-        )  # fmt: skip
+
+def counted(rows: Float[Tensor, "I N R"], width: int, height: int, tile: tuple[int, int]) -> Lists | None:
+    """Lists with as much room as there must be, which the host waits to be told. None where a tile has too many to be sorted
+    here."""
+    across, down = -(-width // tile[1]), -(-height // tile[0])
+    cursors = torch.zeros(len(rows) * across * down, dtype=torch.int32, device=rows.device)
+    _launch(rows, cursors, None, None, None, across, down, tile, count=True)
+    ends = cursors.cumsum(0, dtype=torch.int32)
+    longest, pairs = torch.stack([cursors.max(), ends[-1]]).tolist()
+    if longest > LONGEST:
+        return None
+    return _filled(rows, torch.zeros_like(cursors), ends - cursors, ends, pairs, longest, across, down, tile)
+
+
+def _filled(
+    rows: Tensor, cursors: Tensor, begins: Tensor, ends: Tensor, pairs: int, longest: int, across: int, down: int,
+    tile: tuple[int, int],
+) -> Lists:  # fmt: skip
+    size = next(s for s in STEPS if s >= longest)
+    keys = torch.empty(pairs, dtype=torch.int64, device=rows.device)
+    owners = torch.empty(pairs, dtype=torch.int32, device=rows.device)
+    lasts = torch.empty_like(begins)
+    _launch(rows, cursors, begins, ends, keys, across, down, tile, count=False)
+    _sort[(len(cursors),)](keys, owners, cursors, begins, ends, lasts, SIZE=size, num_warps=1 if size <= 256 else 4)
+    return Lists(owners, begins, lasts, cursors.max())
+
+
+def _launch(rows, cursors, begins, ends, keys, across: int, down: int, tile: tuple[int, int], count: bool) -> None:
+    total = rows.shape[0] * rows.shape[1]
+    _fill[(triton.cdiv(total, BLOCK),)](
+        rows, cursors, begins, ends, keys, total, rows.shape[1], across, down, TALL=tile[0], WIDE=tile[1], ROW=rows.shape[2],
+        COUNT=count, BLOCK=BLOCK, TOGETHER=TOGETHER, num_warps=1,
+    )  # fmt: skip
 
 
 class Sorted:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Hashable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kernels.raster.draw import draw, draw_backward
+from kernels.raster.draw import Drawn, draw, draw_backward
 from kernels.raster.project import project, project_backward
-from kernels.raster.rooms import LONGEST, Rooms, Sorted
+from kernels.raster.rooms import LONGEST, Lists, Rooms, Sorted, counted
 
 TILE = (4, 8)
 """Rows and columns of pixels."""
+SPARE, MOST = 1.25, 1 << 24
+"""Room for lists, over what the last picture of the same size needed; and places in all, of twelve bytes, that are taken so."""
+_needed: dict[Hashable, int] = {}
 
 
 class _Splat(torch.autograd.Function):
@@ -21,10 +27,16 @@ class _Splat(torch.autograd.Function):
         given = [t.detach().float().contiguous() for t in (means, quats, scales, opacities, colors)]
         views, Ks, background = (t.detach().float().contiguous() for t in (views, Ks, background))
         rows = project(*given, views, Ks, width, height)
-        found = lists(rows) or Sorted(len(rows), width, height, None, rows.device, lists.tile)(rows)
-        rgb, alpha, z, light, last = draw(rows, found, background, width, height, lists.tile, depth)
+        tile = TILE if lists is None else lists.tile
+        pixels = lambda found: draw(rows, found, background, width, height, tile, depth)  # noqa: E731
+        if lists is None:
+            found, drawn = _whole(rows, width, height, pixels)
+        else:
+            found = lists(rows)
+            drawn = pixels(found)
+        rgb, alpha, z, light, last = drawn
         ctx.save_for_backward(*given[:4], views, Ks, background, rows, *found[:2], light, last)
-        ctx.size, ctx.tile, ctx.depth = (width, height), lists.tile, depth
+        ctx.size, ctx.tile, ctx.depth = (width, height), tile, depth
         ctx.mark_non_differentiable(found.needed)
         return rgb, alpha, z, found.needed
 
@@ -39,6 +51,31 @@ class _Splat(torch.autograd.Function):
         return *grads, (drgb * light[..., None]).sum((1, 2)), *[None] * 6
 
 
+def _whole(rows: Tensor, width: int, height: int, pixels: Callable[[Lists], Drawn]) -> tuple[Lists, Drawn]:
+    """Lists that lack nothing, and what is drawn by them. There is room for what the last picture of this size needed, and some
+    more, so that the host waits once, at the end; where that was too little, all is done again with what is needed."""
+    size = (len(rows), width, height, rows.device, TILE)
+    room = min(LONGEST, -(-int(SPARE * _needed.get(size, 0)) // 32) * 32)
+    if room and (lists := _rooms(*size, room)).tiles * room <= MOST:
+        found = lists(rows)
+        drawn = pixels(found)
+        _needed[size] = int(found.needed)
+        if _needed[size] <= room:
+            return found, drawn
+    found = counted(rows, width, height, TILE)
+    if found is None:
+        _needed.pop(size, None)
+        found = Sorted(len(rows), width, height, None, rows.device, TILE)(rows)
+    else:
+        _needed[size] = int(found.needed)
+    return found, pixels(found)
+
+
+@functools.lru_cache(maxsize=8)
+def _rooms(images: int, width: int, height: int, device: torch.device, tile: tuple[int, int], room: int) -> Rooms:
+    return Rooms(images, width, height, room, device, tile)
+
+
 def rows_of(
     means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor, views: Tensor, Ks: Tensor, width: int,
     height: int,
@@ -51,7 +88,7 @@ def rows_of(
 def lists_for(rows: Float[Tensor, "I N R"], width: int, height: int, spare: float) -> Rooms | Sorted:
     """Lists of fixed room, so many times as much as these rows need, for a CUDA graph. Waits for the GPU."""
     images, device = len(rows), rows.device
-    found = Rooms(images, width, height, None, device, TILE)(rows)
+    found = counted(rows, width, height, TILE)
     if found is not None and spare * int(found.needed) <= LONGEST:
         return Rooms(images, width, height, max(1, int(spare * int(found.needed))), device, TILE)
     pairs = int(Sorted(images, width, height, None, device, TILE)(rows).needed)
@@ -66,13 +103,11 @@ def splat(
     """→ rgb [I,H,W,3], alpha [I,H,W,1], depth [I,H,W,1] (None without), and how much room the lists needed.
 
     wxyz quaternions of any length; world-to-camera matrices; pixels' centres at half integers. Computes in fp32. lists: of fixed
-    room, for a CUDA graph (`lists_for`); by default of what is needed, for which the host waits. Cameras get no gradient."""
+    room, for a CUDA graph (`lists_for`); by default as long as is needed, for which the host waits. Cameras get no gradient."""
     if not means.shape[1]:
         rgb = background.float()[:, None, None].expand(-1, height, width, -1)
         nothing = rgb[..., :1] * 0
         return rgb, nothing, nothing if depth else None, nothing.new_zeros((), dtype=torch.int32)
-    if lists is None:
-        lists = Rooms(len(means), width, height, None, means.device, TILE)
     rgb, alpha, z, needed = _Splat.apply(
         means, quats, scales, opacities, colors, background, views, Ks, width, height, depth, lists
     )

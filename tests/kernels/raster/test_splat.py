@@ -13,7 +13,7 @@ pytest.importorskip("triton")
 from i4d_bench.render import render
 from i4d_bench.types import Gaussians
 from kernels.raster.project import project
-from kernels.raster.rooms import LONGEST, Rooms, Sorted
+from kernels.raster.rooms import LONGEST, Rooms, Sorted, counted
 from kernels.raster.splat import TILE, lists_for, rows_of, splat
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -82,11 +82,27 @@ def test_rooms_of_fixed_size_give_the_same_picture_and_tell_what_does_not_fit():
         room(LONGEST + 1)
 
 
+def test_a_picture_that_needs_more_than_the_last_one_lacks_nothing(monkeypatch):
+    """Room is what the last picture of the size needed, and some more: the same picture, with and without it."""
+    sizes: dict = {}
+    monkeypatch.setattr("kernels.raster.splat._needed", sizes)
+    few, many = scene(2, 10, device=DEVICE), scene(2, 150, device=DEVICE)
+    drawn(few)
+    before = dict(sizes)
+    rgb = drawn(many)[0]
+    assert next(iter(sizes.values())) > 1.25 * next(iter(before.values())) + 32 and len(sizes) == 1
+    again, _, _, needed = drawn(many)
+    assert torch.equal(rgb, again) and int(needed) == next(iter(sizes.values()))
+
+
 def test_lists_too_long_for_a_room_are_sorted_as_one(monkeypatch):
     g = scene(2, 60, device=DEVICE)
-    rgb = drawn(g)[0]
+    rgb, _, _, needed = drawn(g)
+    monkeypatch.setattr("kernels.raster.splat._needed", {})
     monkeypatch.setattr("kernels.raster.rooms.LONGEST", 2)
-    torch.testing.assert_close(drawn(g)[0], rgb, rtol=0, atol=1e-6)
+    picture, _, _, pairs = drawn(g)
+    torch.testing.assert_close(picture, rgb, rtol=0, atol=1e-6)
+    assert pairs > needed
 
 
 def test_lists_of_fixed_room_have_some_to_spare_and_tell_what_does_not_fit(monkeypatch):
@@ -114,7 +130,7 @@ def test_a_room_is_in_the_order_of_a_stable_sort_by_depth(most):
     rows[..., 2] = rows[..., 4] = 1.0
     rows[..., 9] = 1 + torch.randint(0, 20, (1, n), generator=g) / 16
     rows[..., 10:] = 2.0
-    found = Rooms(1, 8, 8, None, DEVICE, (8, 8))(rows.to(DEVICE))
+    found = counted(rows.to(DEVICE), 8, 8, (8, 8))
     assert found is not None
     owners, begins, lasts, longest = found
     assert (int(begins), int(lasts), int(longest)) == (0, n, n)
@@ -130,7 +146,7 @@ def test_only_tiles_that_a_gaussian_reaches_hold_it():
     cam, black = camera(1, 64, 64, device=DEVICE), torch.zeros(1, 3, device=DEVICE)
     given = [getattr(g, f) for f in FIELDS]
     rgb = splat(*given, black, cam.viewmats, cam.Ks, 64, 64)[0]
-    found = Rooms(1, 64, 64, None, DEVICE, (8, 8))(project(*given, cam.viewmats, cam.Ks, 64, 64))
+    found = counted(project(*given, cam.viewmats, cam.Ks, 64, 64), 64, 64, (8, 8))
     assert found is not None
     torch.testing.assert_close(rgb, render(g, cam, black, "reference").rgb, rtol=1e-4, atol=1e-4)
     assert 8 <= len(found[0]) <= 24, "of 64 tiles"
