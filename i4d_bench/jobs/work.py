@@ -50,5 +50,5 @@ def do(task: Task) -> None:
         _open.run_design(run, store)
     except Diverged as e:
         if distributed.first():
-            store.add(_open.record(run, "failed", str(e)), [])
+            store.add(_open.record(run, "failed", str(e), e.progress), [])
         raise

@@ -40,7 +40,11 @@ EARLY = (25, 50, 100, 150)
 
 
 class Diverged(RuntimeError):
-    """The loss stopped being a number."""
+    """The loss stopped being a number. progress: until then."""
+
+    def __init__(self, why: str, progress: Progress):
+        super().__init__(why)
+        self.progress = progress
 
 
 class BiasSink(nn.Module):
@@ -181,7 +185,7 @@ class Trainer:
                 checked = fusion is not None and due
                 if checked:
                     if not torch.isfinite(loss):
-                        raise Diverged(f"the loss of {name} became {float(loss)} by step {progress.step}")
+                        raise Diverged(f"the loss of {name} became {float(loss)} by step {progress.step}", progress)
                     if leads:
                         progress.curve.append(self._validate(backbone, fusion, progress, float(loss)))
                 if leads and (checked or time.monotonic() - saved > config.checkpoint_seconds):

@@ -70,6 +70,23 @@ def test_an_interrupted_run_resumes_to_the_same_weights(smoke_frames, tmp_path, 
         assert torch.equal(value, resumed.state_dict()[key]), key
 
 
+def test_a_run_that_diverges_says_when_and_keeps_its_curve(smoke_frames, tmp_path, monkeypatch):
+    t, step = trainer(smoke_frames), Trainer.step
+
+    def spoilt(self, student, lesson, stage, number, optimizer):
+        loss = step(self, student, lesson, stage, number, optimizer)
+        if number == 3 + 4:  # of the six after the warm-up's three
+            with torch.no_grad():
+                student.fusion.W2.weight.fill_(torch.nan)
+        return loss
+
+    start = warmed(t, tmp_path)
+    monkeypatch.setattr(Trainer, "step", spoilt)
+    with pytest.raises(loop.Diverged, match="local_adaln became nan by step 6") as e:
+        t.design(tmp_path / "a", "local_adaln", start)
+    assert [c["step"] for c in e.value.progress.curve] == [2, 4]
+
+
 TERMS = ["train.loss.adversarial=0.1", "train.loss.adversarial_from=0.5", "train.loss.identity=0.1"]
 
 
