@@ -51,9 +51,8 @@ def ablations(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
     """The test suite with its coverage; GPU tests skip with a reason where there is no GPU. Options go to pytest in their place."""
-    python(
-        session, "-m", "pytest", *(session.posargs or ["-n", "2", "--cov", "--cov-report=term:skip-covered", "tests"])
-    )
+    everything = ["-n", "2", "--dist", "worksteal", "--cov", "--cov-report=term:skip-covered", "tests"]
+    python(session, "-m", "pytest", *(session.posargs or everything))
 
 
 @nox.session(venv_backend="none")

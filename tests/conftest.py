@@ -13,9 +13,15 @@ import torch
 from helpers.annotations import check_annotations
 from helpers.caches import close_cache, open_cache
 from helpers.interpreter import quicken
+from helpers.processes import start_warm
+from helpers.tracing import untraced
+from matplotlib.figure import Figure
 
 if "--benchmark-only" not in sys.argv:  # checks take time, and would be timed
     check_annotations()
+if sys.platform == "linux":
+    start_warm()
+Figure.savefig = untraced(Figure.savefig)
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers do not fight for cores, nor does what they start
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import sys
 from collections.abc import Callable
+
+from helpers.tracing import untraced
 
 
 class _Nothing:
@@ -29,14 +29,10 @@ def quicken() -> None:
         seen.add(known)
         return patch(function)
 
-    @functools.wraps(run)
-    def untraced(self, *args, **kwargs):
-        tracer = sys.gettrace()
-        sys.settrace(None)
+    def launch(self, *args, **kwargs):
         try:
             return run(self, *args, **kwargs)
         finally:
             seen.clear()
-            sys.settrace(tracer)
 
-    interpreter._patch_lang, interpreter.GridExecutor.__call__ = once, untraced
+    interpreter._patch_lang, interpreter.GridExecutor.__call__ = once, untraced(launch)

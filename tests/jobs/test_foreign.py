@@ -16,6 +16,8 @@ from i4d_bench.play.session import load_run
 from i4d_bench.types import UserError
 from variants import base
 
+DRAWN = True
+
 
 @pytest.fixture
 def forget():

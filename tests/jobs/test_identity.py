@@ -16,10 +16,11 @@ DESIGN = "variants/local_mlp.py"
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
-    """The packages as an unpacked archive has them: no repository around."""
+    """The packages as an unpacked archive has them: no repository around. What is compiled of them comes along, but for files that
+    are being written."""
     folder = tmp_path_factory.mktemp("copy")
     for package in ("i4d_bench", "variants", "kernels"):
-        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("*.tmp.*", "*.pyc.*"))
     return folder
 
 

@@ -8,13 +8,16 @@ import shutil
 
 import pytest
 
+from i4d_bench import report
 from i4d_bench.config import presets
 from i4d_bench.config.ablations import ablation
 from i4d_bench.jobs import run
 from i4d_bench.jobs.bench import Bench
 from i4d_bench.jobs.plan import plan
-from i4d_bench.report import build_report
+from i4d_bench.report import build_report, terminal
 from i4d_bench.results.store import Store
+
+DRAWN = True
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +49,8 @@ def test_the_report_is_complete_and_rebuilds_from_the_store(reports):
 def test_finished_runs_are_kept(reports, monkeypatch):
     folder, work = reports
     monkeypatch.setattr(run, "work", lambda *a: pytest.fail("a finished run was repeated"))
+    monkeypatch.setattr(report, "build_runs", lambda *_: ({}, {}, []))
+    monkeypatch.setattr(terminal, "show", lambda *_: None)
     assert run.run(presets.smoke(), work / "reports", work / "runs") == folder
 
 

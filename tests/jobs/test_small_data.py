@@ -15,6 +15,9 @@ from i4d_bench.data.splits import SETS, triples
 from i4d_bench.jobs.run import run
 from i4d_bench.types import UserError
 
+DRAWN = True
+"""Figures, too, of people and sets that are not there."""
+
 
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch):
