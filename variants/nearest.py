@@ -1,12 +1,11 @@
-"""What is nearest: of points, and of a mesh's triangles. On a GPU by kernels, which find the nearest triangle always."""
+"""What is nearest: of points, and of a mesh's triangles. On a GPU by kernels, which find the nearest triangle always; whatever
+`kernels.using` says, since what is compared by its modes must hang on the same triangles."""
 
 from __future__ import annotations
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-
-from kernels import triton_wanted
 
 LEAF, LEAVES, FINALISTS = 32, 6, 8
 """Triangles in a leaf of a k-d tree at most; leaves looked into; triangles of nearest centre whose exact distance is taken. On the
@@ -18,7 +17,7 @@ def nearest_points(
     points: Float[Tensor, "B N 3"], among: Float[Tensor, "*B P 3"], k: int, chunk: int = 16384
 ) -> tuple[Float[Tensor, "B N k"], Int[Tensor, "B N k"]]:
     """Squared distances of the k nearest, in order, and which they are."""
-    if triton_wanted(points):
+    if points.is_cuda:
         from kernels.fused.nearest import nearest_points
 
         return nearest_points(points, among, k)
@@ -42,7 +41,7 @@ def nearest_triangles(
 ) -> Int[Tensor, "B N"]:
     """Index of the triangle nearest to each point, `leaves` from `leaves_of` some mesh of the same faces. Where several share
     the nearest edge or vertex, the one whose centre is nearest; triangles without area are passed over."""
-    if triton_wanted(points):
+    if points.is_cuda:
         from kernels.fused.nearest import nearest_triangles
 
         return nearest_triangles(points, corners, leaves)

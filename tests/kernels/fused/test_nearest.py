@@ -6,17 +6,11 @@ import pytest
 import torch
 
 pytest.importorskip("triton")
-import kernels
 from kernels.check import nearest
-from variants.nearest import distance, leaves_of, nearest_points, nearest_triangles
+from kernels.fused.nearest import nearest_points, nearest_triangles
+from variants.nearest import distance, leaves_of
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-
-
-@pytest.fixture(autouse=True)
-def triton():
-    with kernels.using("triton"):
-        yield
 
 
 def draw(*shape, seed=0):
