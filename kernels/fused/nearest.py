@@ -15,6 +15,8 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from kernels.fused.vectors import dot
+
 MANY, BLOCK = 128, 32
 """Points of a program, of one warp: many share what is read of those they are compared with, few want the same leaves."""
 TIE = tl.constexpr(1.0001)
@@ -31,11 +33,6 @@ def _at(x, i):
 @triton.jit
 def _minus(u, v):
     return u[0] - v[0], u[1] - v[1], u[2] - v[2]
-
-
-@triton.jit
-def _dot(u, v):
-    return u[0] * v[0] + u[1] * v[1] + u[2] * v[2]
 
 
 @triton.jit
@@ -61,7 +58,7 @@ def _points(points, among, squares, indices, N, P, STEP, K: tl.constexpr, BLOCK:
         best, index = tl.full([BLOCK], float("inf"), tl.float32), tl.full([BLOCK], 0, tl.int32)
         for j in range(P):
             away = _minus(p, _at(among, j))
-            square = _dot(away, away)
+            square = dot(away, away)
             nearer = square < best
             if k > 0:
                 nearer = nearer & ((square > last) | ((square == last) & (j > place)))
@@ -74,9 +71,9 @@ def _points(points, among, squares, indices, N, P, STEP, K: tl.constexpr, BLOCK:
 @triton.jit
 def _border(t, e):
     """Squared distance to an edge from its start, which is t away."""
-    along = tl.minimum(tl.maximum(_dot(t, e) / tl.maximum(_dot(e, e), 1e-20), 0.0), 1.0)
+    along = tl.minimum(tl.maximum(dot(t, e) / tl.maximum(dot(e, e), 1e-20), 0.0), 1.0)
     off = t[0] - along * e[0], t[1] - along * e[1], t[2] - along * e[2]
-    return _dot(off, off)
+    return dot(off, off)
 
 
 @triton.jit
@@ -85,11 +82,11 @@ def _square(p, a, b, c, FLAT):
     ab, bc, ca = _minus(b, a), _minus(c, b), _minus(a, c)
     pa, pb, pc = _minus(p, a), _minus(p, b), _minus(p, c)
     normal = _cross(ab, bc)
-    area, height = _dot(normal, normal), _dot(pa, normal)
+    area, height = dot(normal, normal), dot(pa, normal)
     inside = tl.minimum(
-        tl.minimum(_dot(_cross(ab, pa), normal), _dot(_cross(bc, pb), normal)), _dot(_cross(ca, pc), normal)
+        tl.minimum(dot(_cross(ab, pa), normal), dot(_cross(bc, pb), normal)), dot(_cross(ca, pc), normal)
     )
-    longest = tl.maximum(tl.maximum(_dot(ab, ab), _dot(bc, bc)), _dot(ca, ca))
+    longest = tl.maximum(tl.maximum(dot(ab, ab), dot(bc, bc)), dot(ca, ca))
     border = tl.minimum(tl.minimum(_border(pa, ab), _border(pb, bc)), _border(pc, ca))
     square = tl.where(inside >= 0, height * height / tl.maximum(area, 1e-30), border)
     return tl.where(area <= FLAT * longest * longest, float("inf"), square)
@@ -105,20 +102,20 @@ def _triangles(points, corners, leaves, spheres, found, N, T, L, FLAT, SIZE: tl.
     for leaf in range(L):
         at = spheres + 5 * leaf
         away = _minus(p, _at(at, 0))
-        bound = tl.minimum(bound, tl.sqrt(_dot(away, away)) + tl.load(at + 3))
+        bound = tl.minimum(bound, tl.sqrt(dot(away, away)) + tl.load(at + 3))
     best, nearest = bound * bound * TIE, tl.full([BLOCK], float("inf"), tl.float32)
     index = tl.full([BLOCK], 0, tl.int64)
     for leaf in range(L):
         at = spheres + 5 * leaf
         away = _minus(p, _at(at, 0))
-        least = tl.maximum(tl.sqrt(_dot(away, away)) - tl.load(at + 4), 0.0)
+        least = tl.maximum(tl.sqrt(dot(away, away)) - tl.load(at + 4), 0.0)
         if tl.max((least * least <= best * TIE).to(tl.int32), 0) > 0:
             for k in range(SIZE):
                 t = tl.load(leaves + leaf * SIZE + k)
                 a, b, c = _at(corners, 3 * t), _at(corners, 3 * t + 1), _at(corners, 3 * t + 2)
                 square = _square(p, a, b, c, FLAT)
                 off = _minus(p, ((a[0] + b[0] + c[0]) / 3, (a[1] + b[1] + c[1]) / 3, (a[2] + b[2] + c[2]) / 3))
-                centre = _dot(off, off)
+                centre = dot(off, off)
                 taken = (square * TIE < best) | ((square <= best * TIE) & (centre < nearest))
                 best, nearest = tl.minimum(best, square), tl.where(taken, centre, nearest)
                 index = tl.where(taken, t, index)

@@ -45,3 +45,8 @@ def in_fours(vertices: Tensor) -> Tensor:
     if vertices.stride() == (4 * count, 4, 1) and enough and vertices.data_ptr() % 16 == 0:
         return vertices
     return torch.nn.functional.pad(vertices, (0, 1))[..., :3]
+
+
+@triton.jit
+def dot(u, v):
+    return u[0] * v[0] + u[1] * v[1] + u[2] * v[2]

@@ -13,6 +13,7 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
+from kernels.fused.vectors import dot
 from kernels.layout import EPS_2D, NEAR
 
 ROW = 12
@@ -32,11 +33,6 @@ def _three(at, there):
         tl.load(at + 1, mask=there, other=0.0),
         tl.load(at + 2, mask=there, other=0.0),
     )
-
-
-@triton.jit
-def _dot(u, v):
-    return u[0] * v[0] + u[1] * v[1] + u[2] * v[2]
 
 
 @triton.jit
@@ -78,7 +74,7 @@ def _seen(mean, scale, m1, m2, m3, view, K, NEAR, WIDTH, HEIGHT):
     takes them, and whether that changed nothing; the last row of R M; and the two of J R M."""
     r1, r2, r3, t = _view(view)
     fx, fy, cx, cy = tl.load(K), tl.load(K + 4), tl.load(K + 2), tl.load(K + 5)
-    x, y, z = _dot(r1, mean) + t[0], _dot(r2, mean) + t[1], _dot(r3, mean) + t[2]
+    x, y, z = dot(r1, mean) + t[0], dot(r2, mean) + t[1], dot(r3, mean) + t[2]
     before = z > NEAR
     z = tl.where(before, z, 1.0)
     u, v = x / z, y / z
@@ -106,7 +102,7 @@ def _project(
     _, _, m1, m2, m3 = _rotation(quats, i, there)
     mean, scale = _three(means + 3 * i, there), _three(scales + 3 * i, there)
     p, before, ray, _, _, _, t1, t2 = _seen(mean, scale, m1, m2, m3, views + 16 * image, K, NEAR, WIDTH, HEIGHT)
-    xx, xy, yy = _dot(t1, t1) + EPS, _dot(t1, t2), _dot(t2, t2) + EPS
+    xx, xy, yy = dot(t1, t1) + EPS, dot(t1, t2), dot(t2, t2) + EPS
     det = xx * yy - xy * xy
     level = tl.log2(tl.maximum(tl.load(opacities + i, mask=there, other=0.0), 1e-30))
     x, y = tl.load(K) * ray[0] + tl.load(K + 2), tl.load(K + 4) * ray[1] + tl.load(K + 5)
@@ -155,9 +151,9 @@ def _project_backward(
         tl.load(d + 1, mask=there, other=0.0),
         tl.load(d + 9, mask=there, other=0.0),
     )
-    gu = tl.where(inside[0], -fx / z * _dot(g1, w3), 0.0) + fx * dx
-    gv = tl.where(inside[1], -fy / z * _dot(g2, w3), 0.0) + fy * dy
-    gz = dz - (_dot(g1, t1) + _dot(g2, t2)) / z - (gu * p[0] + gv * p[1]) / (z * z)
+    gu = tl.where(inside[0], -fx / z * dot(g1, w3), 0.0) + fx * dx
+    gv = tl.where(inside[1], -fy / z * dot(g2, w3), 0.0) + fy * dy
+    gz = dz - (dot(g1, t1) + dot(g2, t2)) / z - (gu * p[0] + gv * p[1]) / (z * z)
     v1, v2, v3, _ = _view(views + 16 * b)
     dmean = _sum(gu / z, v1, gv / z, v2, gz, v3)
     # Back through J R M, M = rotation · scales: h is ∂L/∂(R M).
