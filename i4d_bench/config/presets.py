@@ -17,27 +17,27 @@ QUICK = {name: {"delta_scale": 1.0, "w_std": 0.14} for name in ("local_adaln", "
 PUBLISHED = {"delta_scale": 0.01, "w_std": 0.02}
 """PAPER §1."""
 TUNED = {
-    "flame_adaln": (3e-3, "own"),
-    "flame_blendshapes": (1e-4, "silent"),
-    "flame_residual": (1e-3, "silent"),
+    "flame_adaln": (1e-3, "own"),
+    "flame_blendshapes": (3e-4, "silent"),
+    "flame_residual": (3e-3, "silent"),
     "flame_uv": (1e-4, "silent"),
     "flame_vertices": (3e-3, "silent"),
-    "global_cross_attention": (3e-3, "silent"),
-    "global_interleaved_attention": (1e-3, "own"),
-    "global_joint_attention": (1e-3, "own"),
+    "global_cross_attention": (1e-2, "silent"),
+    "global_interleaved_attention": (3e-4, "silent"),
+    "global_joint_attention": (3e-4, "own"),
     "global_latent_attention": (1e-3, "own"),
     "global_triplane_attention": (1e-3, "silent"),
-    "local_adaln": (1e-3, "silent"),
-    "local_bilinear": (3e-3, "silent"),
-    "local_blendshapes": (1e-3, "silent"),
+    "local_adaln": (1e-3, "own"),
+    "local_bilinear": (1e-2, "silent"),
+    "local_blendshapes": (1e-3, "own"),
     "local_film": (1e-3, "own"),
-    "local_mlp": (3e-3, "silent"),
+    "local_mlp": (1e-3, "own"),
     "local_nobasis": (1e-3, "silent"),
-    "local_part_blendshapes": (3e-3, "own"),
-    "local_spatial": (3e-4, "own"),
+    "local_part_blendshapes": (3e-3, "silent"),
+    "local_spatial": (1e-3, "own"),
 }
-"""Learning rate and start (`ablations.STARTS`): the best of the ablation `search` on the preset gpu, by validation people
-(reports/published/ablation-search-gpu-h200-procedural-image)."""
+"""Learning rate and start (`ablations.STARTS`): the best of the ablation `finals` on the preset gpu, by validation people
+(reports/published/ablation-finals-gpu-*: designs with a parametric head on H200s, the others on H100s)."""
 ON_PLANES = ("global_triplane_attention", "global_interleaved_attention", "global_joint_attention")
 
 
