@@ -74,13 +74,14 @@ def joined() -> Iterator[None]:
         yield
         return
     store, number, count = next(rendezvous("env://"))
+    ending = threading.Lock()
     try:
-        _listen(store)
+        _listen(store, ending)
         _begin(store, number, count)
         yield
         wait()
     except BaseException as e:
-        raise _end(e, store) from None
+        raise _end(e, store, ending) from None
     dist.destroy_process_group()
 
 
@@ -104,14 +105,14 @@ def _begin(store: Store, number: int, count: int) -> None:
         progress.silent()
 
 
-def _listen(store: Store) -> None:
+def _listen(store: Store, ending: threading.Lock) -> None:
     """A signal raises in the main thread; where that hangs in a collective, the process ends all the same."""
     ear, mouth = socket.socketpair()
     mouth.setblocking(False)
     signal.set_wakeup_fd(mouth.detach(), warn_on_full_buffer=False)
     for number in SIGNALS:
         signal.signal(number, _interrupt)
-    threading.Thread(target=_end_later, args=(ear, store), daemon=True).start()
+    threading.Thread(target=_end_later, args=(ear, store, ending), daemon=True).start()
 
 
 def _interrupt(number: int, _frame: object) -> None:
@@ -125,18 +126,21 @@ def _deafen() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _end_later(ear: socket.socket, store: Store) -> None:
+def _end_later(ear: socket.socket, store: Store, ending: threading.Lock) -> None:
+    """ending: held by the thread that ends this process, for good. Where the main one does, the store is left alone: Python aborts
+    where it ends within a call of it."""
     while ear.recv(1)[0] not in SIGNALS:  # a data loader's processes are heard of, too
         pass
     time.sleep(PATIENCE[0 if first() else 1])
-    if _speaks(store):
+    if ending.acquire(blocking=False) and _speaks(store):
         os.write(2, f"i4d-bench: {GONE}\n".encode())  # sys.stderr's lock, held where Python ends, would abort it
     os._exit(2)
 
 
-def _end(error: BaseException, store: Store) -> BaseException:
+def _end(error: BaseException, store: Store, ending: threading.Lock) -> BaseException:
     """What this rank raises: the error, or a quiet exit where another rank has said why all end."""
     _deafen()
+    ending.acquire()
     if _speaks(store):
         return UserError(GONE) if _lost(error) else error
     return SystemExit(130 if isinstance(error, KeyboardInterrupt) else 2)
