@@ -19,6 +19,7 @@ import torch
 
 from i4d_bench import assets
 from i4d_bench.errors import UserError
+from i4d_bench.render import Backend
 from i4d_bench.results.environment import environment
 
 
@@ -169,16 +170,16 @@ def _kernels() -> str:
 def _gsplat() -> str:
     if not torch.cuda.is_available():
         raise RuntimeError("needs a CUDA GPU; the CPU renderer is used")
-    _render("cuda")
+    _render("cuda", "gsplat")
     return importlib.metadata.version("gsplat")
 
 
 def _cpu_renderer() -> str:
-    _render("cpu")
+    _render("cpu", "cpu")
     return "numba " + importlib.metadata.version("numba")
 
 
-def _render(device: str) -> None:
+def _render(device: str, backend: Backend) -> None:
     from i4d_bench.render import render
     from i4d_bench.types import Camera, Gaussians
 
@@ -186,9 +187,8 @@ def _render(device: str) -> None:
     view = torch.eye(4, device=device)[None]
     view[:, 2, 3] = 3
     K = torch.tensor([[[32.0, 0, 16], [0, 32, 16], [0, 0, 1]]], device=device)
-    render(
-        Gaussians(0 * one(1, 1, 3), one(1, 1, 4), 0.1 * one(1, 1, 3), one(1, 1), one(1, 1, 3)), Camera(view, K, 32, 32)
-    )
+    g = Gaussians(0 * one(1, 1, 3), one(1, 1, 4), 0.1 * one(1, 1, 3), one(1, 1), one(1, 1, 3))
+    render(g, Camera(view, K, 32, 32), backend=backend)
 
 
 def _lpips() -> str:

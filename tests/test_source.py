@@ -66,6 +66,13 @@ def test_one_more_metric_scores_again_and_trains_nothing():
     assert "i4d_bench.metrics.reader_training" in source.closure(*READER)
 
 
+def test_a_run_depends_on_what_draws_its_pictures():
+    reached = source.closure("i4d_bench.train.loop")
+    assert {f"i4d_bench.render.{name}" for name in ("triton", "gsplat", "cpu")} | {"kernels.raster.draw"} <= set(
+        reached
+    )
+
+
 def test_a_design_does_not_depend_on_other_designs():
     found = {name for name in source.closure("variants.local_adaln") if name.startswith("variants.")}
     assert "variants.local_adaln" in found and not found & {

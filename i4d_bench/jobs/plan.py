@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from i4d_bench import source
 from i4d_bench.assets import LANDMARKER, MOBILEFACE, find
 from i4d_bench.cache import file_digest
@@ -24,6 +26,7 @@ from i4d_bench.data.teacher.store import pairs_digest
 from i4d_bench.drivers import external
 from i4d_bench.jobs.initial import starts
 from i4d_bench.jobs.names import designs, folder_name
+from i4d_bench.render import rasteriser
 from i4d_bench.results.environment import hardware_name, versions
 from i4d_bench.results.store import Store
 from variants.base import source_of
@@ -160,7 +163,8 @@ def lifter_path(experiment: Experiment, runs: Path) -> Path:
 def _here(experiment: Experiment, frames: Frames) -> dict[str, Any]:
     """What training depends on besides settings and code."""
     data = frames.meta["hash"] + (f"-{file_digest(Path(experiment.flame))}" if experiment.flame else "")
-    return {"hardware": hardware_name(), "versions": versions(*TRAINS_WITH), "data": data}
+    draws = rasteriser(torch.cuda.is_available())
+    return {"hardware": hardware_name(), "versions": versions(*TRAINS_WITH), "data": data, "rasteriser": draws}
 
 
 def _train(experiment: Experiment) -> dict[str, Any]:

@@ -41,7 +41,8 @@ def write(folder: Path) -> dict[str, pd.DataFrame]:
     text.append(
         f"Commit {env['commit']}{' with local changes' if env['dirty'] else ''}; {versions}. Measured in the same run: "
         f"copy {roof['copy_tb_s']:.3g} TB/s, matrix product {roof['matmul_tflop_s']:.3g} TFLOP/s, an empty call "
-        f"{1000 * roof['empty_ms']:.1f} µs on the device and {1000 * roof['empty_host_ms']:.1f} µs for the host.\n"
+        f"{1000 * roof['empty_ms']:.1f} µs on the device and {1000 * roof['empty_host_ms']:.1f} µs for the host. Eager and "
+        f"compiled frames are drawn by {env.get('rasteriser', 'gsplat')}.\n"
     )
     tables = {
         "kernels": kernels_table(rows, roof),

@@ -32,7 +32,7 @@ from i4d_bench.heads.flame import FlameModel
 from i4d_bench.heads.worlds import exported_head
 from i4d_bench.model.avatar import Backbone
 from i4d_bench.model.decoder import Decode
-from i4d_bench.render import render
+from i4d_bench.render import Backend, gsplat, render
 from i4d_bench.render.resident import Resident, Splatter
 from i4d_bench.speed.protocol import graphed
 from i4d_bench.types import Camera, FlameCode, Gaussians, Identity, MotionCode, UserError
@@ -42,7 +42,7 @@ MODES = ("eager", "compiled", "triton", "triton+graph")
 RASTERS = ("eager", "triton+graph")
 """Modes with a way of splatting of their own; the others splat as eager does."""
 SPLATS = ("eager", "gsplat+graph", "triton", "triton+graph")
-"""Ways of splatting: what `render` takes by itself, gsplat around our tile lists in a graph, ours, ours in a graph."""
+"""Ways of splatting: gsplat as it is (see `plain`), gsplat around our tile lists in a graph, ours, ours in a graph."""
 DRIVER_SIZE = 224
 RADIUS, FOV = 2.7, 23.28
 """Camera distance in canonical units and vertical field of view in degrees (PAPER §1, plane mode)."""
@@ -174,6 +174,13 @@ def fusion(r: Rig, mode: str) -> Callable[[MotionCode], Gaussians]:
     return call
 
 
+def plain(device: torch.device) -> Backend:
+    """What eager and compiled frames are drawn with: gsplat, as others have it, or where its extension cannot be built our own."""
+    if device.type != "cuda":
+        return "cpu"
+    return "gsplat" if gsplat.built() else "triton"
+
+
 def raster(r: Rig, mode: str, example: Gaussians) -> Callable[[Gaussians], Tensor]:
     """Gaussians → picture, colour alone. In a graph without a word from the host, with room for twice what `example` needs."""
     if mode == "triton":
@@ -188,7 +195,8 @@ def raster(r: Rig, mode: str, example: Gaussians) -> Callable[[Gaussians], Tenso
     if mode == "triton+graph":
         ours = Resident(example, r.camera)
         return lambda g: ours(g, r.camera, r.background)
-    return lambda g: render(g, r.camera, r.background, depth=False).rgb
+    backend = plain(r.device)
+    return lambda g: render(g, r.camera, r.background, backend, depth=False).rgb
 
 
 def frame(r: Rig, mode: str) -> Callable[[Tensor], Tensor]:

@@ -137,12 +137,16 @@ class Speed:
     roof: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self):
-        self.environment = environment() | {"source": source.digest("i4d_bench.speed.suite")}
+        self.environment = environment() | {
+            "source": source.digest("i4d_bench.speed.suite"),
+            "rasteriser": rig.plain(self.device),
+        }
         path = self.folder / "speed.json"
         if path.exists():
             old = json.loads(path.read_text(encoding="utf-8"))
             if old["schema"] == SCHEMA and all(
-                old["environment"].get(k) == self.environment[k] for k in ("hardware", "gpu", "source", "versions")
+                old["environment"].get(k) == self.environment[k]
+                for k in ("hardware", "gpu", "source", "versions", "rasteriser")
             ):
                 before = old.get("designs", {})
                 changed = {d for d, now in self.designs.items() if before.get(d) != now}

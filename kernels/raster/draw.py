@@ -213,7 +213,7 @@ def _draw_backward(
         end = first
 
 
-UNROLL, CHUNK = 8, 16
+UNROLL, CHUNK = 4, 16
 Drawn = tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor]
 LIMITS = {"MOST": ALPHA_MAX, "LEAST": ALPHA_MIN}
 

@@ -22,10 +22,10 @@ LONGEST = 1024
 """Gaussians that one program sorts. Twice as many take Triton minutes to compile."""
 TOGETHER = 4
 """Tiles of a Gaussian whose places are asked for at once: most have no more."""
-BLOCK = 32
+BLOCK = 64
 """Gaussians of a program: all wait for the one that meets the most tiles."""
-STEPS = (64, 256, LONGEST)
-"""Sizes that it sorts; a list takes the first that holds it."""
+SHORTEST = 64
+"""A list is sorted as if it were as long as the next of this times 1, 2, 4, … that holds it."""
 
 
 @triton.jit
@@ -62,19 +62,25 @@ def _ordered(keys, owners, begin, n, SIZE: tl.constexpr):
 
 
 @triton.jit
-def _sort(keys, owners, cursors, begins, ends, lasts, SIZE: tl.constexpr):
+def _ordered_within(keys, owners, begin, n, FIRST: tl.constexpr, SIZE: tl.constexpr):
+    """In the least of FIRST, 2 FIRST, … SIZE places that hold n."""
+    if FIRST >= SIZE:
+        _ordered(keys, owners, begin, n, SIZE)
+    elif n <= FIRST:
+        _ordered(keys, owners, begin, n, FIRST)
+    else:
+        _ordered_within(keys, owners, begin, n, 2 * FIRST, SIZE)
+
+
+@triton.jit
+def _sort(keys, owners, cursors, begins, ends, lasts, FIRST: tl.constexpr, SIZE: tl.constexpr):
     """A program per tile. lasts: where each tile's list ends. SIZE: the most that a list may hold."""
     tile = tl.program_id(0)
     begin = tl.load(begins + tile)
     n = tl.minimum(tl.load(cursors + tile), tl.load(ends + tile) - begin)
     tl.store(lasts + tile, begin + n)
     if n > 0:
-        if (n <= 64) | (SIZE == 64):
-            _ordered(keys, owners, begin, n, 64)
-        elif (n <= 256) | (SIZE == 256):
-            _ordered(keys, owners, begin, n, 256)
-        else:
-            _ordered(keys, owners, begin, n, SIZE)
+        _ordered_within(keys, owners, begin, n, FIRST, SIZE)
 
 
 class Lists(NamedTuple):
@@ -125,12 +131,13 @@ def _filled(
     rows: Tensor, cursors: Tensor, begins: Tensor, ends: Tensor, pairs: int, longest: int, across: int, down: int,
     tile: tuple[int, int],
 ) -> Lists:  # fmt: skip
-    size = next(s for s in STEPS if s >= longest)
+    size = max(SHORTEST, triton.next_power_of_2(longest))
     keys = torch.empty(pairs, dtype=torch.int64, device=rows.device)
     owners = torch.empty(pairs, dtype=torch.int32, device=rows.device)
     lasts = torch.empty_like(begins)
     _launch(rows, cursors, begins, ends, keys, across, down, tile, count=False)
-    _sort[(len(cursors),)](keys, owners, cursors, begins, ends, lasts, SIZE=size, num_warps=1 if size <= 256 else 4)
+    how = {"FIRST": SHORTEST, "SIZE": size, "num_warps": max(1, size // 256)}
+    _sort[(len(cursors),)](keys, owners, cursors, begins, ends, lasts, **how)
     return Lists(owners, begins, lasts, cursors.max())
 
 

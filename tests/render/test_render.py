@@ -9,7 +9,7 @@ import torch
 from helpers.designs import FIELDS
 from helpers.scenes import camera, scene, with_broken
 
-from i4d_bench.render import render
+from i4d_bench.render import CHOICE, rasteriser, render
 from i4d_bench.types import Gaussians, UserError
 
 
@@ -96,6 +96,16 @@ def test_a_backend_that_cannot_run_says_so():
 def test_an_unknown_backend_is_refused():
     with pytest.raises(UserError, match="reference"):
         render(scene(1, 2), camera(1, 8, 8), backend="opengl")
+
+
+def test_a_gpu_draws_by_our_own_kernels_unless_told_otherwise(monkeypatch):
+    monkeypatch.delenv(CHOICE, raising=False)
+    assert (rasteriser(cuda=True), rasteriser(cuda=False)) == ("triton", "cpu")
+    monkeypatch.setenv(CHOICE, "gsplat")
+    assert (rasteriser(cuda=True), rasteriser(cuda=False)) == ("gsplat", "cpu")
+    monkeypatch.setenv(CHOICE, "opengl")
+    with pytest.raises(UserError, match="triton and gsplat"):
+        rasteriser(cuda=True)
 
 
 @pytest.mark.gpu
