@@ -28,6 +28,7 @@ import kernels
 import variants
 from i4d_bench.config import presets
 from i4d_bench.config.experiment import Experiment
+from i4d_bench.drivers.fast import Folded
 from i4d_bench.heads.flame import FlameModel
 from i4d_bench.heads.worlds import exported_head
 from i4d_bench.model.avatar import Backbone
@@ -145,13 +146,15 @@ def encoder(
 
 
 def driver(r: Rig, mode: str) -> Callable[[Tensor], MotionCode]:
-    """Driving image → motion code. The fast one has its batch norms folded into the convolutions."""
+    """Driving image → motion code. The fast ones have their batch norms folded into the convolutions."""
     if mode == "eager":
         return r.driver
     dtype = r.storage if r.device.type == "cuda" else torch.float32
     layout = {"dtype": dtype, "memory_format": torch.channels_last}
-    network = torch.compile(fuse(copy.deepcopy(r.driver.network)).to(**layout))
-    return lambda images: r.driver.code(network(images.to(**layout)))
+    network = Folded(r.driver.network) if mode.startswith("triton") else fuse(copy.deepcopy(r.driver.network))
+    network = network.to(**layout)
+    call = torch.compile(network) if mode == "compiled" else network
+    return lambda images: r.driver.code(call(images.to(**layout)))
 
 
 def fusion(r: Rig, mode: str) -> Callable[[MotionCode], Gaussians]:
