@@ -120,7 +120,7 @@ def decides(key: str, on_a_cpu: bool) -> bool:
     """Whether the device bounds the row: kernels, and whole calls in a CUDA graph. On a CPU, kernels alone: what else there is
     spends its time in Python as well."""
     stage, _, mode = key.split("/")[:3]
-    return stage == "kernel" or (mode == "triton+graph" and not on_a_cpu)
+    return stage == "kernel" or ("graph" in mode.split("+") and not on_a_cpu)
 
 
 def compare(base: Run, new: Run, threshold: float) -> list[Row]:

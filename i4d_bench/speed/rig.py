@@ -35,11 +35,13 @@ from i4d_bench.model.avatar import Backbone
 from i4d_bench.model.decoder import Decode
 from i4d_bench.render import Backend, gsplat, render
 from i4d_bench.render.resident import Resident, Splatter
-from i4d_bench.speed.protocol import graphed
+from i4d_bench.speed.protocol import graphed, tensors
 from i4d_bench.types import Camera, FlameCode, Gaussians, Identity, MotionCode, UserError
 from variants import Fusion
 
 MODES = ("eager", "compiled", "triton", "triton+graph")
+AHEAD = "triton+graph+ahead"
+"""Whole frames alone, one picture late: see `ahead`."""
 RASTERS = ("eager", "triton+graph")
 """Modes with a way of splatting of their own; the others splat as eager does."""
 SPLATS = ("eager", "gsplat+graph", "triton", "triton+graph")
@@ -208,3 +210,23 @@ def frame(r: Rig, mode: str) -> Callable[[Tensor], Tensor]:
     splat = raster(r, mode if mode in RASTERS else "eager", animate(drive(r.images[0])))
     whole = lambda image: splat(animate(drive(image)))  # noqa: E731
     return graphed(whole, r.images[0]) if mode == "triton+graph" else whole
+
+
+def ahead(r: Rig) -> Callable[[Tensor], Tensor]:
+    """Driving image → picture of the image before it, in one CUDA graph: while that one is fused and drawn, the driver reads the
+    new one on a second stream. More pictures a second, each as late as a frame without it."""
+    drive, animate = driver(r, MODES[-1]), fusion(r, MODES[-1])
+    code = drive(r.images[0]).map(Tensor.clone)
+    splat, side = raster(r, MODES[-1], animate(code)), torch.cuda.Stream()
+
+    def both(image: Tensor) -> Tensor:
+        now = torch.cuda.current_stream()
+        side.wait_stream(now)
+        with torch.cuda.stream(side):
+            coming = drive(image)
+        picture = splat(animate(code))
+        now.wait_stream(side)
+        torch._foreach_copy_(list(tensors(code)), list(tensors(coming)))  # pyright: ignore[reportPrivateImportUsage]
+        return picture
+
+    return graphed(both, r.images[0])

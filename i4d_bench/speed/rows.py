@@ -163,6 +163,9 @@ class Stage:
         elif self.stage == "raster":
             gaussians = [ref.animate(code) for code in ref.codes]
             call, inputs, show = rig.raster(ref.rig, self.mode, gaussians[0]), gaussians, lambda rgb: rgb
+        elif self.mode == rig.AHEAD:
+            call, inputs, show = rig.ahead(ref.rig), [*ref.rig.images[1:], ref.rig.images[0]], lambda rgb: rgb
+            call(ref.rig.images[0])  # so that every call gives the picture of the image before
         else:
             call, inputs, show = rig.frame(ref.rig, self.mode), ref.rig.images, lambda rgb: rgb
         if self.mode.endswith("+graph") and self.stage != "frame":  # a frame in this mode is one already

@@ -25,7 +25,7 @@ from i4d_bench.progress import track
 from i4d_bench.results.environment import environment
 from i4d_bench.speed import protocol, rig
 from i4d_bench.speed.keys import SCHEMA, Key
-from i4d_bench.speed.plan import Plan, in_every_mode
+from i4d_bench.speed.plan import IN_FULL, Plan, in_every_mode
 from i4d_bench.speed.rows import Gradients, Kernel, Stage, Tracker
 from i4d_bench.types import UserError
 from kernels.cases import CASES
@@ -50,6 +50,8 @@ def rows(what: Plan) -> list[Row]:
     if "eager" in what.modes and any(variants.design(d).needs == "flame" for d in what.designs):
         out.append(Tracker())
     out += [Stage(s, d, m, *base) for d in what.designs for s in ("fusion", "frame") for m in what.modes]
+    if "triton+graph" in what.modes:
+        out += [Stage("frame", d, rig.AHEAD, *base) for d in what.designs if d in IN_FULL]
     for c in CASES:
         modes = [
             m for m in (*rig.MODES[:3], *c.others) if m in what.modes or (m in c.others and "compiled" in what.modes)

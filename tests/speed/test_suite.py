@@ -239,7 +239,7 @@ def test_the_avatar_that_is_timed_moves(design, preset):
 @pytest.mark.gpu
 @pytest.mark.unchecked  # torch.compile takes the functions as they are
 @pytest.mark.parametrize("design", variants.names())
-@pytest.mark.parametrize("mode", ["triton", "triton+graph"])
+@pytest.mark.parametrize("mode", ["triton", "triton+graph", rig.AHEAD])
 def test_the_fast_frame_is_the_eager_frame(design, mode):
     row = Stage("frame", design, mode, 2, 4097, 100)
     result = row.measure(Plan(frames=3), torch.device("cuda"))
