@@ -414,6 +414,28 @@ def report(folder: Annotated[Positional[Path], arg(help="a folder under reports/
 
 
 @app.command
+def submit(
+    folder: Annotated[Positional[Path], arg(help="a folder under reports/, of your runs")],
+    out: Annotated[Path, arg(help="the file that is made, .zip")],
+    name: Annotated[str, arg(help="whose results these are")],
+    url: Annotated[str, arg(help="where your code or paper is")] = "",
+    runs: Annotated[Path, arg(help="where the checkpoints lie")] = Path("runs"),
+) -> None:
+    """Packs results for others: records, scores, the pictures they are of, and the hashes of all that made them."""
+    from i4d_bench.jobs.submission import submit as job
+
+    job(folder, runs, out, name, url)
+
+
+@app.command
+def validate(file: Annotated[Positional[Path], arg(help="what `submit` made")]) -> None:
+    """Checks a submission: schema, splits, completeness, hashes; and scores its pictures again. Exit code 1 where one is wrong."""
+    from i4d_bench.jobs.submission import validate as job
+
+    sys.exit(job(file))
+
+
+@app.command
 def costs(
     designs: Counted = (),
     reports: Annotated[Path, arg(help="where costs.csv goes")] = Path("reports/published"),

@@ -21,17 +21,20 @@ from i4d_bench.render.views import GREY, on_grey
 from i4d_bench.types import ParametricHead
 from variants import Prepared
 
+PREDICTED = ("self", "cross")
+"""Sets whose pictures are kept, so that others can score them again (`jobs.submission`); of people seen and unseen."""
 GRID_SAMPLES = 8
 """Samples, spread over the cross set (of unseen people where there are some), that are kept as images for the qualitative grid."""
 
 
 @dataclass
 class Scores:
-    """Rows {set, sample, identity, driver, metric, value, ok}, where identity and driver are people's numbers, and images [K,H,W,3]
-    uint8 for the qualitative grid."""
+    """Rows {set, sample, identity, driver, metric, value, ok}, where identity and driver are people's numbers; images [K,H,W,3]
+    uint8 for the qualitative grid; and by set the pictures [T,H,W,3] uint8 of all its samples."""
 
     rows: list[dict] = field(default_factory=list)
     images: dict[str, np.ndarray] = field(default_factory=dict)
+    predictions: dict[str, np.ndarray] = field(default_factory=dict)
 
     def add(
         self, set_: str, part: Triples, offset: int, people: np.ndarray, values: Mapping[str, Tensor | np.ndarray]
@@ -68,6 +71,7 @@ class Evaluator:
         grid = f"{UNSEEN}cross" if len(sets[f"{UNSEEN}cross"]) else "cross"
         for name, rows in sets.items():
             shown = np.unique(np.linspace(0, len(rows) - 1, GRID_SAMPLES).astype(int)) if name == grid else []
+            pictures = []
             for i in range(0, len(rows), self.batch):
                 part = rows[slice(i, i + self.batch)]
                 prepared = self._prepared(avatar, part)
@@ -77,6 +81,10 @@ class Evaluator:
                 here = [k - i for k in shown if i <= k < i + len(part)]
                 if here:
                     self._keep(scores, part[here], pred[here])
+                if name.removeprefix(UNSEEN) in PREDICTED:
+                    pictures.append(_bytes(pred))
+            if pictures:
+                scores.predictions[name] = np.concatenate(pictures)
         return scores
 
     def _prepared(self, avatar: Avatar, part: Triples) -> Prepared:

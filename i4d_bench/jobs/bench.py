@@ -40,6 +40,7 @@ from i4d_bench.model.avatar import Avatar
 from i4d_bench.play.session import DRIVER_ON_VIDEO
 from i4d_bench.portable import cores
 from i4d_bench.progress import console
+from i4d_bench.results import predictions
 from i4d_bench.results.record import Record, Status
 from i4d_bench.results.store import Store
 from i4d_bench.speed.cost import cost
@@ -175,7 +176,7 @@ class Bench:
 
     def train(self, run: Run) -> tuple[Avatar, Progress]:
         """Trains a design, or goes on, or finds it done; a process that trains the same run is waited for. Raises Diverged."""
-        with _alone(run.folder / "checkpoint.pt"):
+        with _alone(run.checkpoint):
             trainer = dataclasses.replace(self.trainer, loader=self._loader(run))
             return trainer.design(run.folder, run.entry, self.plan.backbone, run.init)
 
@@ -198,6 +199,7 @@ class Bench:
             return
         scores = self.scores(run, avatar)
         record = self.record(run, *_status(avatar, progress), progress)
+        record.predictions = predictions.save(run.predictions, scores.predictions)
         self._measure_cost(record, avatar)
         rows = [{**row, "run_id": run.id, "design": run.entry, "seed": self.experiment.seed} for row in scores.rows]
         store.add(record, rows, scores.images)
@@ -218,6 +220,7 @@ class Bench:
             scoring=run.scoring,
             made=self.plan.made,
             weights={name: file_digest(path) for name, path in weights.items()},
+            checkpoint=file_digest(run.checkpoint) if run.checkpoint.exists() else "",
             design=run.entry,
             family=design_class(run.entry).family,
             preset=e.preset,

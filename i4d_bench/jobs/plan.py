@@ -62,6 +62,15 @@ class Run:
     folder: Path
     init: Path | None = None
 
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    @property
+    def predictions(self) -> Path:
+        """The pictures of the test sets that were scored."""
+        return self.folder / "predictions.npz"
+
 
 @dataclass(frozen=True)
 class RunPlan:

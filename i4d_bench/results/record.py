@@ -35,6 +35,8 @@ class Record:
     weights: dict[str, str] = field(
         default_factory=dict
     )  # hashes of what was trained before the design: backbone, readers, the encoder of a driver
+    checkpoint: str = ""  # hash of what was trained
+    predictions: dict[str, str] = field(default_factory=dict)  # hashes of the pictures that were scored, by set
     params: int | None = None
     flops_identity: int | None = None
     flops_frame: int | None = None

@@ -1,0 +1,231 @@
+"""Results from somebody else's machine: `submit` packs a report with the pictures behind its scores, `validate` holds such a file
+against the benchmark and scores the pictures again.
+
+A submission is a zip: manifest.json (who, and the hash of every other file), runs/ as a report folder has it, and
+predictions/RUN_ID.npz with the pictures of the sets self and cross.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from i4d_bench import BENCHMARK_VERSION, outputs
+from i4d_bench.cache import atomic_file
+from i4d_bench.config.experiment import from_dict
+from i4d_bench.data.frames import Frames
+from i4d_bench.data.opening import open_data
+from i4d_bench.data.splits import EVERY_SET, NO_TRUTH, triples
+from i4d_bench.loader import targets
+from i4d_bench.metrics import image
+from i4d_bench.metrics.cards import CARDS
+from i4d_bench.metrics.weights import WeightsUnavailable
+from i4d_bench.printing import print_table
+from i4d_bench.progress import console, track
+from i4d_bench.render.views import GREY
+from i4d_bench.results import predictions
+from i4d_bench.results.aggregate import aggregate
+from i4d_bench.results.environment import code_of
+from i4d_bench.results.predictions import Predictions
+from i4d_bench.results.record import Record
+from i4d_bench.results.store import Store
+from i4d_bench.types import UserError
+
+SCHEMA = 1
+MANIFEST, RUNS, PREDICTIONS = "manifest.json", "runs/", "predictions/"
+ROUNDING = {"psnr": 0.05, "ssim": 5e-3, "lpips_alex": 5e-3}
+"""How far a sample's score may move because its picture was rounded to 8 bits, which SSIM sees where all is flat, and was scored on
+another machine."""
+BATCH = 16
+LARGEST = 8 << 30
+"""Bytes that a submission may unpack to."""
+
+
+def submit(report: Path, runs: Path, out: Path, name: str, url: str = "") -> Path:
+    """Packs a report's runs and their predictions. name: whose results these are. runs: where checkpoints lie. Raises UserError for
+    a report that has no results, or whose pictures were not kept."""
+    store, out = Store(report), outputs.file(out, [report, runs])
+    if not store.records:
+        raise UserError(f"{report} holds no results to submit")
+    files = {RUNS + path.name: path for path in sorted(store.runs.iterdir()) if path.is_file()}
+    for record in store.records:
+        if record.status != "failed":
+            files[f"{PREDICTIONS}{record.run_id}.npz"] = _pictures(record, runs)
+    content = {
+        "schema": SCHEMA,
+        "benchmark_version": BENCHMARK_VERSION,
+        "name": name,
+        "url": url,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "files": {inside: _digest(path.read_bytes()) for inside, path in files.items()},
+    }
+    with atomic_file(out) as part, zipfile.ZipFile(part, "w") as pack:
+        pack.writestr(MANIFEST, json.dumps(content, indent=1) + "\n")
+        for inside, path in track(files.items(), "packing", len(files)):
+            pack.write(path, inside)
+    console.print(f"{out}: {len(store.records)} runs, {out.stat().st_size / 1e6:.0f} MB")
+    return out
+
+
+def _pictures(record: Record, runs: Path) -> Path:
+    found = sorted(runs.glob(f"*/{record.run_id}/predictions.npz"))
+    if not record.predictions or not found:
+        raise UserError(f"the pictures of {record.run_id} are not in {runs}: run it again with --fresh")
+    if predictions.hashes(predictions.load(found[0])) != record.predictions:
+        raise UserError(
+            f"{found[0]} are not the pictures that {record.run_id} was scored on: run it again with --fresh"
+        )
+    return found[0]
+
+
+def validate(file: Path) -> int:
+    """Prints what is wrong with a submission. Returns 1 where anything is, else 0. Raises UserError for what is none."""
+    with tempfile.TemporaryDirectory() as folder:
+        manifest = _unpacked(file, Path(folder))
+        store = Store(Path(folder))
+        console.print(f"{file.name}: {manifest['name']} {manifest['url']}".rstrip())
+        faults = list(_faults(manifest, store))
+    for fault in faults:
+        console.print(f"wrong: {fault}")
+    console.print(f"{len(faults)} faults" if faults else "nothing is wrong with it")
+    return int(bool(faults))
+
+
+def _unpacked(file: Path, folder: Path) -> dict[str, Any]:
+    """The manifest, and in `folder` the files that it names. Raises UserError where they are others."""
+    try:
+        with zipfile.ZipFile(file) as pack:
+            if sum(entry.file_size for entry in pack.infolist()) > LARGEST:
+                raise UserError(f"{file} unpacks to more than {LARGEST >> 30} GB")
+            manifest = json.loads(pack.read(MANIFEST))
+            named = manifest["files"]
+            if set(pack.namelist()) - {MANIFEST} != set(named):
+                raise UserError(f"{file} holds other files than its manifest names")
+            for inside, digest in named.items():
+                place = folder / inside
+                if place.parent not in (folder / "runs", folder / "predictions"):
+                    raise UserError(f"{file} has a file where none belongs: {inside}")
+                data = pack.read(inside)
+                if _digest(data) != digest:
+                    raise UserError(f"{file}: {inside} is not the file that was packed")
+                place.parent.mkdir(exist_ok=True)
+                place.write_bytes(data)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as e:
+        raise UserError(f"{file} is no submission: {e}") from e
+    if manifest.get("schema") != SCHEMA:
+        raise UserError(f"{file} is a submission of schema {manifest.get('schema')}, and this version reads {SCHEMA}")
+    return manifest
+
+
+def _faults(manifest: dict[str, Any], store: Store) -> Iterator[str]:
+    if manifest["benchmark_version"] != BENCHMARK_VERSION:
+        yield f"benchmark version {manifest['benchmark_version']}, and this is {BENCHMARK_VERSION}"
+        return
+    if not store.records:
+        yield "it holds no runs"
+        return
+    if store.left_out:
+        yield f"{len(store.left_out)} runs were made otherwise than the others, so that no table can hold them all"
+    experiment = from_dict(store.records[-1].config)
+    frames, _ = open_data(experiment)
+    same = frames.meta["hash"] == store.records[-1].data["hash"]
+    if not same:
+        yield f"its data is {store.records[-1].data['hash']}, here it is {frames.meta['hash']}: nothing is scored again"
+    samples, moved = store.samples, []
+    for record in track(store.records, "scoring again", len(store.records)):
+        if code_of(record.environment).endswith("changes") or not record.environment["commit"]:
+            yield f"{record.run_id} was made by code of no commit: {code_of(record.environment)}"
+        if record.status == "failed":
+            continue
+        own = pd.DataFrame(samples[samples["run_id"] == record.run_id])
+        yield from _incomplete(record, own, frames)
+        pictures = predictions.load(store.folder / "predictions" / f"{record.run_id}.npz")
+        if predictions.hashes(pictures) != record.predictions:
+            yield f"{record.run_id}: its pictures are not those that were scored"
+        elif same:
+            again = scored(pictures, frames)
+            moved.append(again)
+            yield from _differs(record, own, again)
+    _print(pd.concat(moved) if moved else pd.DataFrame())
+
+
+def _incomplete(record: Record, own: pd.DataFrame, frames: Frames) -> Iterator[str]:
+    """Sets and samples that the split has and the rows lack, metrics that no card describes, means that are not the rows'."""
+    for name in EVERY_SET:
+        expected = len(triples(frames, "test", name))
+        rows = pd.DataFrame(own[own["set"] == name])
+        counts = {len(set(of["sample"])) for _, of in rows.groupby("metric")}
+        if counts - {expected} or (expected and not counts):
+            yield f"{record.run_id}: set {name} has {expected} samples, its rows have {sorted(counts) or 'none'}"
+    unknown = set(own["metric"]) - set(CARDS)
+    if unknown:
+        yield f"{record.run_id}: there is no metric {', '.join(sorted(unknown))}"
+        return
+    means = aggregate(own.to_dict("records"))
+    for name, metrics in record.metrics.items():
+        for metric, stored in metrics.items():
+            mean = means.get(name, {}).get(metric, {}).get("mean")
+            if (mean is None) != (stored["mean"] is None) or (
+                mean is not None and not np.isclose(mean, stored["mean"], rtol=1e-4, atol=1e-6)
+            ):
+                yield f"{record.run_id}: the mean of {name} {metric} is {mean}, and not {stored['mean']}"
+
+
+@torch.no_grad()
+def scored(pictures: Predictions, frames: Frames) -> pd.DataFrame:
+    """Rows set, sample, metric, value of ROUNDING's metrics, where there is a true frame. LPIPS where its weights are here."""
+    rows = []
+    try:
+        lpips = image.load_lpips("alex")
+    except (WeightsUnavailable, ImportError):
+        lpips = None
+    for name, images in pictures.items():
+        wanted = triples(frames, "test", name).target
+        if (wanted == NO_TRUTH).any() or len(wanted) != len(images):
+            continue
+        for i in range(0, len(images), BATCH):
+            part = slice(i, i + BATCH)
+            arrays = (frames.arrays[k][wanted[part]] for k in ("rgb", "alpha", "region", "viewmats", "Ks", "landmarks"))
+            truth = targets(*(torch.from_numpy(a) for a in arrays), size=frames.resolution)
+            target = truth.over(torch.full((len(truth.rgb), 3), GREY))
+            pred, mask = torch.from_numpy(images[part]).float() / 255, truth.alpha[..., 0] > 0.5
+            values = {"psnr": image.psnr(pred, target, mask), "ssim": image.ssim(pred, target, mask)}
+            if lpips is not None:
+                values["lpips_alex"] = lpips(pred, target)
+            rows += [
+                {"set": name, "sample": i + k, "metric": metric, "value": float(value)}
+                for metric, column in values.items()
+                for k, value in enumerate(column)
+            ]
+    return pd.DataFrame(rows, columns=["set", "sample", "metric", "value"])
+
+
+def _differs(record: Record, own: pd.DataFrame, again: pd.DataFrame) -> Iterator[str]:
+    both = again.merge(own, on=["set", "sample", "metric"], how="left", suffixes=("", "_submitted"))
+    both["by"] = (both["value"] - both["value_submitted"]).abs()
+    for metric, most in ROUNDING.items():
+        for name in dict.fromkeys(both["set"]):
+            by = both.loc[(both["set"] == name) & (both["metric"] == metric), "by"].to_numpy(float)
+            if len(by) and metric in record.metrics.get(name, {}) and not (by <= most).all():
+                yield f"{record.run_id}: {name} {metric}, scored again, differs by up to {by.max():.3g}"
+
+
+def _print(again: pd.DataFrame) -> None:
+    if len(again):
+        means = again.groupby(["set", "metric"])["value"].agg(["count", "mean"]).reset_index()
+        rows = [[r["set"], r["metric"], str(r["count"]), f"{r['mean']:.4f}"] for r in means.to_dict("records")]
+        print_table(["scored again", "metric", "pictures", "mean"], rows)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,118 @@
+"""Results from elsewhere are packed with their pictures, and everything about them is checked."""
+
+import dataclasses
+import gzip
+import json
+import zipfile
+
+import numpy as np
+import pytest
+
+from i4d_bench.config import presets
+from i4d_bench.jobs import submission
+from i4d_bench.jobs.run import run
+from i4d_bench.results import predictions
+from i4d_bench.results.store import Store
+from i4d_bench.types import UserError
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    """A submission of one short run, and where the run lies."""
+    home = tmp_path_factory.mktemp("submission")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("i4d_bench.report.build_report", lambda *a, **k: None)
+        report = run(dataclasses.replace(presets.smoke(), designs=("static",)), home / "reports", home / "runs", jobs=1)
+    return submission.submit(report, home / "runs", home / "mine.zip", "A. Body", "https://example.org"), home, report
+
+
+def changed(packed, tmp_path, change):
+    """The submission with `change` of its files' bytes by name, packed again as if all were well."""
+    files = {}
+    with zipfile.ZipFile(packed[0]) as pack:
+        manifest = json.loads(pack.read(submission.MANIFEST))
+        files = {name: pack.read(name) for name in manifest["files"]}
+    files = change(files) or files
+    manifest["files"] = {name: submission._digest(data) for name, data in files.items()}
+    out = tmp_path / "changed.zip"
+    with zipfile.ZipFile(out, "w") as pack:
+        pack.writestr(submission.MANIFEST, json.dumps(manifest))
+        for name, data in files.items():
+            pack.writestr(name, data)
+    return out
+
+
+def of(files, folder, ending):
+    return next(n for n in files if n.startswith(folder) and n.endswith(ending))
+
+
+def test_a_run_as_it_was_made_is_valid(packed, capsys, monkeypatch):
+    monkeypatch.setattr(submission, "code_of", lambda environment: "0123456789ab")
+    code = submission.validate(packed[0])
+    out = capsys.readouterr().out
+    assert code == 0, out
+    assert "A. Body https://example.org" in out and "nothing is wrong with it" in out
+
+
+def test_a_better_score_than_the_pictures_have_is_found(packed, tmp_path, capsys):
+    def better(files):
+        name = of(files, "runs/", ".csv.gz")
+        lines = gzip.decompress(files[name]).decode().splitlines()
+        at = next(i for i, line in enumerate(lines) if ",self,0," in line and ",psnr," in line)
+        cells = lines[at].split(",")
+        cells[-2] = str(float(cells[-2]) + 1)
+        lines[at] = ",".join(cells)
+        files[name] = gzip.compress("\n".join(lines).encode() + b"\n")
+
+    assert submission.validate(changed(packed, tmp_path, better)) == 1
+    out = capsys.readouterr().out
+    assert "self psnr, scored again, differs by up to" in out and "the mean of self psnr" in out
+
+
+def test_other_pictures_and_missing_samples_are_found(packed, tmp_path, capsys):
+    def others(files):
+        name = of(files, "predictions/", ".npz")
+        path = tmp_path / "p.npz"
+        path.write_bytes(files[name])
+        predictions.save(path, {k: 255 - v for k, v in predictions.load(path).items()})
+        files[name] = path.read_bytes()
+
+    assert submission.validate(changed(packed, tmp_path, others)) == 1
+    assert "its pictures are not those that were scored" in capsys.readouterr().out
+
+    def fewer(files):
+        name = of(files, "runs/", ".csv.gz")
+        lines = gzip.decompress(files[name]).decode().splitlines()
+        files[name] = gzip.compress("\n".join(li for li in lines if ",cross,0," not in li).encode() + b"\n")
+
+    assert submission.validate(changed(packed, tmp_path, fewer)) == 1
+    assert "set cross has 3 samples" in capsys.readouterr().out
+
+
+def test_a_changed_file_and_one_that_is_no_submission_are_refused(packed, tmp_path):
+    broken = tmp_path / "broken.zip"
+    with zipfile.ZipFile(packed[0]) as old, zipfile.ZipFile(broken, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name) + b" " * name.endswith(".json"))
+    with pytest.raises(UserError, match="is not the file that was packed"):
+        submission.validate(broken)
+    broken.write_bytes(b"nothing")
+    with pytest.raises(UserError, match="is no submission"):
+        submission.validate(broken)
+    with pytest.raises(UserError, match="a file where none belongs"):
+        submission.validate(changed(packed, tmp_path, lambda files: {**files, "runs/../../x": b""}))
+
+
+def test_pictures_that_were_not_kept_cannot_be_submitted(packed, tmp_path):
+    _, home, report = packed
+    with pytest.raises(UserError, match="run it again with --fresh"):
+        submission.submit(report, tmp_path / "runs", tmp_path / "out.zip", "A. Body")
+    with pytest.raises(UserError, match="holds no results"):
+        submission.submit(tmp_path / "none", home / "runs", tmp_path / "out.zip", "A. Body")
+
+
+def test_a_record_has_the_hashes_of_its_checkpoint_and_pictures(packed):
+    record = Store(packed[2]).records[0]
+    assert set(record.predictions) == {"self", "cross"} and len(record.checkpoint) > 8
+    one = {"self": np.zeros((1, 2, 2, 3), np.uint8)}
+    assert predictions.hashes(one) != predictions.hashes({"self": one["self"] + 1})
