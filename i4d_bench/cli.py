@@ -325,7 +325,7 @@ def teacher(
 def animate(
     source: Annotated[Path, arg(help="a photo of a face, or a data set (its first test person)")],
     driving: Annotated[Path, arg(help="a video of a face, or a data set")],
-    run: Annotated[Path, arg(help="a run's folder under runs/")],
+    run: Annotated[Path, arg(help="a run's folder under runs/, or a pack")],
     out: Annotated[Path, arg(help=".mp4, or .ply for the avatar at the driver's first frame")],
     model: Annotated[
         Path | None, arg(help="MediaPipe's face_landmarker.task; default: I4D_ASSETS, or the cache")
@@ -333,13 +333,31 @@ def animate(
     max_frames: Annotated[int | None, arg(help="of the driver, at most; default: all")] = None,
     designs: Annotated[tuple[str, ...], arg(help="where the run's design lies now, if it is yours and was moved")] = (),
     driver: Annotated[Path | None, arg(help="where the run's encoder lies now, if it was moved")] = None,
+    camera: Annotated[
+        str,
+        arg(
+            help="driver: its own, and so the driver's pose; fixed: from the front; turntable: once around in the film; or a "
+            "path, a .json of [yaw, pitch] or [yaw, pitch, distance] at even times"
+        ),
+    ] = "driver",
 ) -> None:
     """Animates one photo with a trained design."""
     from i4d_bench.play.animate import animate as job
     from variants import load
 
     load(designs)
-    job(source, driving, run, out, model=model, max_frames=max_frames, driver=driver)
+    job(source, driving, run, out, model=model, max_frames=max_frames, driver=driver, camera=camera)
+
+
+@app.command
+def pack(
+    run: Annotated[Positional[Path], arg(help="a run's folder under runs/")],
+    out: Annotated[Path, arg(help="the folder that is passed on: run.json and avatar.safetensors")],
+) -> None:
+    """Packs a trained run to be passed on; `animate`, `view` and `export` take the folder as --run."""
+    from i4d_bench.play.pack import pack as job
+
+    job(run, out)
 
 
 @app.command
