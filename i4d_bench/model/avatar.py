@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-import kernels
 from i4d_bench.config.experiment import Model
 from i4d_bench.model.decoder import Decode, Decoder
 from i4d_bench.model.encoder import Encoder
@@ -89,26 +85,3 @@ class Avatar(nn.Module):
         """Animates each image with its k driving frames ([B·k], identity-major): the whole path, as in training."""
         identity = self.backbone.lift(images, grid, head)
         return self.fusion.animate(self.fusion.prepare(identity, source), driving)
-
-
-def prepared(
-    fusion: Fusion,
-    identity: Identity,
-    source: MotionCode,
-    ops: kernels.Mode = "auto",
-    storage: torch.dtype = torch.float32,
-    compiled: bool = False,
-) -> Callable[[MotionCode], Gaussians]:
-    """Motion code → Gaussians of one person, by those ops. storage: of what a copy of the design keeps per Gaussian. compiled: by
-    torch.compile."""
-    own = copy.deepcopy(fusion)
-    own.storage = storage
-    with torch.no_grad(), kernels.using(ops):
-        ready = own.prepare(identity, source)
-    animate = torch.compile(own.animate) if compiled else own.animate
-
-    def call(code: MotionCode) -> Gaussians:
-        with kernels.using(ops):
-            return animate(ready, code)
-
-    return call

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from i4d_bench.model.avatar import prepared
+from i4d_bench.model.prepared import prepared
 from i4d_bench.render.resident import Resident
 from i4d_bench.render.views import GREY, on_grey
 from i4d_bench.speed.protocol import graphed

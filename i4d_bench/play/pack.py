@@ -17,7 +17,7 @@ from torch import Tensor
 from i4d_bench import outputs
 from i4d_bench.cache import atomic_file
 from i4d_bench.drivers.image import ImageEncoder
-from i4d_bench.errors import extra
+from i4d_bench.extras import extra
 from i4d_bench.progress import console
 from i4d_bench.types import UserError
 

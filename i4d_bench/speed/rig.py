@@ -30,8 +30,9 @@ from i4d_bench.config import presets
 from i4d_bench.config.experiment import Experiment
 from i4d_bench.heads.flame import FlameModel
 from i4d_bench.heads.worlds import exported_head
-from i4d_bench.model.avatar import Backbone, prepared
+from i4d_bench.model.avatar import Backbone
 from i4d_bench.model.decoder import Decode
+from i4d_bench.model.prepared import prepared
 from i4d_bench.render import render
 from i4d_bench.render.resident import Resident, Splatter
 from i4d_bench.speed.protocol import graphed
