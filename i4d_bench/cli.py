@@ -109,6 +109,9 @@ def run(
             "cpus_per_task, mem_gb, array_parallelism, …"
         ),
     ] = None,
+    tensorboard: Annotated[
+        Path | None, arg(help="a folder in which `tensorboard --logdir` finds the curves, while designs train")
+    ] = None,
     fresh: Annotated[bool, arg(help="train and score again what is finished, and all that is shared")] = False,
     baseline: Baseline = None,
     dry_run: Annotated[
@@ -161,7 +164,7 @@ def run(
             if slurm is not None and (unnamed := [o for o in slurm if "=" not in o]):
                 raise UserError(f"--slurm {unnamed[0]}: options are written KEY=VALUE")
             cluster = None if slurm is None else dict(o.split("=", 1) for o in slurm)
-            job.run(experiment, reports, runs, jobs, fresh, baseline, names.seeds(seeds), cluster)
+            job.run(experiment, reports, runs, jobs, fresh, baseline, names.seeds(seeds), cluster, tensorboard)
 
 
 @app.command
@@ -325,7 +328,7 @@ def teacher(
 def animate(
     source: Annotated[Path, arg(help="a photo of a face, or a data set (its first test person)")],
     driving: Annotated[Path, arg(help="a video of a face, or a data set")],
-    run: Annotated[Path, arg(help="a run's folder under runs/")],
+    run: Annotated[Path, arg(help="a run's folder under runs/, or a pack")],
     out: Annotated[Path, arg(help=".mp4, or .ply for the avatar at the driver's first frame")],
     model: Annotated[
         Path | None, arg(help="MediaPipe's face_landmarker.task; default: I4D_ASSETS, or the cache")
@@ -333,13 +336,81 @@ def animate(
     max_frames: Annotated[int | None, arg(help="of the driver, at most; default: all")] = None,
     designs: Annotated[tuple[str, ...], arg(help="where the run's design lies now, if it is yours and was moved")] = (),
     driver: Annotated[Path | None, arg(help="where the run's encoder lies now, if it was moved")] = None,
+    camera: Annotated[
+        str,
+        arg(
+            help="driver: its own, and so the driver's pose; fixed: from the front; turntable: once around in the film; or a "
+            "path, a .json of [yaw, pitch] or [yaw, pitch, distance] at even times"
+        ),
+    ] = "driver",
 ) -> None:
     """Animates one photo with a trained design."""
     from i4d_bench.play.animate import animate as job
     from variants import load
 
     load(designs)
-    job(source, driving, run, out, model=model, max_frames=max_frames, driver=driver)
+    job(source, driving, run, out, model=model, max_frames=max_frames, driver=driver, camera=camera)
+
+
+@app.command
+def view(
+    run: Annotated[
+        tuple[Path, ...], arg(help="runs' folders under runs/ or packs, of one experiment; or a folder of several runs")
+    ],
+    source: Annotated[
+        Path | None, arg(help="a photo of a face, or a data set; default: the run's own test people")
+    ] = None,
+    driving: Annotated[Path | None, arg(help="a video of a face, or a data set; default: a built-in motion")] = None,
+    host: Annotated[
+        str, arg(help="the address that is served; 0.0.0.0: to every machine that reaches this one")
+    ] = "127.0.0.1",
+    port: Annotated[int, arg(help="of the page; where it is taken, the next free one")] = 8080,
+    model: Annotated[
+        Path | None, arg(help="MediaPipe's face_landmarker.task; default: I4D_ASSETS, or the cache")
+    ] = None,
+    designs: Annotated[
+        tuple[str, ...], arg(help="where the runs' designs lie now, if they are yours and were moved")
+    ] = (),
+    driver: Annotated[Path | None, arg(help="where the runs' encoder lies now, if it was moved")] = None,
+) -> None:
+    """Shows trained designs in a browser, side by side: camera, the 52 expression sliders, a clip, and the speed of each stage."""
+    from i4d_bench.play.viewer import view as job
+    from variants import load
+
+    load(designs)
+    job(run, source, driving, host, port, model, driver)
+
+
+@app.command
+def export(
+    run: Annotated[Path, arg(help="a run's folder under runs/, or a pack")],
+    out: Annotated[Path, arg(help="the .onnx file")],
+    source: Annotated[
+        Path | None, arg(help="a photo of a face, or a data set (its first test person); default: the run's own first")
+    ] = None,
+    model: Annotated[
+        Path | None, arg(help="MediaPipe's face_landmarker.task; default: I4D_ASSETS, or the cache")
+    ] = None,
+    designs: Annotated[tuple[str, ...], arg(help="where the run's design lies now, if it is yours and was moved")] = (),
+    driver: Annotated[Path | None, arg(help="where the run's encoder lies now, if it was moved")] = None,
+) -> None:
+    """Writes one person's avatar, driver and fusion, as ONNX, and checks it against torch."""
+    from i4d_bench.play.export import export as job
+    from variants import load
+
+    load(designs)
+    job(run, out, source, model, driver)
+
+
+@app.command
+def pack(
+    run: Annotated[Positional[Path], arg(help="a run's folder under runs/")],
+    out: Annotated[Path, arg(help="the folder that is passed on: run.json and avatar.safetensors")],
+) -> None:
+    """Packs a trained run to be passed on; `animate`, `view` and `export` take the folder as --run."""
+    from i4d_bench.play.pack import pack as job
+
+    job(run, out)
 
 
 @app.command

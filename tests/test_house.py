@@ -29,7 +29,8 @@ STOREYS = (
     "assets",
     "cache printing",
     "camera source stats progress types",
-    "errors outputs portable siblings",
+    "extras outputs",
+    "errors portable siblings",
 )
 """Rooms of i4d_bench, the top one first; a line of several is one storey."""
 

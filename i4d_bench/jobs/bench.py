@@ -79,7 +79,7 @@ class Bench:
         if self.experiment.world.beside:
             lessons = self._beside_a_world(encoder)
         judges = networks(loss, self.device)
-        self.trainer = Trainer(self.experiment, self.loader, self.head, self.device, *judges, lessons)
+        self.trainer = Trainer(self.experiment, self.loader, self.head, self.device, *judges, lessons, plan.log)
         self.notes: list[str] = [who_was_seen(self.frames), *[driver.note] * bool(driver.note)]
         self.notes += [f"the image driver's encoder {encoder}"] if encoder else []
         if loss.identity and loss.identity_network in self.experiment.evaluate.identity:

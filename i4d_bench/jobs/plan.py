@@ -74,7 +74,8 @@ class Run:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What an experiment makes and where. `made`: what its runs have in common; only runs that agree in it share a table."""
+    """What an experiment makes and where. `made`: what its runs have in common; only runs that agree in it share a table. `log`: a
+    folder for TensorBoard, which no number depends on."""
 
     experiment: Experiment
     report: Path
@@ -84,6 +85,7 @@ class RunPlan:
     encoder: Path | None  # the image driver's
     made: dict[str, str]
     runs: tuple[Run, ...]
+    log: Path | None = None
 
     @property
     def codes(self) -> Path:
@@ -110,7 +112,7 @@ class RunPlan:
                 path.unlink(missing_ok=True)
 
 
-def plan(experiment: Experiment, reports: Path, runs: Path) -> RunPlan:
+def plan(experiment: Experiment, reports: Path, runs: Path, log: Path | None = None) -> RunPlan:
     """Opens the data, which is made on first use, and names everything. Raises UserError for what cannot be run."""
     entries = designs(experiment)
     e, train, begun = experiment, _train(experiment), starts(experiment, entries)
@@ -150,6 +152,7 @@ def plan(experiment: Experiment, reports: Path, runs: Path) -> RunPlan:
         runs / "encoders" / f"{encodes}.pt" if encodes else None,
         made,
         tuple(own),
+        log,
     )
 
 

@@ -24,7 +24,7 @@ from i4d_bench.progress import console
 from i4d_bench.report.baseline import pick
 from i4d_bench.results.environment import hardware_name
 from i4d_bench.results.store import Store
-from i4d_bench.train import distil, distributed
+from i4d_bench.train import curves, distil, distributed
 from i4d_bench.types import UserError
 
 
@@ -41,11 +41,12 @@ def run(
     baseline: str | None = None,
     seeds: Sequence[int] | None = None,
     cluster: Mapping[str, str] | None = None,
+    log: Path | None = None,
 ) -> Path:
     """Runs every design of the experiment that has no finished record yet, with each of the seeds (default: the experiment's own);
     `jobs` at once on each GPU, or in all without one (`default_jobs`). Returns the report folder. fresh: what these runs left is
     removed first. baseline: the row that others are compared with (`report.baseline.pick`). cluster: options of SLURM's jobs, which
-    then do the work in place of this machine (`jobs.slurm`).
+    then do the work in place of this machine (`jobs.slurm`). log: a folder in which TensorBoard finds the curves.
 
     Processes that torchrun started (`train.distributed`) train together, one design at a time; the first does all else.
 
@@ -57,7 +58,7 @@ def run(
     started = time.monotonic()
     keep_memory()
     each = [dataclasses.replace(experiment, seed=s) for s in seeds or (experiment.seed,)]
-    planned, logs = partial(_planned, each, reports, runs, fresh, baseline), runs.absolute() / "slurm"
+    planned, logs = partial(_planned, each, reports, runs, fresh, baseline, log), runs.absolute() / "slurm"
     plans, todo = distributed.of_first(planned) if cluster is None else slurm.planned(planned, cluster, logs)
     store = Store(plans[0].report)
     if todo:
@@ -85,7 +86,7 @@ def run(
 
 
 def _planned(
-    each: list[Experiment], reports: Path, runs: Path, fresh: bool, baseline: str | None
+    each: list[Experiment], reports: Path, runs: Path, fresh: bool, baseline: str | None, log: Path | None = None
 ) -> tuple[list[RunPlan], list[Task]]:
     """The plans, one of each seed, and what is to be done of them. Mistakes first."""
     outputs.folder(reports)
@@ -94,13 +95,15 @@ def _planned(
     wanted = designs(experiment)
     check(experiment.driver)
     distil.check(experiment.teacher, experiment.train)
+    if log is not None:
+        curves.check(log)
     store = Store(reports / folder_name(experiment))
     if baseline is not None:
         if not scored(experiment):
             raise UserError(f"a search has no pairs of designs, so nothing to compare with {baseline!r}")
         pick(dict.fromkeys((*wanted, *(r.design for r in store.records)), ""), baseline)
     store.check_writable()
-    plans = [plan(e, reports, runs) for e in each]
+    plans = [plan(e, reports, runs, log) for e in each]
     if fresh:
         for what in plans:
             what.forget()

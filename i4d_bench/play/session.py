@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from i4d_bench.drivers.driver import Driver
 from i4d_bench.drivers.external import located
 from i4d_bench.drivers.image import ImageEncoder
 from i4d_bench.model.avatar import Avatar, Backbone
+from i4d_bench.play.pack import described, weights
 from i4d_bench.types import UserError
 from variants import know
 
@@ -35,39 +35,34 @@ class Run:
     design: str
     avatar: Avatar
     folder: Path
-    encoder: Path | None  # the image driver's
+    encoder: ImageEncoder | None  # the image driver's
 
     def driver(self, frames: Frames) -> Driver:
         """Its driver, for these frames. Raises UserError where it cannot read them."""
         name = self.experiment.driver
         if frames.meta["kind"] == "clips":
             name = DRIVER_ON_VIDEO.get(name, name)
-        return Driver(name, frames, ImageEncoder.load(self.encoder) if self.encoder else None)
+        return Driver(name, frames, self.encoder)
 
 
 def load_run(folder: Path, device: torch.device, driver: Path | None = None) -> Run:
-    """driver: where the run's encoder lies now, if it was moved. Raises UserError when the folder holds no finished run, or the
-    encoder is gone."""
-    described, checkpoint = folder / "run.json", folder / "checkpoint.pt"
-    if not described.exists() or not checkpoint.exists():
-        raise UserError(
-            f"{folder} holds no trained run (run.json and checkpoint.pt): `i4d-bench run` makes them under runs/"
-        )
-    content = json.loads(described.read_text(encoding="utf-8"))
+    """A run, or one that was packed. driver: where its encoder lies now, if it was moved. Raises UserError when the folder holds
+    neither, or the encoder is gone."""
+    content = described(folder)
     experiment = from_dict(content["experiment"])
     found = located(experiment.driver, content.get("encoder"), driver)
     experiment = dataclasses.replace(experiment, driver=found)
     backbone = Backbone(experiment.model)
     know([content["design"]], experiment.sources)
-    fusion = experiment.fusion(content["design"])
+    fusion, state = experiment.fusion(content["design"]), weights(folder, content)
     try:
-        state = torch.load(checkpoint, map_location="cpu")
-        backbone.load_state_dict(state["backbone"])
-        fusion.load_state_dict(state["fusion"])
-    except Exception as e:  # torch raises several kinds for a damaged file
-        raise UserError(f"the checkpoint {checkpoint} cannot be read ({type(e).__name__}): train the run again") from e
-    encoder = folder.parents[1] / content["image_encoder"] if "image_encoder" in content else None
-    return Run(experiment, content["design"], Avatar(backbone, fusion).to(device).eval(), folder, encoder)
+        backbone.load_state_dict(state.backbone)
+        fusion.load_state_dict(state.fusion)
+    except RuntimeError as e:
+        raise UserError(
+            f"the weights in {folder} are not those of {content['design']} here: train the run again"
+        ) from e
+    return Run(experiment, content["design"], Avatar(backbone, fusion).to(device).eval(), folder, state.encoder)
 
 
 def open_source(path: Path, model: Path | None, size: int) -> Frames:

@@ -33,6 +33,7 @@ from i4d_bench.heads.flame import FlameModel
 from i4d_bench.heads.worlds import exported_head
 from i4d_bench.model.avatar import Backbone
 from i4d_bench.model.decoder import Decode
+from i4d_bench.model.prepared import prepared
 from i4d_bench.render import Backend, gsplat, render
 from i4d_bench.render.resident import Resident, Splatter
 from i4d_bench.speed.protocol import graphed, tensors
@@ -165,18 +166,9 @@ def fusion(r: Rig, mode: str) -> Callable[[MotionCode], Gaussians]:
         raise UserError(f"there is no mode {mode!r}; there are {', '.join(MODES)}")
     if mode.startswith("triton") and r.device.type != "cuda":
         raise UserError(f"the mode {mode} needs a CUDA GPU")
-    own = copy.deepcopy(r.fusion)
-    own.storage = torch.float32 if mode == "eager" else r.storage
+    storage = torch.float32 if mode == "eager" else r.storage
     ops = "triton" if mode.startswith("triton") else "eager"
-    with torch.no_grad(), kernels.using(ops):
-        prepared = own.prepare(r.identity, r.source)
-    animate = torch.compile(own.animate) if mode == "compiled" else own.animate
-
-    def call(code: MotionCode) -> Gaussians:
-        with kernels.using(ops):
-            return animate(prepared, code)
-
-    return call
+    return prepared(r.fusion, r.identity, r.source, ops, storage, mode == "compiled")
 
 
 def plain(device: torch.device) -> Backend:

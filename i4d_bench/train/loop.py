@@ -30,6 +30,7 @@ from i4d_bench.render import render
 from i4d_bench.train import distributed
 from i4d_bench.train.adversary import Adversary
 from i4d_bench.train.checkpoint import Progress, Remembered, resume, save
+from i4d_bench.train.curves import Curves
 from i4d_bench.train.lessons import FromFrames, Lesson, Lessons
 from i4d_bench.train.losses import feature_change, identity_change, reconstruction
 from i4d_bench.types import MOTION_DIM, MOTION_TOKENS, ParametricHead
@@ -83,6 +84,7 @@ class Trainer:
     ranks (`distributed`) each trains with its part of the lessons, and the first validates and writes.
 
     lessons: the data set's own frames if none are given. identity: the network of that term of the loss, where it has a weight.
+    log: a folder for TensorBoard.
     """
 
     experiment: Experiment
@@ -92,6 +94,7 @@ class Trainer:
     lpips: nn.Module | None = None
     identity: Embedder | None = None
     lessons: Lessons | None = None
+    log: Path | None = None
 
     def __post_init__(self):
         self.own = FromFrames(self.loader, self.experiment.model.size, self.experiment.seed)
@@ -169,6 +172,7 @@ class Trainer:
         offset = 0 if fusion is None else sum(s.steps for s in config.warmup)  # lessons go on where the warm-up ended
         given = _lessons(lessons, progress.step, stages, offset, drive=fusion is not None)
         between = True  # steps: within one, some have learned and others not
+        curves = Curves(self.log if leads else None, path, progress.step)
         try:
             note = lambda: f"loss {float(loss):.4f}"  # noqa: E731
             for step in track(range(progress.step, total), name, total, progress.step, note):
@@ -181,6 +185,7 @@ class Trainer:
                 loss = self.step(student, lesson, stage, offset + step, optimizer)
                 progress.step, progress.seconds = step + 1, before + time.monotonic() - started
                 between = True
+                curves.learned(step + 1, loss, optimizer)
                 due = progress.step % config.validate_every == 0 or progress.step in (*EARLY, total)
                 checked = fusion is not None and due
                 if checked:
@@ -188,6 +193,7 @@ class Trainer:
                         raise Diverged(f"the loss of {name} became {float(loss)} by step {progress.step}", progress)
                     if leads:
                         progress.curve.append(self._validate(backbone, fusion, progress, float(loss)))
+                        curves.validated(progress.curve[-1])
                 if leads and (checked or time.monotonic() - saved > config.checkpoint_seconds):
                     save(path, parts, progress)
                     saved = time.monotonic()
@@ -197,6 +203,8 @@ class Trainer:
             if leads and between:
                 save(path, parts, progress)
             raise
+        finally:
+            curves.close()
         if leads:
             save(path, parts, progress)
         distributed.wait()

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-
 import av
 import pytest
 import torch
 from helpers.clips import drawn_clips
+from helpers.runs import untrained
 
-from i4d_bench.config.presets import smoke
-from i4d_bench.model.avatar import Backbone
 from i4d_bench.play.animate import animate
 from i4d_bench.play.session import shown_at
 
@@ -21,12 +18,8 @@ def test_a_film_keeps_the_drivers_times(tmp_path, monkeypatch):
 
     own = [0.1, 0.2, 0.5, 0.54, 1.9]
     data = drawn_clips(tmp_path / "data", [0] * 5 + [1] * 2, [*own, 0.0, 0.04], fps=(30.0, 25.0))
-    experiment = smoke()
-    described = {"design": "static", "experiment": experiment.to_dict()}
-    states = {"backbone": Backbone(experiment.model).state_dict(), "fusion": experiment.fusion("static").state_dict()}
-    (tmp_path / "run.json").write_text(json.dumps(described))
-    torch.save(states, tmp_path / "checkpoint.pt")
-    out = animate(data.path, data.path, tmp_path, tmp_path / "out.mp4")
+    run = untrained(tmp_path / "run", "static")
+    out = animate(data.path, data.path, run, tmp_path / "out.mp4", camera="turntable")
     with av.open(str(out)) as film:
         shown = [frame.time for frame in film.decode(video=0)]
     assert shown == pytest.approx([*own, 1.9 + 1 / 30, 1.9 + 1 / 30 + 0.04], abs=1e-4)
