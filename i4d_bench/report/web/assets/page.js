@@ -1,0 +1,10 @@
+"use strict";
+/* Puts a report's page together. */
+
+const content = JSON.parse(document.getElementById("content").textContent);
+const provenance = new Provenance(document.getElementById("provenance"), content.runs);
+for (const section of document.querySelectorAll("[data-table]")) {
+  new ResultTable(section, content.tables[section.dataset.table], (name, mark) => provenance.named(name, mark));
+}
+if (content.pictures) new Pictures(document.getElementById("pictures"), content.pictures);
+tips(document.getElementById("tip"));
