@@ -12,6 +12,8 @@ import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
+WITHOUT_GPU = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader")
+
 
 @contextmanager
 def chromium() -> Iterator[Any]:
@@ -21,7 +23,7 @@ def chromium() -> Iterator[Any]:
     if found is None:
         pytest.skip(f"pages are tested in Chromium: none of {', '.join(NAMES)} is installed")
     with api.sync_playwright() as started:
-        yield started.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+        yield started.chromium.launch(executable_path=found, args=["--no-sandbox", *WITHOUT_GPU])
 
 
 @contextmanager

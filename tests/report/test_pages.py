@@ -8,16 +8,20 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from helpers.pages import chromium, opened
 from PIL import Image
 
 from i4d_bench.errors import UserError
+from i4d_bench.play.ply import write_ply
 from i4d_bench.report import content
 from i4d_bench.report.web import page as pages
 from i4d_bench.report.web import site
+from i4d_bench.report.web.avatars import avatars, clips
 from i4d_bench.report.web.pictures import sheet
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
+from i4d_bench.types import Gaussians
 
 DESIGNS = {"local_a": 24.0, "local_b": 30.0, "global_c": 27.0, "flame_d": 33.0, "static": 21.0}
 """PSNR."""
@@ -50,7 +54,7 @@ def folder(tmp_path_factory):
             start = name.partition("_")[0]
             record = Record(run_id=f"{name}-{seed}", design=name, family=FAMILIES.get(start, start), preset="cpu", seed=seed,
                             overrides={}, config={"</script>": 1}, driver="sliders", status="started",
-                            data={"kind": "procedural", "hash": "01234567"}, curve=[{"step": 100, "gap": 1.0}], notes=["<b>said</b>"],
+                            data={"kind": "procedural", "hash": "0123"}, curve=[{"step": 100, "gap": 1.0}], notes=["<b>said</b>"],
                             sees=["the truth"] if start == "flame" else [])  # fmt: skip
             shared = {k: IMAGES[k] for k in ("source", "driver", "truth")}
             store.add(record, rows, shared | {"design": IMAGES[name]})
@@ -193,6 +197,42 @@ def test_a_page_without_pictures_stays_small(folder):
 
 def test_pictures_are_kept_to_the_last_bit():
     assert np.array_equal(np.split(decoded(sheet(IMAGES["truth"])), 3, axis=1), IMAGES["truth"])
+
+
+def test_avatars_and_clips_of_a_report_are_shown(browser, tmp_path):
+    """Red Gaussians above blue ones, seen from the front and from behind; without avatars a page carries no viewer."""
+    upper = torch.arange(100) < 50
+    means = (
+        0.2 * torch.from_numpy(RNG.normal(size=(1, 100, 3))).float()
+        + torch.where(upper, 0.3, -0.3)[:, None] * torch.eye(3)[1]
+    )
+    colors = torch.where(upper[:, None], torch.eye(3)[0], torch.eye(3)[2])[None]
+    quats = torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(1, 100, 4)
+    cloud = Gaussians(means, quats, torch.full((1, 100, 3), 0.05), torch.full((1, 100), 0.99), colors)
+    write_ply(tmp_path / "avatars" / "cloud.ply", cloud)
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "turning.webm").write_bytes(b"clip")
+    shown = {"title": "moving", "facts": {}, "notes": [], "tables": [], "figures": {}, "runs": {}}
+    moving = {"avatars": avatars(tmp_path), "clips": clips(tmp_path)}
+    with opened(browser, pages.write(tmp_path, shown | moving)) as page:
+        assert page.locator("video").get_attribute("src") == "data:video/webm;base64,Y2xpcA=="
+        page.get_by_role("button", name="Show in 3D").click()
+        canvas = page.get_by_role("img", name="cloud, 100 Gaussians")
+
+        def hues():
+            with Image.open(io.BytesIO(canvas.screenshot())) as image:
+                drawn = np.asarray(image.convert("RGB")).astype(int)
+            upper, lower = np.split(drawn[: len(drawn) // 2 * 2], 2)
+            return (upper[..., 0] - upper[..., 2]).max() > 150 and (lower[..., 2] - lower[..., 0]).max() > 150
+
+        waited = iter(range(50))
+        while not hues():
+            assert next(waited, None) is not None, "nothing is drawn"
+            page.wait_for_timeout(100)
+        page.get_by_role("slider", name="turn").fill("180")
+        page.wait_for_timeout(300)
+        assert hues()
+    assert "SPLAT" not in pages.write(tmp_path, shown).read_text(encoding="utf-8")
 
 
 def test_a_site_leads_to_every_report_and_changes_none(browser, folder, tmp_path):

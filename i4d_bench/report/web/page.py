@@ -14,6 +14,8 @@ from i4d_bench.report.tables import write_text
 from i4d_bench.report.web.pictures import data_url
 
 HERE = Path(__file__).parent
+VIEWER = ("vendor/gsplat.min.js", "assets/avatars.js")
+"""Only where there are avatars."""
 SCRIPTS = (
     "vendor/table-core.min.js",
     "assets/table.js",
@@ -29,7 +31,8 @@ def write(folder: Path, content: dict[str, Any], out: Path | None = None, home: 
     `out`, the folder itself by default. home: where the site begins, as a link."""
     drawn = {title: folder / f"{name}.png" for name, title in content["figures"].items()}
     images = [_figure(title, path) for title, path in drawn.items() if path.exists()]
-    page = render("report.html", SCRIPTS, content, figures=images, home=home)
+    scripts = (*VIEWER, *SCRIPTS) if content.get("avatars") else SCRIPTS
+    page = render("report.html", scripts, content, figures=images, home=home)
     write_text((out or folder) / "index.html", page)
     return (out or folder) / "index.html"
 

@@ -11,6 +11,7 @@ import pandas as pd
 from i4d_bench.metrics.cards import CARDS
 from i4d_bench.report.rows import Row
 from i4d_bench.report.tables import RESOLUTION, SET_NAMES, Column
+from i4d_bench.report.web.avatars import avatars, clips
 from i4d_bench.report.web.pictures import pictures
 from i4d_bench.report.web.table import Cell, Head, number, of_columns, row, table
 from i4d_bench.results.aggregate import finite
@@ -47,6 +48,8 @@ def content(
             "tables": shown,
             "figures": FIGURES,
             "pictures": pictures(store, designs),
+            "avatars": avatars(store.folder),
+            "clips": clips(store.folder),
             "runs": {name: _provenance(store.folder, r) for name, r in designs.items()},
         }
     )  # fmt: skip

@@ -7,4 +7,5 @@ for (const section of document.querySelectorAll("[data-table]")) {
   new ResultTable(section, content.tables[section.dataset.table], (name, mark) => provenance.named(name, mark));
 }
 if (content.pictures) new Pictures(document.getElementById("pictures"), content.pictures);
+if (content.avatars?.length) new Avatars(document.getElementById("avatars"), content.avatars);
 tips(document.getElementById("tip"));
