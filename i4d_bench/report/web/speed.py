@@ -47,11 +47,12 @@ def content(folder: Path) -> dict[str, Any]:
         "Base": f"{gaussians:,} Gaussians, {resolution}², batch {batch}",
         "Rows": str(len(rows)),
         "Code": code_of(env),
-        "Versions": ", ".join(f"{k} {v}" for k, v in env["versions"].items() if v),
     }
-    notes = [
+    versions = ", ".join(f"{k} {v}" for k, v in env["versions"].items() if v)
+    wrong = (
         "A row whose output disagrees with the reference in the same process is marked wrong: its time does not count."
-    ]
+    )
+    notes = [wrong, f"Measured with {versions}."]
     lines = [row(k.what, _cells(k, r), families.get(k.what.partition("@")[0], "")) for k, r in rows.items()]
     timed = table("Times", "rows", HEADS, lines)
     return finite(
