@@ -45,7 +45,7 @@ class Pictures {
     this.flipButton.addEventListener("pointerdown", flip(true));
     for (const end of ["pointerup", "pointerleave", "pointercancel"]) this.flipButton.addEventListener(end, flip(false));
     controls.append(this.errorButton, this.flipButton, range(8, 0.5, 1, "zoom", (z) => this.#enlarge(z)));
-    this.canvas = make("canvas", { width: this.p.width, height: this.p.height, role: "img" });
+    this.canvas = make("canvas", { width: this.p.width, height: this.p.height, role: "img", "aria-label": this.chosen });
     this.stage = make("div", { class: "stage", tabindex: "0", "aria-label": "Picture; left and right arrows flip, up and down change the sample" }, this.canvas);
     this.stage.style.aspectRatio = `${this.p.width} / ${this.p.height}`;
     this.caption = make("p", { class: "caption", role: "status" });
