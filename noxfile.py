@@ -4,6 +4,7 @@ nox -s ablations            train and evaluate the designs, write tables and fig
 nox -s tests                the test suite, and what it covers
 nox -s benchmarks           the speed suite (pytest --benchmark-only)
 nox -s figures              rebuild every table and figure from the stored results
+nox -s site                 build the web site of all published reports into site/
 nox -s compile              compile every kernel for every GPU (a quarter of an hour on two cores), or those named: -- sm_89 fp16
 nox -s lint                 ruff check, ruff format, pyright: the gates of every change
 """
@@ -70,6 +71,12 @@ def figures(session: nox.Session) -> None:
         python(session, "-m", "i4d_bench.cli", "report", str(folder.relative_to(ROOT)))
     python(session, "-m", "i4d_bench.cli", "docs")
     session.log(f"{len(folders)} report folders rebuilt")
+
+
+@nox.session(venv_backend="none")
+def site(session: nox.Session) -> None:
+    """Builds the web site of all published reports into site/: static files, ready for GitHub Pages."""
+    python(session, "-m", "i4d_bench.cli", "site", *session.posargs)
 
 
 @nox.session(venv_backend="none")

@@ -507,6 +507,17 @@ def validate(file: Annotated[Positional[Path], arg(help="what `submit` made")]) 
 
 
 @app.command
+def site(
+    reports: Annotated[Path, arg(help="where the report folders are")] = Path("reports/published"),
+    out: Annotated[Path, arg(help="the site's folder, made anew")] = Path("site"),
+) -> None:
+    """Builds a web site of all reports from their stored results: static files that also open from a disk."""
+    from i4d_bench.report.web.site import write
+
+    write(reports, out)
+
+
+@app.command
 def costs(
     designs: Counted = (),
     reports: Annotated[Path, arg(help="where costs.csv goes")] = Path("reports/published"),

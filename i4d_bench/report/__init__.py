@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import gc
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from i4d_bench.cache import atomic_file
 from i4d_bench.config.ablations import SEARCHES
+from i4d_bench.report import speeds
 from i4d_bench.report.rows import Row
+from i4d_bench.report.speeds import Speeds
 from i4d_bench.results.store import Store
 from i4d_bench.results.summary import summary
 from i4d_bench.types import UserError
@@ -21,40 +28,71 @@ def build_report(folder: Path, baseline: str | None = None) -> None:
     """baseline: the row that others are compared with (`baseline.pick`), kept for the next time. Raises UserError when the folder
     holds no results or no such row."""
     from i4d_bench.report import speed_tables
+    from i4d_bench.report.web import page, speed
 
     if (folder / "speed.json").exists():
         _refuse(baseline, folder)
         speed_tables.write(folder)
+        page.write(folder, speed.content(folder))
     else:
         build_runs(folder, baseline)
 
 
 def build_runs(folder: Path, baseline: str | None = None) -> tuple[dict[str, list], dict[str, Row], list[str]]:
     """The same for runs alone; returns the tables by their titles, their rows and the notes."""
-    from i4d_bench.report import figures, search, speeds, tables
-    from i4d_bench.report.web import page
+    from i4d_bench.report import figures, search, tables
+    from i4d_bench.report.web import page, runs
 
-    store = Store(folder)
-    if not store.records:
-        raise UserError(f"{folder} holds no results (no runs of this benchmark version in its runs/)")
-    timed = speeds.find(folder, store.records[-1].environment["hardware"])
+    store, timed = _opened(folder)
     timings = timed.of(r.design for r in store.records) if timed else {}
     with atomic_file(store.folder / "summary.json") as path:
         path.write_text(json.dumps(summary(store, timings), indent=1) + "\n", encoding="utf-8")
-    gc.freeze()  # statsmodels collects garbage at every call; what is loaded by now need not be looked at again
-    try:
+    with _nothing_to_collect():
         if store.records[0].config.get("ablation") in SEARCHES:
             _refuse(baseline, folder)
             built = search.write_search(store)
+            page.write(folder, runs.content(store, *built))
         else:
             built = tables.write_all(store, timed, baseline or _kept(store))
             if baseline is not None:
                 tables.write_text(folder / BASELINE, f"{baseline}\n")
             figures.draw(store, timed)
-        page.write(store, *built)
+            compared = tables.baseline_of(store, baseline or _kept(store))
+            page.write(folder, runs.content(store, *built, compared, pd.read_csv(folder / "pairs.csv")))
+    return built
+
+
+def content(folder: Path) -> dict[str, Any]:
+    """What the page of a report folder shows, from its stored results; writes nothing. Raises UserError."""
+    from i4d_bench.report import search, tables
+    from i4d_bench.report.web import runs, speed
+
+    if (folder / "speed.json").exists():
+        return speed.content(folder)
+    store, timed = _opened(folder)
+    with _nothing_to_collect():
+        if store.records[0].config.get("ablation") in SEARCHES:
+            return runs.content(store, *search.compute(store))
+        compared = tables.baseline_of(store, _kept(store))
+        return runs.content(store, *tables.compute(store, timed), compared, tables.pairs(store, compared))
+
+
+@contextmanager
+def _nothing_to_collect() -> Iterator[None]:
+    """statsmodels collects garbage at every call; what is loaded by now need not be looked at again."""
+    gc.freeze()
+    try:
+        yield
     finally:
         gc.unfreeze()
-    return built
+
+
+def _opened(folder: Path) -> tuple[Store, Speeds | None]:
+    """Its runs, and the speed report that their FPS are from."""
+    store = Store(folder)
+    if not store.records:
+        raise UserError(f"{folder} holds no results (no runs of this benchmark version in its runs/)")
+    return store, speeds.find(folder, store.records[-1].environment["hardware"])
 
 
 def _kept(store: Store) -> str | None:

@@ -97,8 +97,19 @@ def decided(arms: Arms) -> str:
 
 
 def write_search(store: Store) -> tuple[dict[str, list[Column]], dict[str, Row], list[str]]:
-    """Writes main.csv, .md, .tex, search.pdf, .png and finals.txt, the arms for `--ablation finals`; returns the table by its
-    title, each design's best run, and the notes."""
+    """Writes main.csv, .md, .tex, search.pdf, .png and finals.txt, the arms for `--ablation finals`; returns what `compute`
+    does."""
+    tables, best_runs, under = compute(store)
+    (columns,), found = tables.values(), arms(store)
+    write(store.folder, "main", columns, best_runs, under)
+    finals = [entry for runs in found.values() for entry in finalists(runs)]
+    write_text(store.folder / "finals.txt", "\n".join(finals) + "\n")
+    _figure(store, found)
+    return tables, best_runs, under
+
+
+def compute(store: Store) -> tuple[dict[str, list[Column]], dict[str, Row], list[str]]:
+    """The table by its title, each design's best run, and the notes."""
     found = arms(store)
     chosen = {name: best(runs) for name, runs in found.items()}
     records = {name: runs[chosen[name]] for name, runs in found.items()}
@@ -110,10 +121,6 @@ def write_search(store: Store) -> tuple[dict[str, list[Column]], dict[str, Row],
     columns.append(Column("onset of the best (steps)", onset, 0))
     under = _notes(store, found, records)
     best_runs = {n: Row((r,)) for n, r in records.items()}
-    write(store.folder, "main", columns, best_runs, under)
-    finals = [entry for runs in found.values() for entry in finalists(runs)]
-    write_text(store.folder / "finals.txt", "\n".join(finals) + "\n")
-    _figure(store, found)
     return {"Driving gap on validation (dB)": columns}, best_runs, under
 
 

@@ -25,7 +25,7 @@ from i4d_bench.results.environment import code_of
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
 from i4d_bench.results.summary import scores
-from i4d_bench.stats import SEEDS, Comparison, best_and_ties, compare_family, mean_ci
+from i4d_bench.stats import SEEDS, Comparison, Interval, best_and_ties, compare_family, mean_ci
 from variants import names
 from variants.base import defaults
 
@@ -84,13 +84,15 @@ RESOLUTION = 1e-4
 @dataclass(frozen=True)
 class Column:
     """One column: its head, a number per design (NaN: none) and how it is printed; `bold` designs are the best. references: what is
-    known without any avatar scores there, by name."""
+    known without any avatar scores there, by name. of: the set and metric of measured ones, whose means have `intervals`."""
 
     head: str
     values: dict[str, float]
     digits: int
     bold: frozenset[str] = frozenset()
     references: dict[str, float] = field(default_factory=dict)
+    of: tuple[str, str] | None = None
+    intervals: dict[str, Interval] = field(default_factory=dict)
 
     def text(self, value: float) -> str:
         return f"{value:.{self.digits}f}" if np.isfinite(value) else ""
@@ -137,13 +139,15 @@ def _default(entry: str, setting: str) -> float | None:
 def metric_column(designs: dict[str, Row], set_: str, metric: str, samples: pd.DataFrame) -> Column:
     card, bold = CARDS[metric], set()
     found = {d: s for d, s in scores(samples, set_, metric).items() if d in designs}
-    means = {d: mean_ci(found[d], card.worst).mean if d in found else np.nan for d in designs}
+    intervals = {d: mean_ci(s, card.worst) for d, s in found.items()}
+    means = {d: intervals[d].mean if d in intervals else np.nan for d in designs}
     for block in BLOCKS:
         own = {d: s for d, s in found.items() if designs[d].block == block}
         if len(own) > 1 and card.higher_is_better is not None and block != "control":
             bold |= best_and_ties(own, card.higher_is_better, card.worst)
     head = f"{SET_NAMES[set_]} {card.label} {card.arrow}".strip()
-    return Column(head, means, DIGITS.get(metric, 3), frozenset(bold), _references(designs, set_, metric))
+    known = _references(designs, set_, metric)
+    return Column(head, means, DIGITS.get(metric, 3), frozenset(bold), known, (set_, metric), intervals)
 
 
 def _references(designs: dict[str, Row], set_: str, metric: str) -> dict[str, float]:
@@ -351,15 +355,21 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
+def compute(store: Store, speeds: Speeds | None) -> tuple[dict[str, list[Column]], dict[str, Row], list[str]]:
+    """The main and the sets table by their titles, their rows, and the notes."""
+    columns, designs = main_table(store, speeds)
+    under = notes(designs, len(set(store.samples["identity"])), store.left_out, speeds)
+    return {"Self- and cross-reenactment": columns, "Other test sets": sets_table(store)[0]}, designs, under
+
+
 def write_all(
     store: Store, speeds: Speeds | None, baseline: str | None = None
 ) -> tuple[dict[str, list[Column]], dict[str, Row], list[str]]:
-    """Writes every table; returns the main and the sets table by their titles, their rows, and the notes."""
+    """Writes every table; returns what `compute` does."""
     baseline = baseline_of(store, baseline)
-    columns, designs = main_table(store, speeds)
-    under = notes(designs, len(set(store.samples["identity"])), store.left_out, speeds)
+    found, designs, under = compute(store, speeds)
+    columns, more = found.values()
     write(store.folder, "main", columns, designs, under)
-    more, _ = sets_table(store)
     write(store.folder, "sets", more, designs, [])
     table = pairs(store, baseline)
     write_text(store.folder / "pairs.csv", table.to_csv(index=False, float_format="%.6g"))
@@ -369,7 +379,7 @@ def write_all(
         store.folder / "pairs.md",
         head + (shown.to_markdown(index=False, floatfmt=".4g") if len(table) else "none") + "\n",
     )
-    return {"Self- and cross-reenactment": columns, "Other test sets": more}, designs, under
+    return found, designs, under
 
 
 def _p(p: float) -> str:

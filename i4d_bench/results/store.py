@@ -109,11 +109,19 @@ class Store:
         """Qualitative images [K,H,W,3] uint8 by column: source, driver, truth where it is known, and every design's."""
         out: dict[str, np.ndarray] = {}
         for record in self.records:
-            own = self._file(record.run_id, IMAGES)
-            if own.exists():
-                with np.load(self._shown(record)) as shown, np.load(own) as design:
-                    out = {**{k: shown[k] for k in shown.files}, **out, record.design: design["design"]}
+            if found := self.pictures(record):
+                own = found.pop("design")
+                out = {**found, **out, record.design: own}
         return out
+
+    def pictures(self, record: Record) -> dict[str, np.ndarray]:
+        """Images [K,H,W,3] uint8 of one run: source, driver, truth where it is known, and its own as `design`. Empty where the run
+        kept none."""
+        own = self._file(record.run_id, IMAGES)
+        if not own.exists():
+            return {}
+        with np.load(self._shown(record)) as shown, np.load(own) as design:
+            return {k: shown[k] for k in shown.files} | {"design": design["design"]}
 
     def check_writable(self) -> None:
         """Raises UserError before hours of work rather than after. Leaves nothing behind."""

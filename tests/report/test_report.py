@@ -212,7 +212,7 @@ def test_what_is_known_without_avatars_stands_under_the_designs_and_is_none_of_t
     for name, row in (
         ("main.md", "| *true frame* |"),
         ("main.tex", r"\textit{true frame}"),
-        ("index.html", "<i>true frame</i>"),
+        ("index.html", '"name":"true frame"'),
     ):
         assert row in (tmp_path / name).read_text(encoding="utf-8")
     assert "true frame" not in set(pd.read_csv(tmp_path / "pairs.csv").design)

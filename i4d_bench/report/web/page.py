@@ -1,49 +1,55 @@
-"""One self-contained page per report folder: tables and figures, rebuilt from stored results."""
+"""One self-contained page per report: it opens from a disk, offline, on a phone."""
 
 from __future__ import annotations
 
-import base64
+import json
 from pathlib import Path
+from typing import Any
 
 import jinja2
+from markupsafe import Markup
+from PIL import Image
 
-from i4d_bench.report.rows import Row
-from i4d_bench.report.tables import Column, reference_rows, write_text
-from i4d_bench.results.store import Store
+from i4d_bench.report.tables import write_text
+from i4d_bench.report.web.pictures import data_url
 
-FIGURES = {"speed_quality": "Speed against expression error", "curves": "When designs start to follow the driver",
-           "intervals": "Scores with 95% intervals", "qualitative": "Cross-reenactment",
-           "search": "The gap of every setting over training"}  # fmt: skip
-PAGE = jinja2.Environment(autoescape=True).from_string("""<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>{{ title }}</title>
-<style>body{font:15px/1.45 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#222}
-table{border-collapse:collapse;font-size:13px;display:block;overflow-x:auto}
-th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid #ddd}
-th:first-child,td:first-child{text-align:left;position:sticky;left:0;background:#fff}img{max-width:100%}small{color:#555}</style>
-<h1>{{ title }}</h1>
-{% for heading, columns in tables %}<h2>{{ heading }}</h2>
-<table><tr><th>design</th>{% for c in columns %}<th>{{ c.head }}</th>{% endfor %}</tr>
-{% for d, row in designs.items() %}<tr><td>{{ d }}{{ row.mark }}</td>
-{% for c in columns %}<td>{% if c.values[d] == c.values[d] -%}
-{% if d in c.bold %}<b>{{ "%.*f"|format(c.digits, c.values[d]) }}</b>{% else %}{{ "%.*f"|format(c.digits, c.values[d]) }}{% endif %}
-{%- endif %}</td>{% endfor %}</tr>{% endfor %}
-{% for name in references(columns) %}<tr><td><i>{{ name }}</i></td>
-{% for c in columns %}<td>{{ c.text(c.references.get(name, nan)) }}</td>{% endfor %}</tr>{% endfor %}</table>{% endfor %}
-{% for line in notes %}<p><small>{{ line }}</small></p>{% endfor %}
-{% for name, data in figures %}<h2>{{ name }}</h2><img alt="{{ name }}" src="data:image/png;base64,{{ data }}">{% endfor %}
-</html>""")
+HERE = Path(__file__).parent
+VIEWER = ("vendor/gsplat.min.js", "assets/avatars.js")
+"""Only where there are avatars."""
+SCRIPTS = (
+    "vendor/table-core.min.js",
+    "assets/table.js",
+    "assets/provenance.js",
+    "assets/pictures.js",
+    "assets/page.js",
+)
+TEMPLATES = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE / "assets"), autoescape=True, trim_blocks=True)
 
 
-def write(store: Store, tables: dict[str, list[Column]], designs: dict[str, Row], notes: list[str]) -> Path:
-    """Writes index.html from what `tables.write_all` or `search.write_search` returned and the figures that lie in the folder."""
-    shown = lambda cs: [c for c in cs if any(v == v for v in c.values.values())]  # noqa: E731  (NaN differs from itself)
-    images = [
-        (title, base64.b64encode(path.read_bytes()).decode())
-        for name, title in FIGURES.items()
-        if (path := store.folder / f"{name}.png").exists()
-    ]
-    filled = [(head, shown(columns)) for head, columns in tables.items()]
-    given = {"references": reference_rows, "nan": float("nan"), "designs": designs, "notes": notes, "figures": images}
-    page = PAGE.render(given, title=store.folder.name, tables=filled)
-    write_text(store.folder / "index.html", page)
-    return store.folder / "index.html"
+def write(folder: Path, content: dict[str, Any], out: Path | None = None, home: str | None = None) -> Path:
+    """Writes index.html of a report folder's content (`runs.content`, `speed.content`), with the figures that lie in it, into
+    `out`, the folder itself by default. home: where the site begins, as a link."""
+    drawn = {title: folder / f"{name}.png" for name, title in content["figures"].items()}
+    images = [_figure(title, path) for title, path in drawn.items() if path.exists()]
+    scripts = (*VIEWER, *SCRIPTS) if content.get("avatars") else SCRIPTS
+    page = render("report.html", scripts, content, figures=images, home=home)
+    write_text((out or folder) / "index.html", page)
+    return (out or folder) / "index.html"
+
+
+def render(template: str, scripts: tuple[str, ...], content: dict[str, Any], **more: Any) -> str:
+    """A page with its style, scripts and content within. What would end a script early is written otherwise."""
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    inside = {"style": _read("assets/style.css"), "scripts": [_read(s) for s in scripts], "json": Markup(text)}
+    return TEMPLATES.get_template(template).render(content=content, **inside, **more)
+
+
+def _figure(title: str, path: Path) -> dict[str, Any]:
+    """wide: it takes a line of its own."""
+    with Image.open(path) as image:
+        wide = image.width > 2 * image.height
+    return {"title": title, "wide": wide, "src": data_url(path.read_bytes(), "image/png")}
+
+
+def _read(name: str) -> Markup:
+    return Markup((HERE / name).read_text(encoding="utf-8"))

@@ -1,0 +1,78 @@
+"""What the page of a speed report shows: every row of speed.json, to be filtered by stage, mode and sizes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from i4d_bench.report.speeds import described
+from i4d_bench.report.web.table import Head, number, row, table
+from i4d_bench.results.aggregate import finite
+from i4d_bench.results.environment import code_of
+from i4d_bench.speed.keys import Key
+
+FIGURES = {
+    "stages": "What a frame is made of",
+    "over_gaussians": "Time over the number of Gaussians",
+    "over_gaussians_in_all_modes": "Time over the number of Gaussians, in every mode",
+    "over_tokens": "Time over the number of tokens",
+}
+HEADS = (
+    Head("stage", words=True, filtered=True, wanted="frame", about="what is timed; a frame: from driving image to picture"),
+    Head("mode", words=True, filtered=True, about="eager is the reference, which the others are held against"),
+    Head("batch", words=True, filtered=True, wanted="1"),
+    Head("Gaussians", words=True, filtered=True),
+    Head("resolution", words=True, filtered=True),
+    Head("ms ↓", digits=3, better="low", about="median on the device; beneath the pointer from p5 to p95"),
+    Head("host ms ↓", digits=3, better="low", about="median by the host's clock"),
+    Head("calls / s ↑", digits=0, better="high", about="by the host's clock; a call makes a whole batch"),
+    Head("PSNR to eager (dB) ↑", digits=1, better="high", shown=False),
+    Head("peak (MiB) ↓", digits=0, better="low", shown=False),
+    Head("status", words=True, filtered=True),
+)  # fmt: skip
+
+
+def content(folder: Path) -> dict[str, Any]:
+    """Of a folder with a speed.json."""
+    stored = json.loads((folder / "speed.json").read_text(encoding="utf-8"))
+    rows, env, roof = {Key.parse(k): r for k, r in stored["rows"].items()}, stored["environment"], stored["roof"]
+    families = {name: about["family"] for name, about in described(stored, rows).items()}
+    batch, gaussians, resolution = stored["base"]
+    facts = {
+        "Hardware": env["hardware"],
+        "Copy": f"{roof['copy_tb_s']:.3g} TB/s",
+        "Matrix product": f"{roof['matmul_tflop_s']:.3g} TFLOP/s",
+        "An empty call": f"{1000 * roof['empty_ms']:.1f} µs on the device, {1000 * roof['empty_host_ms']:.1f} µs for the host",
+        "Base": f"{gaussians:,} Gaussians, {resolution}², batch {batch}",
+        "Rows": str(len(rows)),
+        "Code": code_of(env),
+    }
+    versions = ", ".join(f"{k} {v}" for k, v in env["versions"].items() if v)
+    wrong = (
+        "A row whose output disagrees with the reference in the same process is marked wrong: its time does not count."
+    )
+    notes = [wrong, f"Measured with {versions}."]
+    lines = [row(k.what, _cells(k, r), families.get(k.what.partition("@")[0], "")) for k, r in rows.items()]
+    timed = table("Times", "rows", HEADS, lines)
+    return finite(
+        {"title": folder.resolve().name, "facts": facts, "notes": notes, "tables": [timed], "figures": FIGURES, "runs": {}}
+    )  # fmt: skip
+
+
+def _cells(key: Key, r: dict[str, Any]) -> list[dict[str, Any] | None]:
+    size = lambda n: None if n is None else {"v": str(n)}  # noqa: E731
+    spread = {"lo": r["p5"], "hi": r["p95"], "between": "p5 to p95"} if "p5" in r else {}
+    return [
+        {"v": key.stage},
+        {"v": key.mode},
+        size(key.b),
+        size(key.n),
+        size(key.r),
+        number(r.get("ms"), **spread),
+        number(r.get("host_ms")),
+        number(r.get("fps")),
+        number(r.get("psnr")),
+        number(r.get("peak_mib")),
+        {"v": r["status"]},
+    ]

@@ -1,0 +1,256 @@
+"""A report's page and the site, as a reader meets them: in a browser, from the disk, at a desk and on a phone."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+import torch
+from helpers.pages import chromium, opened
+from PIL import Image
+
+from i4d_bench.errors import UserError
+from i4d_bench.play.ply import write_ply
+from i4d_bench.report import content
+from i4d_bench.report.web import page as pages
+from i4d_bench.report.web import site
+from i4d_bench.report.web.avatars import avatars, clips
+from i4d_bench.report.web.pictures import sheet
+from i4d_bench.results.record import Record
+from i4d_bench.results.store import Store
+from i4d_bench.types import Gaussians
+
+DESIGNS = {"local_a": 24.0, "local_b": 30.0, "global_c": 27.0, "flame_d": 33.0, "static": 21.0}
+"""PSNR."""
+FAMILIES = {"flame": "parametric", "static": "control"}
+RNG = np.random.default_rng(0)
+IMAGES = {
+    name: RNG.integers(0, 256, (3, 16, 16, 3), dtype=np.uint8) for name in ("source", "driver", "truth", *DESIGNS)
+}
+KILOBYTES = 200
+"""What a page weighs without its pictures and figures."""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three seeds of five designs, of which one sees more than the others and one is the control."""
+    store = Store(tmp_path_factory.mktemp("reports") / "tiny")
+    for seed in range(3):
+        for name, psnr in DESIGNS.items():
+            rows = [
+                {"run_id": f"{name}-{seed}", "design": name, "seed": seed, "set": s, "sample": p, "identity": p, "driver": p,
+                 "metric": m, "value": value + RNG.normal(), "ok": True}
+                for s in ("cross",) for p in range(4) for m, value in (("psnr", psnr), ("ssim", psnr / 40))
+            ]  # fmt: skip
+            start = name.partition("_")[0]
+            record = Record(run_id=f"{name}-{seed}", design=name, family=FAMILIES.get(start, start), preset="cpu", seed=seed,
+                            overrides={}, config={"</script>": 1}, driver="sliders", status="started",
+                            data={"kind": "procedural", "hash": "0123"}, curve=[{"step": 100, "gap": 1.0}], notes=["<b>said</b>"],
+                            sees=["the truth"] if start == "flame" else [])  # fmt: skip
+            shared = {k: IMAGES[k] for k in ("source", "driver", "truth")}
+            store.add(record, rows, shared | {"design": IMAGES[name]})
+    pages.write(store.folder, content(store.folder))
+    return store.folder
+
+
+@pytest.fixture
+def page(browser, folder):
+    with opened(browser, folder / "index.html") as shown:
+        yield shown
+
+
+def names(table, block="fair"):
+    return [text.strip() for text in table.locator(f'tbody[data-block="{block}"] th.name').all_inner_texts()]
+
+
+def decoded(url: str) -> np.ndarray:
+    with Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+@pytest.mark.parametrize(("width", "dark"), [(390, False), (1400, False), (390, True)])
+def test_a_page_fits_its_screen_and_asks_for_nothing_beside_itself(browser, folder, width, dark):
+    with opened(browser, folder / "index.html", width, dark) as page:
+        page.locator("#pictures .strip button").first.wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.get_by_text("Columns", exact=True).first.click()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.locator("ul.notes").inner_text().count("<b>said</b>") == 1, "text stays text"
+
+
+def test_rows_are_ranked_within_their_block(page):
+    table = page.locator("#table-0")
+    assert names(table) == ["local_a", "local_b", "global_c"], "in the report's order, until a reader asks for another"
+    head = table.locator("th", has_text="PSNR").first
+    head.get_by_role("button").click()
+    assert names(table) == ["local_b", "global_c", "local_a"], "the better end comes first"
+    assert (names(table, "privileged"), names(table, "control")) == (["flame_d"], ["static"])
+    assert head.get_attribute("aria-sort") == "descending"
+    head.get_by_role("button").press("Enter")
+    assert names(table) == ["local_a", "global_c", "local_b"] and head.get_attribute("aria-sort") == "ascending"
+
+
+def test_rows_are_found_by_name_and_by_family(page):
+    table = page.locator("#table-0")
+    table.get_by_label("Find").fill("LOCAL")
+    assert names(table) == ["local_a", "local_b"] and "2 of 5 designs" in table.inner_text()
+    table.get_by_label("Find").fill("")
+    table.get_by_role("combobox", name="family").select_option("global")
+    assert names(table) == ["global_c"] and names(table, "control") == []
+
+
+def test_columns_are_chosen(page):
+    table = page.locator("#table-0")
+    assert not table.locator("th", has_text="SSIM").count()
+    table.get_by_text("Columns", exact=True).click()
+    table.get_by_label("SSIM ↑").first.check()
+    assert table.locator("thead th", has_text="SSIM").count() == 1
+    page.keyboard.press("Escape")
+    assert not table.get_by_label("SSIM ↑").first.is_visible()
+
+
+def test_intervals_show_beneath_the_pointer_and_in_cells(page, folder):
+    table, wanted = page.locator("#table-0"), content(folder)["tables"][0]
+    k = next(k for k, c in enumerate(wanted["columns"]) if c["head"] == "PSNR ↑")
+    row = next(r for r in wanted["rows"] if r["name"] == "local_b")
+    interval = f"{row['cells'][k]['lo']:.2f} to {row['cells'][k]['hi']:.2f}"
+    cell = table.locator("tr", has_text="local_b").locator("td[data-tip]", has_text=f"{row['cells'][k]['v']:.2f}").first
+    cell.hover()
+    assert f"95% interval: {interval}" in page.get_by_role("tooltip").inner_text() and "12 samples" in cell.inner_text()
+    table.get_by_label("intervals in cells").check()
+    assert table.locator("td small", has_text=interval).count() == 1
+
+
+def test_pictures_flip_and_their_error_is_that_to_the_truth(page):
+    viewer = page.locator("#pictures")
+    stage, said = viewer.locator(".stage"), viewer.locator(".caption")
+
+    def pixels():
+        return decoded(stage.locator("canvas").evaluate("c => c.toDataURL()"))
+
+    error = lambda name, k: np.abs(IMAGES[name][k].astype(float) - IMAGES["truth"][k]).mean() / 255  # noqa: E731
+    viewer.get_by_role("button", name="global_c").click()
+    said.get_by_text(f"{error('global_c', 0):.4f}").wait_for()
+    assert np.array_equal(pixels(), IMAGES["global_c"][0])
+    viewer.get_by_role("button", name="Next sample").click()
+    said.get_by_text(f"{error('global_c', 1):.4f}").wait_for()
+    assert np.array_equal(pixels(), IMAGES["global_c"][1])
+    stage.focus()
+    page.keyboard.down("t")
+    said.get_by_text("truth").wait_for()
+    assert np.array_equal(pixels(), IMAGES["truth"][1])
+    page.keyboard.up("t")
+    page.keyboard.press("ArrowRight")
+    said.get_by_text("flame_d").wait_for()
+    page.keyboard.press("e")
+    page.locator('button[aria-pressed="true"]', has_text="Error map").wait_for()
+    assert not np.array_equal(pixels(), IMAGES["flame_d"][1])
+    viewer.get_by_label("zoom").fill("4")
+    assert stage.evaluate("s => s.scrollWidth / s.clientWidth") == pytest.approx(4, abs=0.05)
+
+
+def test_a_row_says_where_it_comes_from_and_how_to_make_it_again(page, folder):
+    page.locator("#table-0").get_by_role("button", name="flame_d").press("Enter")
+    dialog = page.get_by_role("dialog")
+    told = dialog.inner_text()
+    assert f"i4d-bench reproduce {folder.as_posix()} --designs flame_d" in told and "Sees the truth" in told
+    assert all(f"flame_d-{seed}" in told for seed in range(3))
+    page.keyboard.press("Escape")
+    assert not dialog.is_visible()
+    assert page.evaluate("document.activeElement.textContent") == "flame_d", "the focus goes back to the row"
+
+
+def test_what_is_shown_is_saved_with_its_intervals(page):
+    table = page.locator("#table-0")
+    table.get_by_label("Find").fill("local_b")
+    with page.expect_download() as saved:
+        table.get_by_role("button", name="CSV").click()
+    head, line, end = saved.value.path().read_text(encoding="utf-8").split("\n")
+    assert (
+        head.startswith("name,block,")
+        and "cross PSNR ↑,low,high" in head
+        and line.startswith("local_b,fair,")
+        and not end
+    )
+
+
+def test_every_control_and_picture_has_a_name(page):
+    unnamed = """() => [...document.querySelectorAll('button, select, input, img, [role=img], [role=region], a')]
+        .filter(e => !(e.getAttribute('aria-label') || e.alt || e.textContent.trim() || e.labels?.length)).map(e => e.outerHTML)"""
+    assert page.evaluate(unnamed) == []
+
+
+def test_a_page_without_pictures_stays_small(folder):
+    text = (folder / "index.html").read_text(encoding="utf-8")
+    assert len(re.sub(r'"data:image/[^"]*"', "", text).encode()) < 1000 * KILOBYTES
+    assert '</script>": 1' not in text and text.count("</script>") == len(pages.SCRIPTS) + 1
+
+
+def test_pictures_are_kept_to_the_last_bit():
+    assert np.array_equal(np.split(decoded(sheet(IMAGES["truth"])), 3, axis=1), IMAGES["truth"])
+
+
+def test_avatars_and_clips_of_a_report_are_shown(browser, tmp_path):
+    """Red Gaussians above blue ones, seen from the front and from behind; without avatars a page carries no viewer."""
+    upper = torch.arange(100) < 50
+    means = (
+        0.2 * torch.from_numpy(RNG.normal(size=(1, 100, 3))).float()
+        + torch.where(upper, 0.3, -0.3)[:, None] * torch.eye(3)[1]
+    )
+    colors = torch.where(upper[:, None], torch.eye(3)[0], torch.eye(3)[2])[None]
+    quats = torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(1, 100, 4)
+    cloud = Gaussians(means, quats, torch.full((1, 100, 3), 0.05), torch.full((1, 100), 0.99), colors)
+    write_ply(tmp_path / "avatars" / "cloud.ply", cloud)
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "turning.webm").write_bytes(b"clip")
+    shown = {"title": "moving", "facts": {}, "notes": [], "tables": [], "figures": {}, "runs": {}}
+    moving = {"avatars": avatars(tmp_path), "clips": clips(tmp_path)}
+    with opened(browser, pages.write(tmp_path, shown | moving)) as page:
+        assert page.locator("video").get_attribute("src") == "data:video/webm;base64,Y2xpcA=="
+        page.get_by_role("button", name="Show in 3D").click()
+        canvas = page.get_by_role("img", name="cloud, 100 Gaussians")
+
+        def hues():
+            with Image.open(io.BytesIO(canvas.screenshot())) as image:
+                drawn = np.asarray(image.convert("RGB")).astype(int)
+            upper, lower = np.split(drawn[: len(drawn) // 2 * 2], 2)
+            return (upper[..., 0] - upper[..., 2]).max() > 150 and (lower[..., 2] - lower[..., 0]).max() > 150
+
+        waited = iter(range(50))
+        while not hues():
+            assert next(waited, None) is not None, "nothing is drawn"
+            page.wait_for_timeout(100)
+        page.get_by_role("slider", name="turn").fill("180")
+        page.wait_for_timeout(300)
+        assert hues()
+    assert "SPLAT" not in pages.write(tmp_path, shown).read_text(encoding="utf-8")
+
+
+def test_a_site_leads_to_every_report_and_changes_none(browser, folder, tmp_path):
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+    start = site.write(folder.parent, tmp_path / "site")
+    with opened(browser, start, 390) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert page.get_by_role("link", name="tiny").get_attribute("href") == "tiny/index.html"
+    with opened(browser, start.parent / "tiny" / "index.html") as page:
+        assert page.get_by_role("link", name="i4d_bench").get_attribute("href") == "../index.html"
+        assert "local_b" in names(page.locator("#table-0"))
+    assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+
+
+def test_a_site_takes_no_folder_of_somebody_else(folder, tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(UserError, match="holds other files"):
+        site.write(folder.parent, tmp_path)
+    assert (tmp_path / "thesis.tex").exists()
+    with pytest.raises(UserError, match="holds no reports"):
+        site.write(tmp_path, tmp_path / "site")
