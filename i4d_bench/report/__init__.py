@@ -33,6 +33,7 @@ def build_runs(folder: Path, baseline: str | None = None) -> tuple[dict[str, lis
     """The same for runs alone; returns the tables by their titles, their rows and the notes."""
     from i4d_bench.report import figures, search, speeds, tables
     from i4d_bench.report.web import page
+    from i4d_bench.report.writing import write_text
 
     store = Store(folder)
     if not store.records:
@@ -47,10 +48,10 @@ def build_runs(folder: Path, baseline: str | None = None) -> tuple[dict[str, lis
             _refuse(baseline, folder)
             built = search.write_search(store)
         else:
+            figures.draw(store, timed)  # paper.tex shows those that are there
             built = tables.write_all(store, timed, baseline or _kept(store))
             if baseline is not None:
-                tables.write_text(folder / BASELINE, f"{baseline}\n")
-            figures.draw(store, timed)
+                write_text(folder / BASELINE, f"{baseline}\n")
         page.write(store, *built)
     finally:
         gc.unfreeze()

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import jinja2
 
+from i4d_bench.report.columns import Column, reference_rows
 from i4d_bench.report.rows import Row
-from i4d_bench.report.tables import Column, reference_rows, write_text
+from i4d_bench.report.writing import write_text
 from i4d_bench.results.store import Store
 
 FIGURES = {"speed_quality": "Speed against expression error", "curves": "When designs start to follow the driver",
