@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import pages
 from helpers.runs import untrained
 from PIL import Image
 
@@ -26,8 +27,6 @@ from i4d_bench.play.stage import Stage
 from i4d_bench.types import UserError
 
 ROOT = Path(__file__).parents[2]
-CHROMIUM = Path("/usr/bin/chromium")
-SOFTWARE = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 
 
 @pytest.fixture
@@ -98,11 +97,7 @@ def address(runs) -> Iterator[str]:
 
 
 def test_the_page_shows_heads_that_turn_change_and_become_splats(address):
-    sync_api = pytest.importorskip("playwright.sync_api")
-    if not CHROMIUM.exists():
-        pytest.skip(f"there is no {CHROMIUM}: apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=SOFTWARE)
+    with pages.chromium() as browser:
         page = browser.new_page(viewport={"width": 900, "height": 600})
         page.goto(address)
 
