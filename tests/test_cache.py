@@ -16,7 +16,7 @@ from helpers.disk import full_disk
 from i4d_bench.cache import atomic_file
 from i4d_bench.data import frames as store
 from i4d_bench.data.video import files
-from i4d_bench.report.figures import save
+from i4d_bench.report.drawing import save
 from i4d_bench.types import UserError
 
 NOISE = np.random.default_rng(0).random(200_000)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from i4d_bench.data.splits import EVERY_SET, NO_TRUTH, UNSEEN, Triples, other_view, own_expressions, triples
@@ -30,7 +31,8 @@ GRID_SAMPLES = 8
 @dataclass
 class Scores:
     """Rows {set, sample, identity, driver, metric, value, ok}, where identity and driver are people's numbers; images [K,H,W,3]
-    uint8 for the qualitative grid; and by set the pictures [T,H,W,3] uint8 of all its samples."""
+    uint8 for the qualitative grid, with the truth's regions [K,H,W] (index into REGIONS); and by set the pictures [T,H,W,3] uint8
+    of all its samples."""
 
     rows: list[dict] = field(default_factory=list)
     images: dict[str, np.ndarray] = field(default_factory=dict)
@@ -70,7 +72,7 @@ class Evaluator:
         sets = {name: triples(self.loader.frames, "test", name) for name in EVERY_SET}
         grid = f"{UNSEEN}cross" if len(sets[f"{UNSEEN}cross"]) else "cross"
         for name, rows in sets.items():
-            shown = np.unique(np.linspace(0, len(rows) - 1, GRID_SAMPLES).astype(int)) if name == grid else []
+            shown = spread_over(len(rows)) if name == grid else []
             pictures = []
             for i in range(0, len(rows), self.batch):
                 part = rows[slice(i, i + self.batch)]
@@ -159,8 +161,14 @@ class Evaluator:
         new = {"source": show(part.source), "driver": show(part.driving), "design": _bytes(pred)}
         if (part.target != NO_TRUTH).all():
             new["truth"] = show(part.target)
+            new["region"] = self.loader.frames.arrays["region"][part.target]
         for key, images in new.items():
             scores.images[key] = np.concatenate([*([scores.images[key]] if key in scores.images else []), images])
+
+
+def spread_over(rows: int) -> Int[np.ndarray, " K"]:
+    """Which of a set's rows are kept as images: at most GRID_SAMPLES, from the first to the last."""
+    return np.unique(np.linspace(0, rows - 1, GRID_SAMPLES).astype(int)) if rows else np.zeros(0, int)
 
 
 def reader_scores(

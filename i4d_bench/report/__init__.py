@@ -40,8 +40,9 @@ def build_report(folder: Path, baseline: str | None = None) -> None:
 
 def build_runs(folder: Path, baseline: str | None = None) -> tuple[dict[str, list], dict[str, Row], list[str]]:
     """The same for runs alone; returns the tables by their titles, their rows and the notes."""
-    from i4d_bench.report import figures, search, tables
+    from i4d_bench.report import figures, pairs, search, tables
     from i4d_bench.report.web import page, runs
+    from i4d_bench.report.writing import write_text
 
     store, timed = _opened(folder)
     timings = timed.of(r.design for r in store.records) if timed else {}
@@ -53,18 +54,18 @@ def build_runs(folder: Path, baseline: str | None = None) -> tuple[dict[str, lis
             built = search.write_search(store)
             page.write(folder, runs.content(store, *built))
         else:
+            figures.draw(store, timed)  # paper.tex shows those that are there
             built = tables.write_all(store, timed, baseline or _kept(store))
             if baseline is not None:
-                tables.write_text(folder / BASELINE, f"{baseline}\n")
-            figures.draw(store, timed)
-            compared = tables.baseline_of(store, baseline or _kept(store))
+                write_text(folder / BASELINE, f"{baseline}\n")
+            compared = pairs.baseline_of(store, baseline or _kept(store))
             page.write(folder, runs.content(store, *built, compared, pd.read_csv(folder / "pairs.csv")))
     return built
 
 
 def content(folder: Path) -> dict[str, Any]:
     """What the page of a report folder shows, from its stored results; writes nothing. Raises UserError."""
-    from i4d_bench.report import search, tables
+    from i4d_bench.report import pairs, search, tables
     from i4d_bench.report.web import runs, speed
 
     if (folder / "speed.json").exists():
@@ -73,8 +74,8 @@ def content(folder: Path) -> dict[str, Any]:
     with _nothing_to_collect():
         if store.records[0].config.get("ablation") in SEARCHES:
             return runs.content(store, *search.compute(store))
-        compared = tables.baseline_of(store, _kept(store))
-        return runs.content(store, *tables.compute(store, timed), compared, tables.pairs(store, compared))
+        compared = pairs.baseline_of(store, _kept(store))
+        return runs.content(store, *tables.compute(store, timed), compared, pairs.pairs(store, compared))
 
 
 @contextmanager

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 from i4d_bench.config.ablations import BEST, BEYOND, STARTS
 from i4d_bench.evaluate.gap import ONSET_DB
-from i4d_bench.report.figures import STYLE, save
+from i4d_bench.report import appendix, search_figure
+from i4d_bench.report.columns import Column
+from i4d_bench.report.notes import conditions
 from i4d_bench.report.rows import Row, rows
-from i4d_bench.report.tables import Column, conditions, write, write_text
+from i4d_bench.report.search_figure import Arms
+from i4d_bench.report.tables import write
+from i4d_bench.report.writing import write_text
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
 from variants.base import parse
 
 NOTHING = 0.1
 """dB that decide nothing."""
-Arms = dict[tuple[float, str], Record]
-"""A design's runs by learning rate and start."""
 
 
 def arms(store: Store) -> dict[str, Arms]:
@@ -97,14 +98,15 @@ def decided(arms: Arms) -> str:
 
 
 def write_search(store: Store) -> tuple[dict[str, list[Column]], dict[str, Row], list[str]]:
-    """Writes main.csv, .md, .tex, search.pdf, .png and finals.txt, the arms for `--ablation finals`; returns what `compute`
-    does."""
+    """Writes main.csv, .md, appendix.tex, search.pdf, .png and finals.txt, the arms for `--ablation finals`; returns what
+    `compute` does."""
     tables, best_runs, under = compute(store)
     (columns,), found = tables.values(), arms(store)
     write(store.folder, "main", columns, best_runs, under)
     finals = [entry for runs in found.values() for entry in finalists(runs)]
     write_text(store.folder / "finals.txt", "\n".join(finals) + "\n")
-    _figure(store, found)
+    appendix.write(store.folder, columns, best_runs, under)
+    search_figure.draw(store.folder, {name: (runs, best(runs)) for name, runs in found.items()})
     return tables, best_runs, under
 
 
@@ -148,34 +150,3 @@ def _notes(store: Store, found: dict[str, Arms], records: dict[str, Record]) -> 
     wanted = max(every, key=lambda r: r.created).config.get("designs", ())
     missing = set(wanted) - {r.design for r in every}
     return out + ([f"Not finished: {len(missing)} of {len(wanted)} runs are missing."] if missing else [])
-
-
-def _figure(store: Store, found: dict[str, Arms]) -> None:
-    """The gap of every setting over the steps: a panel per design, a colour per rate, a dash per start."""
-    if not found:
-        return
-    rates = sorted({lr for runs in found.values() for lr, _ in runs})
-    hues = dict(zip(rates, plt.get_cmap("viridis")(np.linspace(0, 0.92, len(rates))), strict=True))
-    dashes = dict(zip(STARTS, (":", "-", "--"), strict=True))
-    rows = -(-len(found) // 4)
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(rows, 4, figsize=(7.2, 0.7 + 1.25 * rows), sharex=True, sharey=True, squeeze=False)
-        for axis in axes.flat[len(found):]:  # fmt: skip
-            axis.set_axis_off()
-        for axis, (name, runs) in zip(axes.flat, found.items(), strict=False):
-            for (lr, start), r in sorted(runs.items()):
-                curve = [(0, 0.0), *((c["step"], c["gap"]) for c in r.curve)]
-                axis.plot(
-                    *zip(*curve, strict=True),
-                    color=hues[lr],
-                    ls=dashes[start],
-                    lw=1.1,
-                    label=f"lr {lr:g}, {start}",
-                )
-            axis.axhline(ONSET_DB, color="k", lw=0.6, ls=(0, (1, 2)))
-            axis.set_title(name, fontsize=6.5)
-        figure.supxlabel("training steps after the warm-up", fontsize=8)
-        figure.supylabel("driving gap, validation (dB)", fontsize=8)
-        entries = {label: line for a in axes.flat for line, label in zip(*a.get_legend_handles_labels(), strict=True)}
-        figure.legend(entries.values(), entries.keys(), loc="outside upper center", ncols=4, fontsize=6.5)
-        save(figure, store.folder, "search")

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.ticker import LogLocator
 
-from i4d_bench.report.figures import HUES, STYLE, beside_a_legend, legend, looks, save
+from i4d_bench.report.drawing import COLUMN, HUES, PAGE, SMALL, STYLE, Labelled, label_beside, looks, plain, save, short
 from i4d_bench.speed import rig
 from i4d_bench.speed.plan import IN_FULL, in_every_mode
 
-LINES = {"eager": (":", "o"), "compiled": ("-.", "s"), "triton": ("--", "^"), "triton+graph": ("-", "D")}
-PARTS = {"driver": "#7f8c8d", "fusion": HUES["local"], "raster": HUES["parametric"]}
+MODES = {
+    "eager": {"ls": (0, (1, 1)), "marker": "o"},
+    "compiled": {"ls": (0, (4, 1, 1, 1)), "marker": "s"},
+    "triton": {"ls": (0, (5, 1.5)), "marker": "^"},
+    "triton+graph": {"ls": "-", "marker": "D"},
+}
+PARTS = {"driver": ("#dddddd", ""), "fusion": (HUES["local"], ""), "raster": ("white", "/////")}
+"""Of a frame: fill and hatch, which stay apart in grey."""
+Line = tuple[str, list[tuple[int, float]], dict[str, Any]]
+"""A label, points (a size, ms) and a look."""
 
 
 def draw(folder: Path, rows: dict, base: tuple[int, int, int], families: dict[str, str]) -> list[str]:
@@ -40,18 +49,32 @@ def _fastest(rows: dict, at: Callable) -> dict[str, str]:
     return {d: k.mode for d, k in best.items()}
 
 
-def _powers(axis, ticks: list[int], label: str) -> None:
-    """A logarithmic axis with its own values as ticks."""
-    short = lambda v: f"{v / 2**20:g}M" if v >= 2**20 else f"{v / 2**10:g}k" if v >= 2**10 else f"{v}"  # noqa: E731
+def _powers(axis, ticks: Sequence[int]) -> None:
+    """Logarithmic axes, with the sizes that were timed as ticks."""
+    text = lambda v: f"{v / 2**20:g}M" if v >= 2**20 else f"{v / 2**10:g}k" if v >= 2**10 else f"{v}"  # noqa: E731
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")
-    axis.set_xticks(ticks, [short(v) for v in ticks])
-    low, high = axis.get_ylim()
-    axis.yaxis.set_major_locator(LogLocator(subs=(1,) if high / low > 100 else (1, 2, 5)))
+    axis.set_xticks(ticks, [text(v) for v in ticks])
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.minorticks_off()
     axis.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
-    axis.set_xlabel(label)
-    axis.set_ylabel("fusion and decoding (ms)")
+
+
+def _panels(lines: Mapping[str, Sequence[Line]], ticks: Sequence[int], xlabel: str):
+    """A panel for each title, side by side, with its lines labelled beside it."""
+    most = max(len(own) for own in lines.values())
+    size = (PAGE, max(1.8, 0.75 + 0.13 * most))
+    figure, axes = plt.subplots(1, len(lines), figsize=size, sharex=True, sharey=True, squeeze=False)
+    for axis, (title, own) in zip(axes[0], lines.items(), strict=True):
+        for _, points, look in own:
+            axis.plot(*zip(*points, strict=True), ms=3, lw=1.1, **look)
+        axis.set_title(title, loc="left")
+    _powers(axes[0][0], ticks)
+    for axis, own in zip(axes[0], lines.values(), strict=True):
+        label_beside(axis, [Labelled(*points[-1], text, look) for text, points, look in own])
+    axes[0][0].set_ylabel("fusion and decoding (ms)")
+    figure.supxlabel(xlabel, fontsize=STYLE["axes.labelsize"])
+    return figure
 
 
 def _fusion(rows: dict, base: tuple[int, int, int]) -> tuple[dict, Callable]:
@@ -61,57 +84,50 @@ def _fusion(rows: dict, base: tuple[int, int, int]) -> tuple[dict, Callable]:
 
 
 def over_gaussians(rows: dict, base: tuple[int, int, int], families: dict[str, str]):
-    """Every design in the fastest of the modes that were timed at other sizes, too (published sizes were at none)."""
+    """Every design in the fastest of the modes that were timed at other sizes, too (published sizes were at none), by family."""
     fusion, line = _fusion(rows, base)
     ticks, of = sorted({k.n for k in fusion}), looks(families)
     modes = _fastest(fusion, lambda k: k.n == base[1] and k.what in of and len(line(k.what, k.mode)) > 1)
-    if len(ticks) < 2:
+    if len(ticks) < 2 or not modes:
         return None
-    figure, axis = beside_a_legend(len(modes))
+    usual = max(modes.values(), key=list(modes.values()).count)
+    panels: dict[str, list[Line]] = {}
     for d, m in modes.items():
-        axis.plot(*zip(*line(d, m), strict=True), ms=3.5, lw=1.2, label=f"{d} ({m})", **of[d])
-    _powers(axis, ticks, "Gaussians")
-    legend(axis)
-    return figure
+        text = short(d) if m == usual else f"{short(d)} ({m})"
+        panels.setdefault(families[d] or "designs", []).append((text, line(d, m), of[d]))
+    return _panels(panels, ticks, f"Gaussians ({usual} where nothing else is said)")
 
 
 def over_gaussians_in_all_modes(rows: dict, base: tuple[int, int, int], families: dict[str, str]):
-    """The designs that were timed there in every mode."""
+    """The designs that were timed there in every mode, a panel each."""
     fusion, line = _fusion(rows, base)
     ticks, of = sorted({k.n for k in fusion}), looks(families)
-    shown = {(d, m): line(d, m) for d in in_every_mode(families) for m in LINES if line(d, m)}
-    if len(ticks) < 2 or len({m for _, m in shown}) < 2:
+    shown = {d: {m: line(d, m) for m in MODES if line(d, m)} for d in in_every_mode(families)}
+    panels = {plain(d): [(m, points, of[d] | MODES[m]) for m, points in own.items()] for d, own in shown.items() if own}
+    if len(ticks) < 2 or len({m for own in shown.values() for m in own}) < 2:
         return None
-    figure, axis = beside_a_legend(len(shown))
-    for (d, m), points in shown.items():
-        look = {**of[d], "ls": LINES[m][0], "marker": LINES[m][1]}
-        axis.plot(*zip(*points, strict=True), ms=3.5, lw=1.2, label=f"{d} ({m})", **look)
-    _powers(axis, ticks, "Gaussians")
-    legend(axis)
-    return figure
+    return _panels(panels, ticks, "Gaussians")
 
 
 def over_tokens(rows: dict, base: tuple[int, int, int], families: dict[str, str]):
-    """The designs that attend to motion tokens, in their fastest modes; the paper's operator, which does not, as a line across."""
+    """The designs that attend to motion tokens, a panel each, in their fastest modes; the paper's operator, which does not, as a
+    line across all."""
     b, n, _ = base
     fusion = {k: row for k, row in rows.items() if (k.stage, k.b, k.n) == ("fusion", b, n)}
     of = {k: row for k, row in fusion.items() if k.t is not None}
     if not of:
         return None
     fastest, look, full = _fastest(of, lambda k: True), looks(families), in_every_mode(families)
-    series = [(d, m) for d, m in dict.fromkeys((k.what, k.mode) for k in of) if d in full or m == fastest[d]]
-    figure, axis = beside_a_legend(len(series) + 1)
-    for d, m in series:
-        points = sorted((k.t, row["ms"]) for k, row in of.items() if (k.what, k.mode) == (d, m))
-        style, marker = LINES[m]
-        line = {**look[d], "ls": style, "marker": marker}
-        axis.plot(*zip(*points, strict=True), ms=3.5, lw=1.2, label=f"{d} ({m})", **line)
+    ticks, panels = sorted({k.t for k in of}), {}
+    for d, m in dict.fromkeys((k.what, k.mode) for k in of):
+        if d in full or m == fastest[d]:
+            points = sorted((k.t, row["ms"]) for k, row in of.items() if (k.what, k.mode) == (d, m))
+            panels.setdefault(plain(d), []).append((m, points, look[d] | MODES[m]))
     for d, m in _fastest(fusion, lambda k: k.what == IN_FULL[0] and k.t is None).items():
         ms = next(row["ms"] for k, row in fusion.items() if (k.what, k.mode, k.t) == (d, m, None))
-        axis.axhline(ms, color=HUES["local"], lw=0.8, ls=(0, (4, 2)), label=f"{d} ({m})")
-    _powers(axis, sorted({k.t for k in of}), "motion tokens")
-    legend(axis)
-    return figure
+        for own in panels.values():
+            own.append((short(d), [(t, ms) for t in ticks], {"color": HUES["local"], "lw": 0.8, "marker": ""}))
+    return _panels(panels, ticks, "motion tokens")
 
 
 def stages(rows: dict, base: tuple[int, int, int], families: dict[str, str]):
@@ -120,20 +136,26 @@ def stages(rows: dict, base: tuple[int, int, int], families: dict[str, str]):
     find = lambda *key: next(  # noqa: E731
         (row for k, row in rows.items() if (k.stage, k.what, k.mode, k.b) == key and k.n in (None, n) and k.r in (None, r)
          and k.t is None), None)  # fmt: skip
-    modes = [m for m in LINES if find("frame", design, m, b)]
-    if not modes:
+    frames = {m: row["host_ms"] for m in MODES if (row := find("frame", design, m, b))}
+    if not frames:
         return None
-    figure, axis = plt.subplots(figsize=(5.2, 0.7 + 0.4 * len(modes)))
-    for y, m in enumerate(modes):
+    figure, axis = plt.subplots(figsize=(COLUMN, 0.95 + 0.24 * len(frames)))
+    for y, (m, whole) in enumerate(frames.items()):
         x, raster = 0.0, m if m in rig.RASTERS else "eager"
         for key in (("driver", "resnet18", m), ("fusion", design, m), ("raster", "static", raster)):
             if row := find(*key, b):
-                axis.barh(y, row["host_ms"], left=x, color=PARTS[key[0]], height=0.5, label=key[0] if y == 0 else None)
+                color, hatch = PARTS[key[0]]
+                label = key[0] if y == 0 else None
+                axis.barh(y, row["host_ms"], 0.55, x, color=color, hatch=hatch, ec="k", lw=0.4, label=label)
                 x += row["host_ms"]
-        if whole := find("frame", design, m, b):
-            axis.plot(whole["host_ms"], y, "kD", ms=4, label=f"whole frame,\n{design}" if y == 0 else None)
-    axis.set_yticks(range(len(modes)), modes)
+        axis.plot(whole, y, "kD", ms=3.5, label=f"whole frame, {plain(design)}" if y == 0 else None)
+        axis.annotate(
+            f"{whole:.2g}", (max(x, whole), y), (5, 0), textcoords="offset points", va="center", fontsize=SMALL
+        )
+    axis.set_yticks(range(len(frames)), list(frames))
     axis.invert_yaxis()
-    axis.set_xlabel("wall clock (ms); stages timed apart, a call ends before the next begins")
-    legend(axis)
+    axis.margins(x=0.1)
+    axis.grid(axis="y", visible=False)
+    axis.set_xlabel("wall clock (ms); stages timed apart")
+    figure.legend(loc="outside upper center", ncols=4, handlelength=1.2, columnspacing=0.9, handletextpad=0.4)
     return figure

@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from i4d_bench.cache import atomic_file
-from i4d_bench.report import speed_figures
+from i4d_bench.report import appendix, latex, speed_figures
 from i4d_bench.report.speeds import described, tracker, with_tracker
-from i4d_bench.report.tables import write_text
+from i4d_bench.report.writing import write_text
 from i4d_bench.speed.keys import STAGES, Key, of_roof
 from i4d_bench.types import UserError
 
@@ -56,17 +56,19 @@ def write(folder: Path) -> dict[str, pd.DataFrame]:
         "splats": "Rasterisers, and with the gradients of all Gaussians: device time of a call, median (p5 to p95)",
         "frames": "Whole frames: driving image to picture",
     }
+    floats: list[str] = []
     for name, table in tables.items():
         if not len(table):
             continue
         write_text(folder / f"{name}.csv", table.to_csv(index=False))
-        write_text(folder / f"{name}.tex", table.to_latex(index=False, escape=True))
+        floats += appendix.printed(table, titles[name])
         text.append(f"## {titles[name]}\n\n{table.to_markdown(index=False)}\n")
     bad = [f"- `{k}`: {row['status']}{psnr(row)}" for k, row in content["rows"].items() if row["status"] != "ok"]
     if bad:
         text.append("## Rows that do not count\n\n" + "\n".join(bad) + "\n")
     figures = speed_figures.draw(folder, rows, at, {d: v["family"] for d, v in designs.items()})
     text += [f"![{name}]({name}.png)\n" for name in figures]
+    write_text(folder / "appendix.tex", latex.document(appendix.paged(floats)))
     write_text(folder / "speed.md", "\n".join(text))
     return tables
 

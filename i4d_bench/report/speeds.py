@@ -51,13 +51,13 @@ class Speeds:
     def hardware(self) -> str:
         return self.environment["hardware"]
 
-    def fps(self, entry: str) -> float:
-        """Frames per second of a row of a table, with a tracker where the design needs FLAME coefficients. NaN where the report has
-        not exactly that entry, or no valid row of it or of the tracker."""
+    def fps(self, entry: str, tracked: bool = True) -> float:
+        """Frames per second of a row of a table. tracked: with a tracker where the design needs FLAME coefficients. NaN where the
+        report has not exactly that entry, or no valid row of it or of the tracker."""
         row = self._frames.get(_timed_as(entry))
         if row is None or row["status"] != "ok":
             return np.nan
-        if self._on_flame(entry):
+        if tracked and self._on_flame(entry):
             return with_tracker(row, self.tracker) if self.tracker else np.nan
         return row["fps"]
 
@@ -94,13 +94,10 @@ class Speeds:
 
     @property
     def axis(self) -> str:
-        """The label of a figure's axis."""
+        """The label of a figure's axis, in lines that a page holds."""
         b, n, r = SIZE
-        tracked = "; FLAME with a tracker" if self.tracker else ""
-        return (
-            f"frames per second (higher is better)\n{n:,} Gaussians, {r}², batch {b}, {DRIVER} as driver\n"
-            f"{self.hardware}, {self.mode}{tracked}"
-        )
+        tracked = "\nFLAME designs twice: given the coefficients, and with a tracker" if self.tracker else ""
+        return f"frames per second →\n{n:,} Gaussians, {r}², batch {b}, {DRIVER} as driver, {self.mode}, {self.hardware}{tracked}"
 
     @property
     def tracker(self) -> dict[str, Any] | None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from i4d_bench.printing import print_table
+from i4d_bench.report.columns import Column, reference_rows
 from i4d_bench.report.rows import Row
-from i4d_bench.report.tables import Column, reference_rows
 
 ORDER = (
     "self driving gap",

@@ -2,7 +2,7 @@
 
     runs/RUN_ID.json       the record
     runs/RUN_ID.csv.gz     one row per sample and metric
-    runs/RUN_ID.npz        its images for the qualitative grid; shown-DATA.npz has the source, driver and truth beside them
+    runs/RUN_ID.npz        its images for the qualitative grid; shown-DATA.npz has source, driver, truth and its regions
     runs/superseded/       earlier runs of a design and seed; one comes back when its identity is asked for again
 
 Every table and figure is rebuilt from them. Results of another benchmark version are never mixed in, nor are runs that were not
@@ -28,6 +28,8 @@ from i4d_bench.types import UserError
 ROW = ("run_id", "design", "seed", "set", "sample", "identity", "driver", "metric", "value", "ok")
 RECORD, SAMPLES, IMAGES = ".json", ".csv.gz", ".npz"
 SHOWN = ("source", "driver", "truth")
+REGION = "region"
+"""Of the truth, beside SHOWN: labels (`heads.base.REGIONS`). Older runs have none."""
 OLDER = {"converged": "started", "not converged": "did not start"}
 """What records called a status before."""
 GONE = ("timings",)
@@ -56,7 +58,7 @@ class Store:
             with atomic_file(self._file(record.run_id, IMAGES)) as path:
                 np.savez_compressed(path, design=images["design"])
             with atomic_file(self._shown(record)) as path:
-                shown = {k: images[k] for k in SHOWN if k in images}
+                shown = {k: images[k] for k in (*SHOWN, REGION) if k in images}
                 np.savez_compressed(path, **shown)  # pyright: ignore[reportArgumentType]  (none is called allow_pickle)
         with atomic_file(self._file(record.run_id, RECORD)) as path:
             path.write_text(json.dumps(finite(dataclasses.asdict(record))) + "\n", encoding="utf-8")
@@ -106,7 +108,8 @@ class Store:
 
     @property
     def images(self) -> dict[str, np.ndarray]:
-        """Qualitative images [K,H,W,3] uint8 by column: source, driver, truth where it is known, and every design's."""
+        """Qualitative images [K,H,W,3] uint8 by column: source, driver, truth where it is known, and every design's;
+        with them under REGION the truth's labels [K,H,W]."""
         out: dict[str, np.ndarray] = {}
         for record in self.records:
             if found := self.pictures(record):

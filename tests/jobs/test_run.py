@@ -32,7 +32,16 @@ def test_the_report_is_complete_and_rebuilds_from_the_store(reports):
     store = Store(folder)
     assert sorted(r.design for r in store.records) == sorted(presets.smoke().designs)
     assert {r.status for r in store.records} <= {"did not start", "started", "control"}
-    for name in ("main.csv", "main.md", "main.tex", "speed_quality.pdf", "curves.png", "qualitative.png", "index.html"):
+    for name in (
+        "main.csv",
+        "main.md",
+        "paper.tex",
+        "appendix.tex",
+        "speed_quality.pdf",
+        "curves.png",
+        "qualitative.png",
+        "index.html",
+    ):
         assert (folder / name).stat().st_size > 100, name
     summary = json.loads((folder / "summary.json").read_text())
     assert set(summary["designs"]) == set(presets.smoke().designs)

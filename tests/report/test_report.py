@@ -12,8 +12,8 @@ from helpers.speeds import frame, speed_report, timed
 from i4d_bench.metrics.cards import CARDS, OF_RUNS
 from i4d_bench.report import build_report, search
 from i4d_bench.report.baseline import pick
-from i4d_bench.report.figures import looks
-from i4d_bench.report.tables import METRICS, conditions
+from i4d_bench.report.columns import METRICS
+from i4d_bench.report.notes import conditions
 from i4d_bench.results.environment import hardware_name
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
@@ -211,7 +211,7 @@ def test_what_is_known_without_avatars_stands_under_the_designs_and_is_none_of_t
     assert "mean expression" not in table.index and np.isnan(table.loc["true frame", "cross AED (reader)"])
     for name, row in (
         ("main.md", "| *true frame* |"),
-        ("main.tex", r"\textit{true frame}"),
+        ("appendix.tex", r"\itshape true frame"),
         ("index.html", '"name":"true frame"'),
     ):
         assert row in (tmp_path / name).read_text(encoding="utf-8")
@@ -264,10 +264,3 @@ def test_a_search_compares_with_no_row(tmp_path):
     )
     with pytest.raises(UserError, match="nothing to compare with 'theirs'"):
         build_report(tmp_path, "theirs")
-
-
-def test_unknown_families_have_looks_of_their_own():
-    drawn = looks({"local_adaln": "local", "a": "hybrid", "b": "hybrid", "c": "neural", "d": ""})
-    assert len({(d["color"], d["marker"]) for d in drawn.values()}) == 5
-    hues = [drawn[name]["color"] for name in ("local_adaln", "a", "c", "d")]
-    assert len(set(hues)) == 4

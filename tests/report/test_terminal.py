@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from i4d_bench import printing
+from i4d_bench.report.columns import Column
 from i4d_bench.report.rows import Row
-from i4d_bench.report.tables import Column
 from i4d_bench.report.terminal import show
 from i4d_bench.results.record import Record
 

@@ -10,8 +10,8 @@ import jinja2
 from markupsafe import Markup
 from PIL import Image
 
-from i4d_bench.report.tables import write_text
 from i4d_bench.report.web.pictures import data_url
+from i4d_bench.report.writing import write_text
 
 HERE = Path(__file__).parent
 VIEWER = ("vendor/gsplat.min.js", "assets/avatars.js")

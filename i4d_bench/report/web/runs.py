@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 
 from i4d_bench.metrics.cards import CARDS
+from i4d_bench.report.columns import SET_NAMES, Column
+from i4d_bench.report.pairs import RESOLUTION
 from i4d_bench.report.rows import Row
-from i4d_bench.report.tables import RESOLUTION, SET_NAMES, Column
 from i4d_bench.report.web.avatars import avatars, clips
 from i4d_bench.report.web.pictures import pictures
 from i4d_bench.report.web.table import Cell, Head, number, of_columns, row, table
@@ -36,7 +37,7 @@ def content(
     differences: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
     """tables: by their titles, with their rows and notes, as `tables.compute` and `search.compute` return them. differences: from
-    the baseline, as `tables.pairs`; a search has none, and no pictures."""
+    the baseline, as `pairs.pairs`; a search has none, and no pictures."""
     shown = [of_columns(title, columns, designs) for title, columns in tables.items()]
     if differences is not None and len(differences):
         shown.append(_differences(differences, baseline, designs))

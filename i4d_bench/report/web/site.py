@@ -8,9 +8,9 @@ from typing import Any
 
 from i4d_bench.progress import console, track
 from i4d_bench.report import content
-from i4d_bench.report.tables import write_text
 from i4d_bench.report.web import page
 from i4d_bench.report.web.table import Head, row, table
+from i4d_bench.report.writing import write_text
 from i4d_bench.types import UserError
 
 SCRIPTS = ("vendor/table-core.min.js", "assets/table.js", "assets/site.js")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from i4d_bench.metrics.cards import CARDS
+from i4d_bench.report.columns import SET_NAMES, Column, reference_rows
 from i4d_bench.report.rows import BLOCKS, Row
-from i4d_bench.report.tables import SET_NAMES, Column, reference_rows
 
 Cell = dict[str, Any] | None
 """v: a number or a text; of a measured mean also lo, hi, n, failures; best where it is printed in bold; as: how it is printed, if
@@ -80,7 +80,7 @@ def of_columns(title: str, columns: list[Column], designs: Mapping[str, Row]) ->
 
 
 def _head(column: Column) -> Head:
-    if column.of is None:
+    if not column.of[0]:
         better = {"↑": "high", "↓": "low"}.get(column.head[-1], "")
         rate = column.head.startswith("lr ")  # of a search, whose columns are all there is to see
         return Head(column.head, "", column.digits, better, shown=rate or column.head in FIRST_COSTS)

@@ -1,0 +1,98 @@
+"""appendix.tex: every column, every comparison and every note of a report, as a document of two columns.
+
+`\\usepackage{docmute}` lets a paper `\\input` it without its preamble.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby, pairwise
+from pathlib import Path
+
+import pandas as pd
+
+from i4d_bench.metrics.cards import CARDS
+from i4d_bench.report import latex, pairs
+from i4d_bench.report.columns import SET_NAMES, Column
+from i4d_bench.report.drawing import plain
+from i4d_bench.report.rows import Row
+from i4d_bench.report.writing import write_text
+
+MOST_COLUMNS, MOST_ROWS, FLOATS = 8, 45, 6
+"""Of a table; and how many tables wait for a page at most."""
+
+
+def write(
+    folder: Path,
+    columns: Sequence[Column],
+    designs: dict[str, Row],
+    notes: Sequence[str],
+    compared: tuple[str | None, pd.DataFrame] | None = None,
+) -> None:
+    """compared: the baseline, and what `pairs.pairs` found."""
+    shown = [c for c in columns if any(v == v for v in c.values.values())]  # NaN differs from itself
+    parts = []
+    for group, own in groupby(shown, lambda c: c.group):
+        for some in _pieces(list(own), MOST_COLUMNS):
+            for rows in _pieces(list(designs.items()), MOST_ROWS):
+                parts.append(latex.floating(latex.table(some, dict(rows), True), _caption(group, some), True))
+    parts += _matrices(*compared) if compared else []
+    write_text(folder / "appendix.tex", latex.document([*paged(parts), _listed(notes)]))
+
+
+def printed(frame: pd.DataFrame, caption: str) -> list[str]:
+    """Floats of a table of numbers and text, MOST_ROWS rows each. Columns of text break their lines."""
+    words = [c for c in frame.columns if not pd.api.types.is_numeric_dtype(frame[c])]
+    spec = "".join("r" if c not in words else r">{\raggedright\arraybackslash}X" for c in list(frame.columns)[1:])
+    heads = [" & ".join(latex.escape(str(c)) for c in frame.columns) + r" \\"]
+    lines = [" & ".join(latex.escape(_text(v)) for v in row) + r" \\" for row in frame.itertuples(index=False)]
+    return [
+        latex.floating(latex.tabular(heads, some, True, spec), latex.escape(caption) + ".", True)
+        for some in _pieces(lines, MOST_ROWS)
+    ]
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}" if value == value else ""  # NaN differs from itself
+    return str(value)
+
+
+def paged(floats: Sequence[str]) -> list[str]:
+    """With breaks, so that not too many wait for a page."""
+    return [part for some in _pieces(list(floats), FLOATS) for part in (*some, r"\clearpage")]
+
+
+def _pieces(items: list, most: int) -> list[list]:
+    """In as few lists of about the same length as hold at most so many each."""
+    count = -(-len(items) // most)
+    bounds = [round(k * len(items) / count) for k in range(count + 1)] if count else []
+    return [items[a:b] for a, b in pairwise(bounds)]
+
+
+def _caption(group: str, columns: Sequence[Column]) -> str:
+    labels = ", ".join(c.label.rstrip(" ↑↓") for c in columns)
+    return latex.escape(f"{group.capitalize()}: {labels}." if group else f"{labels}.")
+
+
+def _matrices(baseline: str | None, found: pd.DataFrame) -> list[str]:
+    """A table of marks for each test set."""
+    out = []
+    for set_, table in pairs.matrices(found).items():
+        heads = [
+            rf"\rotatebox{{90}}{{{latex.escape(f'{CARDS[m].label} {CARDS[m].arrow}'.strip())}}}" for m in table.columns
+        ]
+        lines = [
+            " & ".join([latex.escape(plain(str(d)).replace("\n", " ")), *map(latex.escape, marks)]) + r" \\"
+            for d, *marks in table.itertuples()
+        ]
+        body = latex.tabular([" & ".join(["", *heads]) + r" \\"], lines, True, "c" * len(table.columns))
+        compared = f"Differences from {plain(str(baseline))}, {SET_NAMES[set_]}; p after Holm over the designs."
+        caption = f"{compared} {pairs.legend(found)}."
+        out.append(latex.floating(body, latex.escape(caption), True))
+    return out
+
+
+def _listed(notes: Sequence[str]) -> str:
+    items = "\n".join(rf"\item {latex.escape(note)}" for note in notes)
+    return f"\\begin{{itemize}}\\raggedright\\small\n{items}\n\\end{{itemize}}" if notes else ""

@@ -1,0 +1,133 @@
+"""LaTeX: text, booktabs tables that are as wide as what they stand in, and documents of two columns to look at them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+import numpy as np
+
+from i4d_bench.report.columns import Column, reference_rows
+from i4d_bench.report.drawing import COLUMN, PAGE, plain
+from i4d_bench.report.rows import Row
+
+SIGNS = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "=": "$=$", "±": r"$\pm$", "×": r"$\times$",
+    "−": "$-$", "–": "--", "·": r"$\cdot$", "°": r"$^\circ$", "√": r"$\surd$", "²": "$^2$", "³": "$^3$", "†": r"$^\dagger$",
+    "≤": r"$\le$", "≥": r"$\ge$", "≈": r"$\approx$", "Σ": r"$\Sigma$", "σ": r"$\sigma$", "µ": r"$\mu$", "γ": r"$\gamma$",
+    "β": r"$\beta$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "→": r"$\to$", "▲": r"$\blacktriangle$", "△": r"$\vartriangle$",
+    "▼": r"$\blacktriangledown$", "▽": r"$\triangledown$", "@": r"@\allowbreak{}", ",": r",\allowbreak{}", "/": r"/\allowbreak{}",
+}  # fmt: skip
+BLOCK_HEADS = {
+    "fair": "same information",
+    "privileged": "given more than the others",
+    "control": "control, never moves",
+}
+SIZES = {True: r"\footnotesize", False: r"\scriptsize"}
+AFTER = {True: r"\scriptsize", False: r"\fontsize{6}{7}\selectfont"}
+"""Of the text of a table, and of the interval after a mean: where it spans two columns of the page, and one."""
+DOCUMENT = r"""\documentclass[10pt,twocolumn]{article}
+\usepackage[T1]{fontenc}
+\usepackage[utf8]{inputenc}
+\usepackage{mathptmx,amsmath,amssymb,booktabs,tabularx,graphicx}
+\usepackage[letterpaper,textwidth=%gin,textheight=9in,columnsep=%gin]{geometry}
+\setlength{\emergencystretch}{3em}
+\begin{document}
+%s
+\end{document}
+"""
+
+
+def escape(text: str) -> str:
+    """Plain text as LaTeX; other than SIGNS it must be what inputenc knows."""
+    return "".join(SIGNS.get(c, c) for c in text)
+
+
+def document(parts: Sequence[str]) -> str:
+    """Two columns of COLUMN inches, PAGE in all."""
+    return DOCUMENT % (PAGE, PAGE - 2 * COLUMN, "\n\n".join(parts))
+
+
+def floating(body: str, caption: str, wide: bool, kind: str = "table") -> str:
+    """A float of one column, or of both. caption: LaTeX."""
+    star, width = "*" * wide, r"\textwidth" if wide else r"\columnwidth"
+    above, below = (f"\\caption{{{caption}}}\n", "") if kind == "table" else ("", f"\n\\caption{{{caption}}}")
+    body = body.replace("WIDTH", width)
+    return f"\\begin{{{kind}{star}}}[tp]\n\\centering\n{above}{body}{below}\n\\end{{{kind}{star}}}"
+
+
+def picture(name: str, caption: str) -> str:
+    """A figure that was drawn at the width of both columns."""
+    return floating(rf"\includegraphics[width=WIDTH]{{{name}}}", caption, True, "figure")
+
+
+def tabular(heads: Sequence[str], lines: Sequence[str], wide: bool, columns: str) -> str:
+    """heads and lines: rows of LaTeX. The first column takes the room that the others (`columns`) leave and breaks its lines."""
+    first = r">{\raggedright\arraybackslash\hangindent=1em}X"
+    return "\n".join(
+        [SIZES[wide] + r"\setlength{\tabcolsep}{" + ("3.5pt}" if wide else "2.2pt}"),
+         rf"\begin{{tabularx}}{{WIDTH}}{{@{{}}{first}{columns}@{{}}}}", r"\toprule", *heads, r"\midrule", *lines, r"\bottomrule",
+         r"\end{tabularx}"]
+    )  # fmt: skip
+
+
+def table(columns: Sequence[Column], designs: dict[str, Row], wide: bool) -> str:
+    """Means with half their 95% intervals; the best bold; a heading for every block where there are several, and what is known
+    without any avatar at the end."""
+    lines, several = [], len({row.block for row in designs.values()}) > 1
+    for block, own in groupby(designs.items(), lambda item: item[1].block):
+        rows = list(own)
+        if several:
+            lines += [
+                r"\addlinespace[2pt]",
+                rf"\multicolumn{{{len(columns) + 1}}}{{@{{}}l}}{{\itshape {BLOCK_HEADS[block]}}} \\",
+            ]
+        for k, (d, row) in enumerate(rows):
+            if k and row.family != rows[k - 1][1].family:
+                lines.append(r"\addlinespace[2pt]")
+            lines.append(_row(_name(d) + escape(row.mark), [_cell(c, d, wide) for c in columns]))
+    known = reference_rows(columns)
+    if known:
+        lines.append(r"\midrule")
+    lines += [_row(rf"\itshape {escape(n)}", [c.text(c.references.get(n, np.nan)) for c in columns]) for n in known]
+    return tabular([*_groups(columns), _row("", [_head(c.label) for c in columns])], lines, wide, "r" * len(columns))
+
+
+def _row(first: str, cells: Sequence[str]) -> str:
+    return " & ".join([first, *cells]) + r" \\"
+
+
+def _name(design: str) -> str:
+    return escape(plain(design).replace("\n", " "))
+
+
+def _cell(column: Column, design: str, wide: bool) -> str:
+    text, interval = column.text(column.values[design]), column.intervals.get(design)
+    half = (interval.hi - interval.lo) / 2 if interval else np.nan
+    if not text:
+        return ""
+    mean = rf"\textbf{{{text}}}" if design in column.bold else text
+    return mean + rf"{{{AFTER[wide]}$\,\pm${half:.{column.digits}f}}}" * bool(np.isfinite(half))
+
+
+def _head(label: str) -> str:
+    """On two lines where it has two words or more, such as a network in brackets."""
+    words = re.split(r" (?=[\w(/])", label, maxsplit=1)
+    return r"\shortstack[r]{" + r"\\".join(map(escape, words)) + "}" if len(words) > 1 else escape(label)
+
+
+def _groups(columns: Sequence[Column]) -> Iterator[str]:
+    """A line above the heads with what columns side by side have in common, and rules under it."""
+    found = [(name, len(list(own))) for name, own in groupby(columns, lambda c: c.group)]
+    if not any(name for name, _ in found):
+        return
+    heads, rules, at = [], [], 2
+    for name, count in found:
+        heads.append(rf"\multicolumn{{{count}}}{{c}}{{{escape(name)}}}" if name else " &" * (count - 1))
+        if name:
+            rules.append(rf"\cmidrule(lr){{{at}-{at + count - 1}}}")
+        at += count
+    yield _row("", heads)
+    yield "".join(rules)

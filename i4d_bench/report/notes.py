@@ -1,0 +1,88 @@
+"""What a reader must know under a table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from i4d_bench.data.splits import UNSEEN
+from i4d_bench.drivers.probe import Leak
+from i4d_bench.metrics.cards import CARDS
+from i4d_bench.report.columns import METRICS, SET_NAMES
+from i4d_bench.report.rows import Row
+from i4d_bench.report.speeds import Speeds
+from i4d_bench.results.environment import code_of
+from i4d_bench.results.record import Record
+from i4d_bench.stats import SEEDS
+
+NO_SPEEDS = "FPS: there is no speed report to take them from, run `i4d-bench speed` on this machine."
+
+
+def conditions(records: Iterable[Record]) -> str:
+    """Preset, hardware, kind of data and driver, the same for all of a folder; its renderings (one world differs in the last bits
+    between kinds of CPU) and the commits by which it was measured."""
+    records = list(records)
+    one = records[0]
+    data = ", ".join(sorted({r.data["hash"] for r in records}))
+    used = sorted({code_of(r.environment) for r in records})
+    return (
+        f"{one.preset} preset, {one.environment['hardware']}, data {one.data['kind']} ({data}), driver {one.driver}, "
+        f"commit{'s' * (len(used) > 1)} {', '.join(used)}"
+    )
+
+
+def notes(
+    designs: dict[str, Row], people: int, left_out: Sequence[Record] = (), speeds: Speeds | None = None
+) -> list[str]:
+    """What a reader must know under the table; people: how many the samples show; left_out: runs that are not in it; speeds: where
+    its FPS come from."""
+    records = [r for row in designs.values() for r in row.runs]
+    if not records:
+        return []
+    out = [f"{conditions(records)}.", _varies(designs, people), *(speeds.notes(designs) if speeds else [NO_SPEEDS])]
+    seeds = {r.seed for r in records}
+    out += [
+        f"{design} has no run of seed {', '.join(map(str, sorted(lacks)))} yet."
+        for design, row in designs.items()
+        if (lacks := seeds - set(row.seeds))
+    ]
+    if left_out:
+        out.append(
+            "Left out, made otherwise (by other code, of other data or on another machine; the same command makes them again): "
+            f"{', '.join(sorted({r.design for r in left_out}))}."
+        )
+    scored = {s for r in records for s in r.metrics}
+    empty = [SET_NAMES[s] for s in ("self", "cross") if scored and not {s, f"{UNSEEN}{s}"} & scored]
+    if empty:
+        why = ": it takes a second person" if people == 1 else ""
+        out.append(f"No samples in {' and '.join(empty)}{why}.")
+    leaks = {str(leak) for r in records if (leak := Leak.of(r.extras))}
+    out += [f"Read linearly off the driver's code: {leak}." for leak in sorted(leaks)]
+    for design, row in designs.items():
+        if row.block == "privileged":
+            out.append(f"{design} sees {' and '.join(row.last.sees)}.")
+        out += row.why
+        failed: Counter[str] = Counter()
+        for r in row.runs:
+            failed.update(
+                {f"{s} {m}": c["failures"] for s, ms in r.metrics.items() for m, c in ms.items() if c["failures"]}
+            )
+        if failed:
+            counts = ", ".join(f"{k} {n}" for k, n in failed.items())
+            out.append(f"{design}: failed measurements {counts} (counted at the worst value).")
+    out += dict.fromkeys(note for row in designs.values() for r in row.runs for note in r.notes)
+    used = {m for r in records for ms in r.metrics.values() for m in ms}
+    networks = [f"{CARDS[m].label}: {CARDS[m].network}" for m in METRICS if m in used and CARDS[m].network]
+    return [*out, "; ".join(networks) + "."] if networks else out
+
+
+def _varies(designs: dict[str, Row], people: int) -> str:
+    """What intervals are over, and what bold means."""
+    seeds = len({seed for row in designs.values() for seed in row.seeds})
+    if seeds < SEEDS:
+        few = "one seed" if seeds == 1 else f"{seeds} seeds"
+        few = f"{few[0].upper()}{few[1:]}: intervals are over people alone"
+        return f"{few}, and no row is called better than another (that takes {SEEDS})."
+    if people < 2:
+        return "One person: no row is called better than another."
+    return f"{seeds} seeds. Bold: best of its block and not significantly worse (paired; seeds and people are random factors)."

@@ -1,0 +1,101 @@
+"""paper.tex: the main result for a two-column paper, as a table of one column and one of both, with its figures.
+
+    \\usepackage{booktabs,tabularx,graphicx}
+    \\input{reports/NAME/paper_column}      one column wide (3.3 inch)
+    \\input{reports/NAME/paper_wide}        both (6.9 inch)
+
+paper.tex is a document of both to look at, and shows the figures at their widths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from i4d_bench.report import latex, qualitative
+from i4d_bench.report.columns import Column, expression_metric
+from i4d_bench.report.rows import Row
+from i4d_bench.report.speeds import Speeds
+from i4d_bench.report.writing import write_text
+from i4d_bench.results.record import Record
+from i4d_bench.results.store import Store
+from i4d_bench.stats import SEEDS
+
+CSIM, AED = ("csim_mobileface", "csim_dlib"), ("aed_true", "aed_mp52")
+WIDE = (
+    ("self", ("psnr",)),
+    ("self", ("lpips_alex",)),
+    ("self", ("gap",)),
+    ("cross", ("gap",)),
+    ("cross", AED),
+    ("cross", CSIM),
+    ("", ("onset",)),
+    ("", ("fps",)),
+)
+"""Columns in their order: a set (that of unseen people comes before it), and metrics of which the first that is there counts."""
+NARROW = (("self", ("lpips_alex",)), ("cross", ("gap",)), ("cross", AED), ("", ("onset",)), ("", ("fps",)))
+FIGURES = {
+    "speed_quality": "Speed against expression error; bars are 95\\,\\% intervals. Where a design waits for FLAME coefficients, a "
+                     "dotted line leads to its speed with the tracker.",
+    "curves": "The driving gap on validation people over training, by family. Large marks: where a seed first passed the dotted "
+              "line; thin lines: seeds.",
+    "intervals": "Means with 95\\,\\% intervals.",
+    "qualitative": "Cross-reenactment. {rule}. Error: mean absolute difference of RGB, black at {full} and above.",
+}  # fmt: skip
+"""Captions by their files; all span both columns."""
+
+
+def write(store: Store, columns: Sequence[Column], designs: dict[str, Row], speeds: Speeds | None) -> None:
+    """paper_column.tex, paper_wide.tex and paper.tex. columns: of the main table."""
+    parts, people = [], len(set(store.samples["identity"]))
+    for name, wanted, wide in (("paper_column", NARROW, False), ("paper_wide", WIDE, True)):
+        shown = pick(columns, wanted)
+        caption = latex.escape(about(designs, shown, people, speeds))
+        write_text(
+            store.folder / f"{name}.tex", latex.floating(latex.table(shown, designs, wide), caption, wide) + "\n"
+        )
+        parts.append(rf"\input{{{name}}}")
+    fill = {"rule": latex.escape(qualitative.rule(expression_metric(store.samples))), "full": qualitative.FULL_ERROR}
+    for name, caption in FIGURES.items():
+        if (store.folder / f"{name}.pdf").exists():
+            parts.append(latex.picture(name, caption.format(**fill)))
+    write_text(store.folder / "paper.tex", latex.document(parts))
+
+
+def pick(columns: Sequence[Column], wanted: Sequence[tuple[str, Sequence[str]]]) -> list[Column]:
+    """Those that have numbers."""
+    there = {c.of: c for c in columns if any(v == v for v in c.values.values())}  # NaN differs from itself
+    found = [[there.get((f"{of}{set_}", m)) for m in metrics for of in ("unseen_", "")] for set_, metrics in wanted]
+    return [c for c in (next((c for c in some if c), None) for some in found) if c]
+
+
+def about(designs: dict[str, Row], columns: Sequence[Column], people: int, speeds: Speeds | None) -> str:
+    """A caption: world, driver, people, seeds and budget, and what is bold."""
+    one = next(iter(designs.values())).last
+    seeds = len({s for row in designs.values() for s in row.seeds})
+    varied = "seeds and people" if seeds >= SEEDS else "people alone"
+    out = [
+        f"Fusion designs on {one.data['kind']} heads, driver {one.driver}; {people} test people, "
+        f"{seeds} seed{'s' * (seeds > 1)}{budget(one)}.",
+        f"Mean ± half of the 95% interval over {varied}.",
+    ]
+    if any(c.bold for c in columns):
+        out.append("Bold: best of its block, and not significantly worse (paired, Holm).")
+    elif seeds < SEEDS:
+        out.append(f"No row is called better than another: that takes {SEEDS} seeds.")
+    seen = sorted({s for row in designs.values() for s in row.last.sees})
+    if seen:
+        out.append(f"Given more: {'; '.join(seen)}.")
+    if any(row.mark for row in designs.values()):
+        out.append("†: a seed did not start or failed.")
+    if speeds and ("", "fps") in {c.of for c in columns}:
+        out.append(f"FPS: {speeds.about()}.")
+    return " ".join(out)
+
+
+def budget(record: Record) -> str:
+    """Steps and pictures of a step, where the record has them."""
+    stages = record.config.get("train", {}).get("stages", [])
+    if not stages:
+        return ""
+    steps, last = sum(s["steps"] for s in stages), stages[-1]
+    return f", {steps:,} training steps of {last['sources'] * last['frames']} pictures at {last['resolution']}²"

@@ -1,0 +1,63 @@
+"""The figure of a search: the gap of every setting over the steps, a panel per design, the one that was taken marked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.lines import Line2D
+
+from i4d_bench.config.ablations import STARTS
+from i4d_bench.evaluate.gap import ONSET_DB
+from i4d_bench.report.drawing import PAGE, SMALL, STYLE, plain, save
+from i4d_bench.results.record import Record
+
+Arm = tuple[float, str]
+"""A learning rate and a start."""
+Arms = dict[Arm, Record]
+"""A design's runs."""
+DASHES = dict(zip(STARTS, ((0, (1, 1)), "-", (0, (5, 1.5))), strict=True))
+ACROSS = 5
+"""Panels side by side."""
+
+
+def draw(folder: Path, found: Mapping[str, tuple[Arms, Arm]]) -> None:
+    """found: every design's runs, and which was taken: the thick line, named in its panel. A shade per rate, a dash per start."""
+    if not found:
+        return
+    rates = sorted({lr for runs, _ in found.values() for lr, _ in runs})
+    starts = [s for s in STARTS if any(s == start for runs, _ in found.values() for _, start in runs)]
+    shades = dict(zip(rates, plt.get_cmap("viridis_r")(np.linspace(0.12, 1, len(rates))), strict=True))
+    rows = -(-len(found) // ACROSS)
+    with plt.rc_context(STYLE):
+        size = (PAGE, 0.75 + 1.15 * rows)
+        figure, axes = plt.subplots(rows, ACROSS, figsize=size, sharex=True, sharey=True, squeeze=False)
+        for axis in axes.flat[len(found):]:  # fmt: skip
+            axis.set_axis_off()
+        for axis, (name, (runs, taken)) in zip(axes.flat, found.items(), strict=False):
+            axis.axhline(ONSET_DB, color="k", lw=0.6, ls=(0, (1, 2)))
+            for (lr, start), r in sorted(
+                runs.items(), key=lambda item: item[0] == taken
+            ):  # the choice above the others
+                steps, gaps = [0, *(c["step"] for c in r.curve)], [0.0, *(c["gap"] for c in r.curve)]
+                look = (
+                    {"lw": 2.0, "marker": "D", "markevery": [-1], "ms": 4, "mec": "k"}
+                    if (lr, start) == taken
+                    else {"lw": 0.8}
+                )
+                axis.plot(steps, gaps, color=shades[lr], ls=DASHES[start], **look)
+            axis.set_title(plain(name), fontsize=SMALL, pad=2)
+            axis.text(0.03, 0.97, f"{taken[0]:g}, {taken[1]}", transform=axis.transAxes, va="top", fontsize=SMALL)
+        figure.supxlabel("training steps after the warm-up", fontsize=STYLE["axes.labelsize"])
+        figure.supylabel("driving gap, validation (dB)", fontsize=STYLE["axes.labelsize"])
+        entries = [
+            *(Line2D([], [], color=shades[lr], label=f"lr {lr:g}") for lr in rates),
+            *(Line2D([], [], color="k", ls=DASHES[start], lw=1, label=start) for start in starts),
+            Line2D([], [], color="0.5", lw=2, marker="D", ms=4, mec="k", label="taken"),
+        ]
+        figure.legend(
+            handles=entries, loc="outside upper center", ncols=len(entries), columnspacing=1.2, handlelength=2
+        )
+        save(figure, folder, "search")

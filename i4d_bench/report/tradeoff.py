@@ -1,0 +1,75 @@
+"""Frames per second against expression error, both with and without the tracker that FLAME designs wait for."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib import ticker
+
+from i4d_bench.metrics.cards import CARDS
+from i4d_bench.report.columns import SET_NAMES, expression_metric, people_set
+from i4d_bench.report.drawing import PAGE, STYLE, SUFFIXES, Labelled, label_beside, looks_of, mark_only, plain, save
+from i4d_bench.report.rows import rows
+from i4d_bench.report.speeds import Speeds
+from i4d_bench.results.store import Store
+from i4d_bench.results.summary import scores
+from i4d_bench.stats import mean_ci
+
+EMPTY = 3
+"""A factor between frame rates over which an axis is broken."""
+
+
+def draw(store: Store, speeds: Speeds | None) -> None:
+    """Expression error in cross-reenactment with its 95% interval. A design on FLAME coefficients has two points, joined: given
+    the coefficients, and with the tracker's time. Designs that were not timed are not drawn; where none was, an older figure
+    goes."""
+    for suffix in SUFFIXES:
+        (store.folder / f"speed_quality.{suffix}").unlink(missing_ok=True)
+    designs, samples, metric = rows(store), store.samples, expression_metric(store.samples)
+    set_ = people_set(samples, "cross")
+    if metric is None or speeds is None:
+        return
+    rates = {d: speeds.fps(d, tracked=False) for d in designs}
+    found = {d: mean_ci(s, CARDS[metric].worst) for d, s in scores(samples, set_, metric).items()}
+    points = [(d, rates[d], found[d]) for d in designs if np.isfinite(rates[d]) and d in found]
+    if not points:
+        return
+    look = looks_of(designs)
+    parts = _parts([r for d, fps, _ in points for r in (fps, speeds.fps(d)) if np.isfinite(r)])
+    with plt.rc_context(STYLE):
+        size = (PAGE, max(2.0, 0.65 + 0.11 * len(points)))
+        widths = [1 + 2.5 * np.log(high / low) for low, high in parts]
+        figure, axes = plt.subplots(1, len(parts), figsize=size, sharey=True, squeeze=False, width_ratios=widths)
+        for axis, (low, high) in zip(axes[0], parts, strict=True):
+            for d, fps, i in points:
+                error = None if not np.isfinite(i.lo) else [[max(0, i.mean - i.lo)], [max(0, i.hi - i.mean)]]
+                axis.errorbar(fps, i.mean, error, ms=4.5, elinewidth=0.5, **mark_only(look[d]))
+                tracked = speeds.fps(d)
+                if np.isfinite(tracked) and tracked < fps:
+                    axis.plot([tracked, fps], [i.mean] * 2, color=look[d]["color"], lw=0.5, ls=(0, (1, 1.5)))
+                    axis.plot(tracked, i.mean, ms=4.5, **mark_only(look[d]))
+            axis.set_xscale("log")
+            axis.set_xlim(low / 1.08, high * 1.08)
+            axis.xaxis.set_major_locator(ticker.MaxNLocator(nbins=6 if axis is axes[0][-1] else 2, steps=[1, 2, 5, 10]))
+            axis.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+            axis.xaxis.set_minor_locator(ticker.NullLocator())
+        for axis in axes[0][1:]:
+            axis.spines["left"].set_linestyle((0, (1, 2)))
+            axis.tick_params(left=False)
+        figure.supxlabel(speeds.axis, fontsize=STYLE["axes.labelsize"])
+        axes[0][0].set_ylabel(f"{SET_NAMES[set_]} {CARDS[metric].label} {CARDS[metric].arrow}")
+        ends = [Labelled(fps, i.mean, plain(d) + designs[d].mark, look[d]) for d, fps, i in points]
+        label_beside(axes[0][-1], ends)
+        save(figure, store.folder, "speed_quality")
+
+
+def _parts(rates: list[float]) -> list[tuple[float, float]]:
+    """The stretches of an axis that hold all rates: two where nothing lies between a slow group and a fast one."""
+    at = sorted(rates)
+    steps = [b / a for a, b in pairwise(at)]
+    if not steps or max(steps) < EMPTY:
+        return [(at[0], at[-1])]
+    k = steps.index(max(steps)) + 1
+    return [(at[0], at[k - 1]), (at[k], at[-1])]
