@@ -41,21 +41,21 @@ def write(
 
 
 def printed(frame: pd.DataFrame, caption: str) -> list[str]:
-    """Floats of a table of numbers and text, MOST_ROWS rows each. Columns of text break their lines."""
-    words = [c for c in frame.columns if not pd.api.types.is_numeric_dtype(frame[c])]
-    spec = "".join("r" if c not in words else r">{\raggedright\arraybackslash}X" for c in list(frame.columns)[1:])
-    heads = [" & ".join(latex.escape(str(c)) for c in frame.columns) + r" \\"]
-    lines = [" & ".join(latex.escape(_text(v)) for v in row) + r" \\" for row in frame.itertuples(index=False)]
-    return [
-        latex.floating(latex.tabular(heads, some, True, spec), latex.escape(caption) + ".", True)
-        for some in _pieces(lines, MOST_ROWS)
+    """Floats of a table of numbers and text, MOST_ROWS rows each; of "median (low to high)" the median."""
+    heads = [latex.line("", [latex.head(str(c)) for c in frame.columns[1:]])]
+    lines = [
+        latex.line(latex.escape(str(first)), map(_median, cells)) for first, *cells in frame.itertuples(index=False)
     ]
+    body = [
+        latex.tabular(heads, some, "r" * (len(frame.columns) - 1), latex.DENSE) for some in _pieces(lines, MOST_ROWS)
+    ]
+    return [latex.floating(some, latex.escape(f"{caption}. Medians; ranges are in the .csv."), True) for some in body]
 
 
-def _text(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}" if value == value else ""  # NaN differs from itself
-    return str(value)
+def _median(cell: object) -> str:
+    if isinstance(cell, float):
+        return f"{cell:.4g}" if cell == cell else ""  # NaN differs from itself
+    return latex.escape(str(cell).partition(" (")[0])
 
 
 def paged(floats: Sequence[str]) -> list[str]:
@@ -82,11 +82,8 @@ def _matrices(baseline: str | None, found: pd.DataFrame) -> list[str]:
         heads = [
             rf"\rotatebox{{90}}{{{latex.escape(f'{CARDS[m].label} {CARDS[m].arrow}'.strip())}}}" for m in table.columns
         ]
-        lines = [
-            " & ".join([latex.escape(plain(str(d)).replace("\n", " ")), *map(latex.escape, marks)]) + r" \\"
-            for d, *marks in table.itertuples()
-        ]
-        body = latex.tabular([" & ".join(["", *heads]) + r" \\"], lines, True, "c" * len(table.columns))
+        lines = [latex.line(latex.name(str(d)), map(latex.escape, marks)) for d, *marks in table.itertuples()]
+        body = latex.tabular([latex.line("", heads)], lines, "c" * len(table.columns), latex.WIDE)
         compared = f"Differences from {plain(str(baseline))}, {SET_NAMES[set_]}; p after Holm over the designs."
         caption = f"{compared} {pairs.legend(found)}."
         out.append(latex.floating(body, latex.escape(caption), True))

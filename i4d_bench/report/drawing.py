@@ -109,12 +109,14 @@ def spread(
 
 def label_beside(axis: Axes, points: Sequence[Labelled]) -> None:
     """A column of labels to the right of the axis, each with its mark and a line to its point. The axis has its limits by now."""
+    if not points:
+        return
     figure = axis.get_figure(root=True)
     assert figure is not None
     figure.draw_without_rendering()  # the layout says how tall the axis is
     height = axis.get_window_extent().height / figure.dpi * 72
     places = axis.transAxes.inverted().transform(axis.transData.transform([(p.x, p.y) for p in points]))
-    lines = max((p.text.count("\n") + 1 for p in points), default=1)
+    lines = max(p.text.count("\n") + 1 for p in points)
     heights = spread(places[:, 1], (SMALL + 1) * lines / height, 0, 1)
     line = {"arrowstyle": "-", "lw": 0.35, "alpha": 0.8, "shrinkA": 0, "shrinkB": 2}
     for p, y in zip(points, heights, strict=True):

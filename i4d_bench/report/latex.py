@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from i4d_bench.report.drawing import COLUMN, PAGE, plain
 from i4d_bench.report.rows import Row
 
 SIGNS = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$",
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "_": r"\_\allowbreak{}", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "=": "$=$", "±": r"$\pm$", "×": r"$\times$",
     "−": "$-$", "–": "--", "·": r"$\cdot$", "°": r"$^\circ$", "√": r"$\surd$", "²": "$^2$", "³": "$^3$", "†": r"$^\dagger$",
     "≤": r"$\le$", "≥": r"$\ge$", "≈": r"$\approx$", "Σ": r"$\Sigma$", "σ": r"$\sigma$", "µ": r"$\mu$", "γ": r"$\gamma$",
@@ -25,9 +26,20 @@ BLOCK_HEADS = {
     "privileged": "given more than the others",
     "control": "control, never moves",
 }
-SIZES = {True: r"\footnotesize", False: r"\scriptsize"}
-AFTER = {True: r"\scriptsize", False: r"\fontsize{6}{7}\selectfont"}
-"""Of the text of a table, and of the interval after a mean: where it spans two columns of the page, and one."""
+
+
+class Setting(NamedTuple):
+    """How a table is set: sizes of its text and of the intervals in it, and the room between columns."""
+
+    text: str
+    after: str
+    gap: str
+
+
+WIDE = Setting(r"\footnotesize", r"\scriptsize", "3.5pt")
+NARROW = Setting(r"\scriptsize", r"\fontsize{6}{7}\selectfont", "2.2pt")
+DENSE = Setting(r"\scriptsize", "", "2.2pt")
+"""Of both columns of a page, of one, and of both with many columns of its own."""
 DOCUMENT = r"""\documentclass[10pt,twocolumn]{article}
 \usepackage[T1]{fontenc}
 \usepackage[utf8]{inputenc}
@@ -63,11 +75,11 @@ def picture(name: str, caption: str) -> str:
     return floating(rf"\includegraphics[width=WIDTH]{{{name}}}", caption, True, "figure")
 
 
-def tabular(heads: Sequence[str], lines: Sequence[str], wide: bool, columns: str) -> str:
+def tabular(heads: Sequence[str], lines: Sequence[str], columns: str, setting: Setting) -> str:
     """heads and lines: rows of LaTeX. The first column takes the room that the others (`columns`) leave and breaks its lines."""
     first = r">{\raggedright\arraybackslash\hangindent=1em}X"
     return "\n".join(
-        [SIZES[wide] + r"\setlength{\tabcolsep}{" + ("3.5pt}" if wide else "2.2pt}"),
+        [setting.text + rf"\setlength{{\tabcolsep}}{{{setting.gap}}}",
          rf"\begin{{tabularx}}{{WIDTH}}{{@{{}}{first}{columns}@{{}}}}", r"\toprule", *heads, r"\midrule", *lines, r"\bottomrule",
          r"\end{tabularx}"]
     )  # fmt: skip
@@ -76,6 +88,7 @@ def tabular(heads: Sequence[str], lines: Sequence[str], wide: bool, columns: str
 def table(columns: Sequence[Column], designs: dict[str, Row], wide: bool) -> str:
     """Means with half their 95% intervals; the best bold; a heading for every block where there are several, and what is known
     without any avatar at the end."""
+    setting = WIDE if wide else NARROW
     lines, several = [], len({row.block for row in designs.values()}) > 1
     for block, own in groupby(designs.items(), lambda item: item[1].block):
         rows = list(own)
@@ -87,32 +100,39 @@ def table(columns: Sequence[Column], designs: dict[str, Row], wide: bool) -> str
         for k, (d, row) in enumerate(rows):
             if k and row.family != rows[k - 1][1].family:
                 lines.append(r"\addlinespace[2pt]")
-            lines.append(_row(_name(d) + escape(row.mark), [_cell(c, d, wide) for c in columns]))
+            lines.append(line(name(d) + escape(row.mark), [_cell(c, d, setting.after) for c in columns]))
     known = reference_rows(columns)
     if known:
         lines.append(r"\midrule")
-    lines += [_row(rf"\itshape {escape(n)}", [c.text(c.references.get(n, np.nan)) for c in columns]) for n in known]
-    return tabular([*_groups(columns), _row("", [_head(c.label) for c in columns])], lines, wide, "r" * len(columns))
+    lines += [line(rf"\itshape {escape(n)}", [c.text(c.references.get(n, np.nan)) for c in columns]) for n in known]
+    heads = [*_groups(columns), line("", [head(c.label) for c in columns])]
+    return tabular(heads, lines, "r" * len(columns), setting)
 
 
-def _row(first: str, cells: Sequence[str]) -> str:
+def line(first: str, cells: Iterable[str]) -> str:
+    """A row of LaTeX."""
     return " & ".join([first, *cells]) + r" \\"
 
 
-def _name(design: str) -> str:
+def upright(label: str) -> str:
+    """A head that is turned, for columns of single signs."""
+    return rf"\rotatebox{{90}}{{{escape(label)}}}"
+
+
+def name(design: str) -> str:
     return escape(plain(design).replace("\n", " "))
 
 
-def _cell(column: Column, design: str, wide: bool) -> str:
+def _cell(column: Column, design: str, after: str) -> str:
     text, interval = column.text(column.values[design]), column.intervals.get(design)
     half = (interval.hi - interval.lo) / 2 if interval else np.nan
     if not text:
         return ""
     mean = rf"\textbf{{{text}}}" if design in column.bold else text
-    return mean + rf"{{{AFTER[wide]}$\,\pm${half:.{column.digits}f}}}" * bool(np.isfinite(half))
+    return mean + rf"{{{after}$\,\pm${half:.{column.digits}f}}}" * bool(np.isfinite(half))
 
 
-def _head(label: str) -> str:
+def head(label: str) -> str:
     """On two lines where it has two words or more, such as a network in brackets."""
     words = re.split(r" (?=[\w(/])", label, maxsplit=1)
     return r"\shortstack[r]{" + r"\\".join(map(escape, words)) + "}" if len(words) > 1 else escape(label)
@@ -129,5 +149,5 @@ def _groups(columns: Sequence[Column]) -> Iterator[str]:
         if name:
             rules.append(rf"\cmidrule(lr){{{at}-{at + count - 1}}}")
         at += count
-    yield _row("", heads)
+    yield line("", heads)
     yield "".join(rules)

@@ -41,6 +41,8 @@ def draw(folder: Path, found: Mapping[str, tuple[Arms, Arm]]) -> None:
             for (lr, start), r in sorted(
                 runs.items(), key=lambda item: item[0] == taken
             ):  # the choice above the others
+                if not r.curve:
+                    continue
                 steps, gaps = [0, *(c["step"] for c in r.curve)], [0.0, *(c["gap"] for c in r.curve)]
                 look = (
                     {"lw": 2.0, "marker": "D", "markevery": [-1], "ms": 4, "mec": "k"}
@@ -49,7 +51,8 @@ def draw(folder: Path, found: Mapping[str, tuple[Arms, Arm]]) -> None:
                 )
                 axis.plot(steps, gaps, color=shades[lr], ls=DASHES[start], **look)
             axis.set_title(plain(name), fontsize=SMALL, pad=2)
-            axis.text(0.03, 0.97, f"{taken[0]:g}, {taken[1]}", transform=axis.transAxes, va="top", fontsize=SMALL)
+            said = f"{taken[0]:g}, {taken[1]}" if runs[taken].curve else "failed"
+            axis.text(0.03, 0.97, said, transform=axis.transAxes, va="top", fontsize=SMALL)
         figure.supxlabel("training steps after the warm-up", fontsize=STYLE["axes.labelsize"])
         figure.supylabel("driving gap, validation (dB)", fontsize=STYLE["axes.labelsize"])
         entries = [

@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 from matplotlib.ticker import LogLocator
 
 from i4d_bench.report.drawing import COLUMN, HUES, PAGE, SMALL, STYLE, Labelled, label_beside, looks, plain, save, short
+from i4d_bench.report.rows import ORDER
 from i4d_bench.speed import rig
 from i4d_bench.speed.plan import IN_FULL, in_every_mode
 
@@ -67,8 +68,8 @@ def _panels(lines: Mapping[str, Sequence[Line]], ticks: Sequence[int], xlabel: s
     figure, axes = plt.subplots(1, len(lines), figsize=size, sharex=True, sharey=True, squeeze=False)
     for axis, (title, own) in zip(axes[0], lines.items(), strict=True):
         for _, points, look in own:
-            axis.plot(*zip(*points, strict=True), ms=3, lw=1.1, **look)
-        axis.set_title(title, loc="left")
+            axis.plot(*zip(*points, strict=True), **{"ms": 3, "lw": 1.1, **look})
+        axis.set_title(title, loc="left", fontsize=SMALL if len(lines) > 3 else None)
     _powers(axes[0][0], ticks)
     for axis, own in zip(axes[0], lines.values(), strict=True):
         label_beside(axis, [Labelled(*points[-1], text, look) for text, points, look in own])
@@ -91,10 +92,12 @@ def over_gaussians(rows: dict, base: tuple[int, int, int], families: dict[str, s
     if len(ticks) < 2 or not modes:
         return None
     usual = max(modes.values(), key=list(modes.values()).count)
-    panels: dict[str, list[Line]] = {}
-    for d, m in modes.items():
+    drawn: dict[str, list[Line]] = {}
+    for d, m in sorted(modes.items(), key=lambda item: ORDER.get(families[item[0]], len(ORDER))):
         text = short(d) if m == usual else f"{short(d)} ({m})"
-        panels.setdefault(families[d] or "designs", []).append((text, line(d, m), of[d]))
+        drawn.setdefault(families[d] or "designs", []).append((text, line(d, m), of[d]))
+    control = drawn.pop("control", []) if len(drawn) > 1 else []
+    panels = {family: [*own, *control] for family, own in drawn.items()}
     return _panels(panels, ticks, f"Gaussians ({usual} where nothing else is said)")
 
 
@@ -122,11 +125,11 @@ def over_tokens(rows: dict, base: tuple[int, int, int], families: dict[str, str]
     for d, m in dict.fromkeys((k.what, k.mode) for k in of):
         if d in full or m == fastest[d]:
             points = sorted((k.t, row["ms"]) for k, row in of.items() if (k.what, k.mode) == (d, m))
-            panels.setdefault(plain(d), []).append((m, points, look[d] | MODES[m]))
+            panels.setdefault(short(d), []).append((m, points, look[d] | MODES[m]))
     for d, m in _fastest(fusion, lambda k: k.what == IN_FULL[0] and k.t is None).items():
         ms = next(row["ms"] for k, row in fusion.items() if (k.what, k.mode, k.t) == (d, m, None))
         for own in panels.values():
-            own.append((short(d), [(t, ms) for t in ticks], {"color": HUES["local"], "lw": 0.8, "marker": ""}))
+            own.append((plain(d), [(t, ms) for t in ticks], {"color": HUES["local"], "lw": 0.8, "marker": ""}))
     return _panels(panels, ticks, "motion tokens")
 
 

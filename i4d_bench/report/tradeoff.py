@@ -33,6 +33,7 @@ def draw(store: Store, speeds: Speeds | None) -> None:
         return
     rates = {d: speeds.fps(d, tracked=False) for d in designs}
     found = {d: mean_ci(s, CARDS[metric].worst) for d, s in scores(samples, set_, metric).items()}
+    found = {d: i for d, i in found.items() if np.isfinite(i.mean)}
     points = [(d, rates[d], found[d]) for d in designs if np.isfinite(rates[d]) and d in found]
     if not points:
         return
