@@ -24,6 +24,7 @@ def draw(store: Store) -> None:
     look = looks_of(designs)
     families = list(dict.fromkeys(row.family for row in designs.values() if row.family != "control"))
     families = families or ["control"]
+    ends: list[list[Labelled]] = []
     most = max(sum(row.family in (f, "control") for row in designs.values()) for f in families)
     with plt.rc_context(STYLE):
         size = (PAGE, max(2.3, 0.7 + 0.13 * most))
@@ -32,13 +33,14 @@ def draw(store: Store) -> None:
             axis.axhline(ONSET_DB, color="k", lw=0.6, ls=(0, (1, 2)))
             axis.set_title(family, loc="left")
             own = [d for d, row in designs.items() if row.family in (family, "control")]
-            ends = [_line(axis, designs[d], short(d) + designs[d].mark, look[d]) for d in own]
+            ends.append([_line(axis, designs[d], short(d) + designs[d].mark, look[d]) for d in own])
             axis.set_xscale("log")  # onsets lie at a hundredth to a half of the steps
             axis.margins(x=0.03)
             axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 3), numticks=9))
             axis.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
             axis.xaxis.set_minor_locator(ticker.NullLocator())
-            label_beside(axis, [end for end in ends if np.isfinite(end.y)])
+        for axis, own in zip(axes[0], ends, strict=True):  # by now the panels have their common limits
+            label_beside(axis, [end for end in own if np.isfinite(end.y)])
         axes[0][0].set_ylabel("driving gap, validation (dB)")
         figure.supxlabel("training steps after the warm-up", fontsize=STYLE["axes.labelsize"])
         save(figure, store.folder, "curves")

@@ -71,8 +71,8 @@ def floating(body: str, caption: str, wide: bool, kind: str = "table") -> str:
 
 
 def picture(name: str, caption: str) -> str:
-    """A figure that was drawn at the width of both columns."""
-    return floating(rf"\includegraphics[width=WIDTH]{{{name}}}", caption, True, "figure")
+    """A figure that was drawn at its printed size, for both columns."""
+    return floating(rf"\includegraphics{{{name}}}", caption, True, "figure")
 
 
 def tabular(heads: Sequence[str], lines: Sequence[str], columns: str, setting: Setting) -> str:

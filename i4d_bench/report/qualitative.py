@@ -24,6 +24,8 @@ DECILES = {"median": 0.5, "worst decile": 0.9}
 """Of the errors of all cases: what the cases shown come nearest to."""
 PARTS = {"eyes": 0.5, "mouth": 0.5}
 """Regions that are magnified, and the height of a crop over its width."""
+WIDEST, MARGIN = 1.0, 0.35
+"""Inches: a picture where there are few columns; and what stands left of them, in pictures."""
 FULL_ERROR = 0.3
 """Absolute RGB difference, mean of the channels, at which an error map is black."""
 
@@ -132,13 +134,11 @@ def draw(store: Store) -> None:
     shown = cases(moving, stored)
     columns = [*(c for c in SHOWN if c in images), *designs]
     lines = [line for case in shown for line in _lines(images, case)]
-    width = PAGE / (len(columns) + 0.35)
+    width = min(PAGE / (len(columns) + MARGIN), WIDEST)
     with plt.rc_context({**STYLE, "axes.grid": False}):
         ratios = [box.height / box.width for _, box, _, _ in lines]
-        figure, axes = plt.subplots(
-            len(lines), len(columns), figsize=(PAGE, width * sum(ratios) + 0.3 + 0.02 * len(lines)), squeeze=False,
-            height_ratios=ratios,
-        )  # fmt: skip
+        size = (width * (len(columns) + MARGIN), width * sum(ratios) + 0.3 + 0.02 * len(lines))
+        figure, axes = plt.subplots(len(lines), len(columns), figsize=size, squeeze=False, height_ratios=ratios)
         for axis in axes.flat:
             axis.set_xticks([])
             axis.set_yticks([])
