@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import stat
 import sys
@@ -36,8 +37,12 @@ def can_be_written(folder: Path) -> bool:
 def use_temporary_caches() -> None:
     """Sends what libraries keep of compiled code and fonts to a temporary folder where this account has no place for it.
 
-    Without one, numba stops at its first function, and others make a folder named `~`. Losing such a cache costs time alone.
+    Without one, numba stops at its first function, and others make a folder named `~`. Losing such a cache costs time alone;
+    that matplotlib makes its own is not said between our sentences.
     """
+    logging.getLogger("matplotlib.font_manager").addFilter(
+        lambda told: "building the font cache" not in told.getMessage()
+    )
     own, given = home(), os.environ.get("XDG_CACHE_HOME")
     shared = Path(given) if given else own and own / ".cache"
     places = {name: shared for name in ("NUMBA_CACHE_DIR", "MPLCONFIGDIR", "TORCH_EXTENSIONS_DIR", "TORCH_HOME")}

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+from helpers.designs import under_test
 from helpers.scenes import camera
 
 import variants
@@ -64,7 +65,7 @@ def test_a_frame_without_room_is_drawn_again_with_more(tiny, monkeypatch):
 
 @pytest.mark.gpu
 @torch.no_grad()
-@pytest.mark.parametrize("design", variants.names())
+@pytest.mark.parametrize("design", under_test())
 def test_a_graph_follows_code_and_camera(design, tiny):
     draw, whole = both(design, tiny)
     for seed, seen in ((1, at(6)), (2, at(2.7)), (3, at(2.7)), (4, at(2.7, 96))):
