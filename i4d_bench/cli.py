@@ -177,12 +177,13 @@ def reproduce(
     runs: Annotated[Path, arg(help="where checkpoints are kept")] = Path("runs"),
     jobs: Annotated[int | None, arg(help="designs trained at once; default: as `run`")] = None,
     driver: Annotated[Path | None, arg(help="where the report's encoder lies now, if it was moved")] = None,
+    keep: Annotated[bool, arg(help="writes the comparison into the report's folder, where the site finds it")] = False,
 ) -> None:
     """Trains again what a report holds and compares row by row. Exit code 1: a row differs by more than its spread."""
     from i4d_bench.jobs.reproduce import reproduce as job
     from variants import load
 
-    sys.exit(job(published, load(designs), reports, runs, jobs, driver))
+    sys.exit(job(published, load(designs), reports, runs, jobs, driver, keep))
 
 
 @app.command
@@ -499,22 +500,26 @@ def submit(
 
 
 @app.command
-def validate(file: Annotated[Positional[Path], arg(help="what `submit` made")]) -> None:
+def validate(
+    file: Annotated[Positional[Path], arg(help="what `submit` made")],
+    keep: Annotated[bool, arg(help="writes what was found beside the file, where the site finds it")] = False,
+) -> None:
     """Checks a submission: schema, splits, completeness, hashes; and scores its pictures again. Exit code 1 where one is wrong."""
     from i4d_bench.jobs.submission import validate as job
 
-    sys.exit(job(file))
+    sys.exit(job(file, keep))
 
 
 @app.command
 def site(
     reports: Annotated[Path, arg(help="where the report folders are")] = Path("reports/published"),
     out: Annotated[Path, arg(help="the site's folder, made anew")] = Path("site"),
+    submitted: Annotated[Path | None, arg(help="a folder of others' submissions, checked by `validate --keep`")] = None,
 ) -> None:
     """Builds a web site of all reports from their stored results: static files that also open from a disk."""
     from i4d_bench.report.web.site import write
 
-    write(reports, out)
+    write(reports, out, submitted)
 
 
 @app.command

@@ -26,6 +26,8 @@ from i4d_bench.metrics.cards import CARDS
 from i4d_bench.printing import print_table
 from i4d_bench.progress import console
 from i4d_bench.report.tables import MAIN
+from i4d_bench.results.environment import code_of, environment, hardware_name
+from i4d_bench.results.evidence import Reproduction, keep_reproduction, now
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
 from i4d_bench.types import UserError
@@ -44,9 +46,10 @@ def reproduce(
     runs: Path,
     jobs: int | None = None,
     driver: Path | None = None,
+    keep: bool = False,
 ) -> int:
     """Trains the report's designs, or those named, at its first seed, and prints the comparison. Returns 1 if a row disagrees or is
-    missing, else 0. driver: where the report's encoder lies now, if it was moved.
+    missing, else 0. driver: where the report's encoder lies now, if it was moved. keep: writes it down in the report's folder.
 
     Raises UserError where the report holds no such run, or cannot be trained here.
     """
@@ -76,7 +79,16 @@ def reproduce(
         samples.append(made.samples)
     table = compare(chosen, store.samples, here, pd.concat(samples))
     _print(table, chosen, here)
+    if keep:
+        _keep(published, chosen, table)
     return int(bool({"differs", "missing"} & set(table["verdict"])))
+
+
+def _keep(published: Path, chosen: dict[str, Record], table: pd.DataFrame) -> None:
+    runs = {design: r.run_id for design, r in chosen.items()}
+    rows = table.to_dict("records")
+    kept = keep_reproduction(published, Reproduction(hardware_name(), code_of(environment()), now(), runs, rows))
+    console.print(f"kept in {kept}")
 
 
 def experiments(records: list[Record]) -> list[Experiment]:

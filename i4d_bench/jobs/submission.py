@@ -1,18 +1,13 @@
 """Results from somebody else's machine: `submit` packs a report with the pictures behind its scores, `validate` holds such a file
 against the benchmark and scores the pictures again.
 
-A submission is a zip: manifest.json (who, and the hash of every other file), runs/ as a report folder has it, and
-predictions/RUN_ID.npz with the pictures of the sets self and cross.
+The file is described in `results/submissions.py`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tempfile
-import zipfile
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +16,6 @@ import pandas as pd
 import torch
 
 from i4d_bench import BENCHMARK_VERSION, outputs
-from i4d_bench.cache import atomic_file
 from i4d_bench.config.experiment import from_dict
 from i4d_bench.data.frames import Frames
 from i4d_bench.data.opening import open_data
@@ -33,22 +27,19 @@ from i4d_bench.metrics.weights import WeightsUnavailable
 from i4d_bench.printing import print_table
 from i4d_bench.progress import console, track
 from i4d_bench.render.views import GREY
-from i4d_bench.results import predictions
+from i4d_bench.results import evidence, predictions
 from i4d_bench.results.aggregate import aggregate
-from i4d_bench.results.environment import code_of
+from i4d_bench.results.environment import code_of, environment
 from i4d_bench.results.predictions import Predictions
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
+from i4d_bench.results.submissions import PREDICTIONS, RUNS, pack, unpack
 from i4d_bench.types import UserError
 
-SCHEMA = 1
-MANIFEST, RUNS, PREDICTIONS = "manifest.json", "runs/", "predictions/"
 ROUNDING = {"psnr": 0.05, "ssim": 5e-3, "lpips_alex": 5e-3}
 """How far a sample's score may move because its picture was rounded to 8 bits, which SSIM sees where all is flat, and was scored on
 another machine."""
 BATCH = 16
-LARGEST = 8 << 30
-"""Bytes that a submission may unpack to."""
 
 
 def submit(report: Path, runs: Path, out: Path, name: str, url: str = "") -> Path:
@@ -61,18 +52,7 @@ def submit(report: Path, runs: Path, out: Path, name: str, url: str = "") -> Pat
     for record in store.records:
         if record.status != "failed":
             files[f"{PREDICTIONS}{record.run_id}.npz"] = _pictures(record, runs)
-    content = {
-        "schema": SCHEMA,
-        "benchmark_version": BENCHMARK_VERSION,
-        "name": name,
-        "url": url,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "files": {inside: _digest(path.read_bytes()) for inside, path in files.items()},
-    }
-    with atomic_file(out) as part, zipfile.ZipFile(part, "w") as pack:
-        pack.writestr(MANIFEST, json.dumps(content, indent=1) + "\n")
-        for inside, path in track(files.items(), "packing", len(files)):
-            pack.write(path, inside)
+    pack(out, files, name, url)
     console.print(f"{out}: {len(store.records)} runs, {out.stat().st_size / 1e6:.0f} MB")
     return out
 
@@ -88,43 +68,20 @@ def _pictures(record: Record, runs: Path) -> Path:
     return found[0]
 
 
-def validate(file: Path) -> int:
-    """Prints what is wrong with a submission. Returns 1 where anything is, else 0. Raises UserError for what is none."""
+def validate(file: Path, keep: bool = False) -> int:
+    """Prints what is wrong with a submission. Returns 1 where anything is, else 0. keep: writes it down beside the file. Raises
+    UserError for what is no submission."""
     with tempfile.TemporaryDirectory() as folder:
-        manifest = _unpacked(file, Path(folder))
+        manifest = unpack(file, Path(folder))
         store = Store(Path(folder))
         console.print(f"{file.name}: {manifest['name']} {manifest['url']}".rstrip())
         faults = list(_faults(manifest, store))
+    if keep:
+        evidence.keep_check(file, code_of(environment()), faults)
     for fault in faults:
         console.print(f"wrong: {fault}")
     console.print(f"{len(faults)} faults" if faults else "nothing is wrong with it")
     return int(bool(faults))
-
-
-def _unpacked(file: Path, folder: Path) -> dict[str, Any]:
-    """The manifest, and in `folder` the files that it names. Raises UserError where they are others."""
-    try:
-        with zipfile.ZipFile(file) as pack:
-            if sum(entry.file_size for entry in pack.infolist()) > LARGEST:
-                raise UserError(f"{file} unpacks to more than {LARGEST >> 30} GB")
-            manifest = json.loads(pack.read(MANIFEST))
-            named = manifest["files"]
-            if set(pack.namelist()) - {MANIFEST} != set(named):
-                raise UserError(f"{file} holds other files than its manifest names")
-            for inside, digest in named.items():
-                place = folder / inside
-                if place.parent not in (folder / "runs", folder / "predictions"):
-                    raise UserError(f"{file} has a file where none belongs: {inside}")
-                data = pack.read(inside)
-                if _digest(data) != digest:
-                    raise UserError(f"{file}: {inside} is not the file that was packed")
-                place.parent.mkdir(exist_ok=True)
-                place.write_bytes(data)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as e:
-        raise UserError(f"{file} is no submission: {e}") from e
-    if manifest.get("schema") != SCHEMA:
-        raise UserError(f"{file} is a submission of schema {manifest.get('schema')}, and this version reads {SCHEMA}")
-    return manifest
 
 
 def _faults(manifest: dict[str, Any], store: Store) -> Iterator[str]:
@@ -225,7 +182,3 @@ def _print(again: pd.DataFrame) -> None:
         means = again.groupby(["set", "metric"])["value"].agg(["count", "mean"]).reset_index()
         rows = [[r["set"], r["metric"], str(r["count"]), f"{r['mean']:.4f}"] for r in means.to_dict("records")]
         print_table(["scored again", "metric", "pictures", "mean"], rows)
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

@@ -1,6 +1,7 @@
 """What was published is held against a new training, by the spread that the published seeds have."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from helpers import teacher
 from i4d_bench.config import presets
 from i4d_bench.data.teacher.store import pairs_digest
 from i4d_bench.jobs import reproduce as job
+from i4d_bench.results.evidence import reproductions
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
 from i4d_bench.types import UserError
@@ -96,8 +98,11 @@ def test_the_whole_job_says_whether_it_agrees(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(job, "run", run)
     for psnr, code, said in ((30.1, 0, "agrees"), (35.0, 1, "differs")):
         made.add(record("static", 0, made={"training": "new"}), rows("static", 0, psnr))
-        assert job.reproduce(store.folder, (), tmp_path, tmp_path) == code
+        assert job.reproduce(store.folder, (), tmp_path, tmp_path, keep=True) == code
         assert said in capsys.readouterr().out
+        (kept,) = reproductions(store.folder)
+        assert kept.agreed == ({"static"} if code == 0 else set()) and kept.runs == {"static": "static-0"}
+        shutil.rmtree(store.folder / "reproduced")
 
 
 @pytest.mark.parametrize(

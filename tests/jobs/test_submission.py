@@ -11,7 +11,7 @@ import pytest
 from i4d_bench.config import presets
 from i4d_bench.jobs import submission
 from i4d_bench.jobs.run import run
-from i4d_bench.results import predictions
+from i4d_bench.results import evidence, predictions, submissions
 from i4d_bench.results.store import Store
 from i4d_bench.types import UserError
 
@@ -30,13 +30,13 @@ def changed(packed, tmp_path, change):
     """The submission with `change` of its files' bytes by name, packed again as if all were well."""
     files = {}
     with zipfile.ZipFile(packed[0]) as pack:
-        manifest = json.loads(pack.read(submission.MANIFEST))
+        manifest = json.loads(pack.read(submissions.MANIFEST))
         files = {name: pack.read(name) for name in manifest["files"]}
     files = change(files) or files
-    manifest["files"] = {name: submission._digest(data) for name, data in files.items()}
+    manifest["files"] = {name: submissions.digest(data) for name, data in files.items()}
     out = tmp_path / "changed.zip"
     with zipfile.ZipFile(out, "w") as pack:
-        pack.writestr(submission.MANIFEST, json.dumps(manifest))
+        pack.writestr(submissions.MANIFEST, json.dumps(manifest))
         for name, data in files.items():
             pack.writestr(name, data)
     return out
@@ -48,9 +48,10 @@ def of(files, folder, ending):
 
 def test_a_run_as_it_was_made_is_valid(packed, capsys, monkeypatch):
     monkeypatch.setattr(submission, "code_of", lambda environment: "0123456789ab")
-    code = submission.validate(packed[0])
+    code = submission.validate(packed[0], keep=True)
     out = capsys.readouterr().out
     assert code == 0, out
+    assert evidence.check_of(packed[0]).faults == []
     assert "A. Body https://example.org" in out and "nothing is wrong with it" in out
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from i4d_bench.report.web import page as pages
 from i4d_bench.report.web import site
 from i4d_bench.report.web.avatars import avatars, clips
 from i4d_bench.report.web.pictures import sheet
+from i4d_bench.results import submissions
+from i4d_bench.results.evidence import Reproduction, keep_check, keep_reproduction
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
 from i4d_bench.types import Gaussians
@@ -245,6 +248,50 @@ def test_a_site_leads_to_every_report_and_changes_none(browser, folder, tmp_path
         assert page.get_by_role("link", name="i4d_bench").get_attribute("href") == "../index.html"
         assert "local_b" in names(page.locator("#table-0"))
     assert before == {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+
+
+def test_tiers_of_evidence_stand_apart(browser, folder, tmp_path):
+    """A report of which one design was trained again, one of which all were, a submission, and what papers print."""
+    reports, others = tmp_path / "reports", tmp_path / "others"
+    runs = {r.design: r.run_id for r in Store(folder).records}
+    for name in ("partly", "wholly"):
+        shutil.copytree(folder, reports / name)
+        rows = [{"design": d, "verdict": "agrees" if d == "static" or name == "wholly" else "differs"} for d in DESIGNS]
+        keep_reproduction(reports / name, Reproduction("h100", "0123", "2026-01-01T00:00:00+00:00", runs, rows))
+    (reports / site.REPORTED).write_text("method,set,metric,value,note,source\nGAGAvatar,self,LPIPS,0.1,,arXiv 1\n")
+    submissions.pack(
+        others / "theirs.zip", {f"runs/{p.name}": p for p in store_files(folder)}, "A. Body", "https://x.org"
+    )
+    with pytest.raises(UserError, match="was not checked; check it first"):
+        site.write(reports, tmp_path / "site", others)
+    keep_check(others / "theirs.zip", "0123", [])
+    with opened(browser, site.write(reports, tmp_path / "site", others)) as page:
+        found = {
+            s.locator("h2").inner_text(): s.get_by_role("link").all_inner_texts() for s in page.locator("section").all()
+        }
+    assert found == {
+        "Reproduced": ["wholly"],
+        "Published here": ["partly"],
+        "Submitted": ["submitted/theirs"],
+        "From papers": ["papers"],
+    }
+    for name, said in (
+        ("partly", "static (h100, 0123)"),
+        ("submitted/theirs", "submitted by A. Body https://x.org"),
+        ("papers", "GAGAvatar"),
+    ):
+        with opened(browser, tmp_path / "site" / name / "index.html") as page:
+            assert said in page.inner_text("body")
+    (others / "theirs.zip").write_bytes(b"other")
+    with pytest.raises(UserError, match="is not the file that was checked"):
+        site.write(reports, tmp_path / "site", others)
+    keep_check(others / "theirs.zip", "0123", ["it holds no runs"])
+    with pytest.raises(UserError, match="has 1 faults, the first: it holds no runs"):
+        site.write(reports, tmp_path / "site", others)
+
+
+def store_files(folder):
+    return sorted(p for p in (folder / "runs").iterdir() if p.is_file())
 
 
 def test_a_site_takes_no_folder_of_somebody_else(folder, tmp_path):

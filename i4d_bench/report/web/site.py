@@ -1,16 +1,23 @@
-"""A site of all reports: a folder of pages that any web server, or none, can show."""
+"""A site of all reports: a folder of pages that any web server, or none, can show. What is better known stands apart from what is
+less well known: every tier has a table of its own, and no ranking goes beyond one report."""
 
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from i4d_bench.progress import console, track
 from i4d_bench.report import content
 from i4d_bench.report.web import page
-from i4d_bench.report.web.table import Head, row, table
+from i4d_bench.report.web.table import Cell, Head, number, row, table
 from i4d_bench.report.writing import write_text
+from i4d_bench.results.evidence import check_of, reproductions
+from i4d_bench.results.store import Store
+from i4d_bench.results.submissions import unpack
 from i4d_bench.types import UserError
 
 SCRIPTS = ("vendor/table-core.min.js", "assets/table.js", "assets/site.js")
@@ -19,43 +26,131 @@ SHOWN = ("Hardware", "Preset", "Data", "Driver", "Designs", "Seeds", "Measured")
 FILTERED = ("Hardware", "Data", "Driver")
 KINDS = {"": "comparison", "supervision-": "supervision", "ablation-": "ablation", "speed-": "speed"}
 """By how a folder's name begins, in this order."""
+TIERS = {
+    "Reproduced": "Published here, and every design trained again with numbers that agree (i4d-bench reproduce).",
+    "Published here": "Trained by this project's own code and machines; every number is rebuilt from stored samples.",
+    "Submitted": "Trained by others. Files, splits and means were checked, and the pictures of self and cross scored again.",
+    "From papers": "Numbers as their papers print them: other data, other networks, other machines.",
+}
+"""The best known first, and what is known of each."""
+REPORTED = "reported.csv"
+"""Beside the reports: what papers print."""
 
 
-def write(reports: Path, out: Path) -> Path:
-    """Makes `out` anew: index.html, and a folder per report under `reports` with its page. Nothing under `reports`
-    changes. Raises UserError where there is no report, or `out` is a folder that this did not make."""
+def write(reports: Path, out: Path, submitted: Path | None = None) -> Path:
+    """Makes `out` anew: index.html, and a folder per report under `reports`, and per submission in `submitted`, with its page.
+    Nothing under either changes. Raises UserError where there is no report, a submission was not checked, or `out` is a folder
+    that this did not make."""
     folders = sorted({p.parent for name in ("runs", "speed.json") for p in reports.rglob(name)})
     if not folders:
         raise UserError(f"{reports} holds no reports (folders with runs/ or speed.json)")
+    packs = sorted(submitted.glob("*.zip")) if submitted else []
+    if submitted and not packs:
+        raise UserError(f"{submitted} holds no submissions (.zip)")
+    checks = {pack: check_of(pack) for pack in packs}
     _empty(out)
-    lines = []
+    lines: dict[str, list[dict[str, Any]]] = {tier: [] for tier in TIERS}
     for folder in track(folders, "pages", len(folders)):
         name = folder.relative_to(reports).as_posix()
-        lines.append(_line(name, _report(folder, out / name, "../" * (name.count("/") + 1) + "index.html")))
-    kinds = list(KINDS.values())
-    lines.sort(key=lambda line: (kinds.index(line["cells"][0]["v"]), line["name"]))
-    heads = [
-        Head("kind", words=True, filtered=True),
-        *(Head(h.lower(), words=True, filtered=h in FILTERED) for h in SHOWN),
-    ]
-    listed = {"tables": [table("Reports", "reports", heads, lines)]}
+        tier, told = _known(folder)
+        home = "../" * (name.count("/") + 1) + "index.html"
+        lines[tier].append(_line(name, _report(folder, out / name, home, tier, told), None))
+    for pack in track(packs, "submissions", len(packs)):
+        name = f"submitted/{pack.stem}"
+        found, who = _submission(pack, out / name, checks[pack].created[:10])
+        lines["Submitted"].append(_line(name, found, who))
+    if (reports / REPORTED).exists():
+        lines["From papers"].append(_papers(reports / REPORTED, out / "papers"))
+    listed = {"tables": [_listed(tier, lines[tier]) for tier in TIERS if lines[tier]], "tiers": TIERS}
     write_text(out / "index.html", page.render("site.html", SCRIPTS, listed))
-    console.print(f"{out}: {len(folders)} reports, {_size(out) / 1e6:.1f} MB")
+    console.print(f"{out}: {len(folders) + len(packs)} reports, {_size(out) / 1e6:.1f} MB")
     return out / "index.html"
 
 
-def _report(folder: Path, out: Path, home: str) -> dict[str, Any]:
+def _known(folder: Path) -> tuple[str, str]:
+    """A report's tier, and which of its designs were trained again where."""
+    again = reproductions(folder)
+    if not again:
+        return "Published here", ""
+    runs = {r.run_id: r.design for r in Store(folder).records}
+    agreed = {
+        d: a for a in again for d in sorted(a.agreed) if runs.get(a.runs[d]) == d
+    }  # of runs that still stand here
+    machines = sorted({f"{a.hardware}, {a.code}" for a in agreed.values()})
+    told = f"{', '.join(agreed)} ({'; '.join(machines)})" if agreed else "none of its designs"
+    return "Reproduced" if set(agreed) == set(runs.values()) else "Published here", told
+
+
+def _report(folder: Path, out: Path, home: str, tier: str, told: str) -> dict[str, Any]:
     """Writes one report's page; returns its content."""
-    out.mkdir(parents=True)
     found = content(folder)
+    found["facts"] |= {"Evidence": tier.lower()} | ({"Trained again": told} if told else {})
     page.write(folder, found, out, home)
     return found
 
 
-def _line(name: str, found: dict[str, Any]) -> dict[str, Any]:
-    kind = KINDS[max((start for start in KINDS if name.startswith(start)), key=len)]
+def _submission(pack: Path, out: Path, checked: str) -> tuple[dict[str, Any], str]:
+    """Writes the page of one; returns its content and whose it is."""
+    with tempfile.TemporaryDirectory() as home:
+        folder = Path(home) / pack.stem
+        folder.mkdir()
+        manifest = unpack(pack, folder)
+        who = f"{manifest['name']} {manifest['url']}".strip()
+        found = content(folder)
+        found["facts"] |= {"Evidence": f"submitted by {who}; checked {checked}"}
+        for run in found["runs"].values():
+            own = run["command"].replace(folder.as_posix(), pack.stem)
+            run["command"] = f"python -m zipfile -e {pack.name} {pack.stem} && {own}"
+        page.write(folder, found, out, "../../index.html")
+    return found, manifest["name"]
+
+
+def _papers(file: Path, out: Path) -> dict[str, Any]:
+    """Writes the page of printed numbers; returns its line."""
+    printed = pd.read_csv(file, keep_default_na=False)
+    heads = [
+        Head("set", words=True, filtered=True),
+        Head("metric", words=True, filtered=True),
+        Head("value", digits=3, about="as printed"),
+        Head("note", words=True),
+        Head("source", words=True, filtered=True),
+    ]
+    rows = [
+        row(
+            r["method"], [{"v": r["set"]}, {"v": r["metric"]}, number(r["value"]), {"v": r["note"]}, {"v": r["source"]}]
+        )
+        for r in printed.to_dict("records")
+    ]
+    found = {
+        "title": "Numbers that papers print",
+        "facts": {"Evidence": "from papers", "Methods": str(printed["method"].nunique()), "Numbers": str(len(printed))},
+        "notes": [f"{TIERS['From papers']} They do not compare with any report of this site."],
+        "tables": [table("As printed", "numbers", heads, rows)],
+        "figures": {},
+        "runs": {},
+    }
+    page.write(file.parent, found, out, "../index.html")
+    about: list[Cell] = [{"v": ", ".join(printed["source"].str.split(",").str[0].unique())}, {"v": str(len(printed))}]
+    return row("papers", about)
+
+
+def _listed(tier: str, lines: list[dict[str, Any]]) -> dict[str, Any]:
+    kinds = list(KINDS.values())
+    if tier == "From papers":
+        return table(tier, "pages", [Head("source", words=True), Head("numbers", words=True)], lines)
+    lines = sorted(lines, key=lambda line: (kinds.index(line["cells"][0]["v"]), line["name"]))
+    heads = [
+        Head("kind", words=True, filtered=True),
+        Head("by", words=True),
+        *(Head(h.lower(), words=True, filtered=h in FILTERED) for h in SHOWN),
+    ]
+    return table(tier, "reports", heads, lines)
+
+
+def _line(name: str, found: dict[str, Any], who: str | None) -> dict[str, Any]:
+    kind = KINDS[max((start for start in KINDS if name.rpartition("/")[2].startswith(start)), key=len)]
     facts = [{"v": found["facts"][h]} if h in found["facts"] else None for h in SHOWN]
-    return row(name, [{"v": kind}, *facts])
+    return row(name, [{"v": kind}, {"v": who} if who else None, *facts])
 
 
 def _empty(out: Path) -> None:

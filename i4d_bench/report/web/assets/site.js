@@ -1,6 +1,6 @@
 "use strict";
-/* Puts the site's first page together: the table of all reports, whose names lead to them. */
+/* Puts the site's first page together: a table of reports for every tier, whose names lead to them. */
 
 const content = JSON.parse(document.getElementById("content").textContent);
-const section = document.querySelector("[data-table]");
-new ResultTable(section, content.tables[0], (name) => make("a", { href: `${name}/index.html` }, ...breakable(name)));
+for (const section of document.querySelectorAll("[data-table]"))
+  new ResultTable(section, content.tables[section.dataset.table], (name) => make("a", { href: `${name}/index.html` }, ...breakable(name)));
