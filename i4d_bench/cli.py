@@ -330,7 +330,7 @@ def animate(
     source: Annotated[Path, arg(help="a photo of a face, or a data set (its first test person)")],
     driving: Annotated[Path, arg(help="a video of a face, or a data set")],
     run: Annotated[Path, arg(help="a run's folder under runs/, or a pack")],
-    out: Annotated[Path, arg(help=".mp4, or .ply for the avatar at the driver's first frame")],
+    out: Annotated[Path, arg(help=".mp4, .webm, or .ply for the avatar at the driver's first frame")],
     model: Annotated[
         Path | None, arg(help="MediaPipe's face_landmarker.task; default: I4D_ASSETS, or the cache")
     ] = None,

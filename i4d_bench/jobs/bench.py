@@ -21,6 +21,7 @@ from i4d_bench.data.seen import who_was_seen
 from i4d_bench.data.splits import SPLITS, self_driven, split_of
 from i4d_bench.data.teacher.store import INDEX
 from i4d_bench.data.teacher.store import Store as TeacherStore
+from i4d_bench.data.video.files import write_video
 from i4d_bench.drivers import external
 from i4d_bench.drivers.driver import Driver, label
 from i4d_bench.drivers.image import ImageEncoder
@@ -37,6 +38,7 @@ from i4d_bench.metrics.identity import embedder
 from i4d_bench.metrics.image import load_lpips
 from i4d_bench.metrics.weights import WeightsUnavailable
 from i4d_bench.model.avatar import Avatar
+from i4d_bench.play.film import FPS, film
 from i4d_bench.play.session import DRIVER_ON_VIDEO
 from i4d_bench.portable import cores
 from i4d_bench.progress import console
@@ -203,6 +205,8 @@ class Bench:
         self._measure_cost(record, avatar)
         rows = [{**row, "run_id": run.id, "design": run.entry, "seed": self.experiment.seed} for row in scores.rows]
         store.add(record, rows, scores.images)
+        if self.plan.film and self.frames.meta["kind"] != "clips":
+            write_video(store.film(run.id), film(avatar, self._loader(run), self.head), FPS)
         console.print(f"{run.entry}: {record.status}, scored in {time.monotonic() - begun:.0f} s")
 
     def record(self, run: Run, status: Status, why: str, progress: Progress | None = None) -> Record:

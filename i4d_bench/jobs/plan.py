@@ -75,7 +75,7 @@ class Run:
 @dataclass(frozen=True)
 class RunPlan:
     """What an experiment makes and where. `made`: what its runs have in common; only runs that agree in it share a table. `log`: a
-    folder for TensorBoard, which no number depends on."""
+    folder for TensorBoard. `film`: its runs get one, in a rendered world. No number depends on these two."""
 
     experiment: Experiment
     report: Path
@@ -86,6 +86,7 @@ class RunPlan:
     made: dict[str, str]
     runs: tuple[Run, ...]
     log: Path | None = None
+    film: bool = False
 
     @property
     def codes(self) -> Path:
@@ -112,7 +113,7 @@ class RunPlan:
                 path.unlink(missing_ok=True)
 
 
-def plan(experiment: Experiment, reports: Path, runs: Path, log: Path | None = None) -> RunPlan:
+def plan(experiment: Experiment, reports: Path, runs: Path, log: Path | None = None, film: bool = False) -> RunPlan:
     """Opens the data, which is made on first use, and names everything. Raises UserError for what cannot be run."""
     entries = designs(experiment)
     e, train, begun = experiment, _train(experiment), starts(experiment, entries)
@@ -153,6 +154,7 @@ def plan(experiment: Experiment, reports: Path, runs: Path, log: Path | None = N
         made,
         tuple(own),
         log,
+        film,
     )
 
 

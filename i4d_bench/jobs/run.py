@@ -103,7 +103,7 @@ def _planned(
             raise UserError(f"a search has no pairs of designs, so nothing to compare with {baseline!r}")
         pick(dict.fromkeys((*wanted, *(r.design for r in store.records)), ""), baseline)
     store.check_writable()
-    plans = [plan(e, reports, runs, log) for e in each]
+    plans = [plan(e, reports, runs, log, film=e is experiment) for e in each]  # of the first seed
     if fresh:
         for what in plans:
             what.forget()

@@ -31,13 +31,13 @@ def animate(
     driver: Path | None = None,
     camera: str = DRIVER,
 ) -> Path:
-    """Writes `out`: .mp4 (source, driver and result side by side) or .ply (the avatar at the first driving frame).
+    """Writes `out`: .mp4 or .webm (source, driver and result side by side) or .ply (the avatar at the first driving frame).
     driver: where the run's encoder lies now, if it was moved. camera: from where the result is seen (`cameras.WRITTEN`).
 
     Raises UserError for input that cannot be used; nothing half-written stays.
     """
-    if out.suffix not in (".mp4", ".ply"):
-        raise UserError(f"--out names a .mp4 or a .ply file, not {out.name}")
+    if out.suffix not in (".mp4", ".webm", ".ply"):
+        raise UserError(f"--out names a .mp4, .webm or .ply file, not {out.name}")
     out = outputs.file(out, [source, driving])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     cameras(camera, 1, 1, device)  # mistakes first
@@ -60,7 +60,7 @@ def animate(
         frames = (_frame(puppet, photo, driver_of, seen, k, size) for k in track(range(count), "animating", count))
         times, fps = shown_at(drivers)
         write_video(out, frames, fps, times[:count])
-    console.print(f"{out}: {trained.design}, {count if out.suffix == '.mp4' else 1} frames")
+    console.print(f"{out}: {trained.design}, {1 if out.suffix == '.ply' else count} frames")
     return out
 
 

@@ -1,8 +1,9 @@
-"""The run store (DESIGN §7): a folder with three files per run, so that many processes may write and none reads half a file.
+"""The run store (DESIGN §7): a folder with a few files per run, so that many processes may write and none reads half a file.
 
     runs/RUN_ID.json       the record
     runs/RUN_ID.csv.gz     one row per sample and metric
     runs/RUN_ID.npz        its images for the qualitative grid; shown-DATA.npz has source, driver, truth and its regions
+    runs/RUN_ID.webm       its film, where it has one (`play.film`)
     runs/superseded/       earlier runs of a design and seed; one comes back when its identity is asked for again
 
 Every table and figure is rebuilt from them. Results of another benchmark version are never mixed in, nor are runs that were not
@@ -26,7 +27,9 @@ from i4d_bench.results.record import SCHEMA, Record
 from i4d_bench.types import UserError
 
 ROW = ("run_id", "design", "seed", "set", "sample", "identity", "driver", "metric", "value", "ok")
-RECORD, SAMPLES, IMAGES = ".json", ".csv.gz", ".npz"
+RECORD, SAMPLES, IMAGES, FILM = ".json", ".csv.gz", ".npz", ".webm"
+ENDINGS = (RECORD, SAMPLES, IMAGES, FILM)
+"""The record first: what is left without one is no run."""
 SHOWN = ("source", "driver", "truth")
 REGION = "region"
 """Of the truth, beside SHOWN: labels (`heads.base.REGIONS`). Older runs have none."""
@@ -80,7 +83,7 @@ class Store:
     def remove(self, run_id: str) -> None:
         """Forgets a run, wherever it lies."""
         for folder in (self.runs, self.runs / "superseded"):
-            for ending in (RECORD, SAMPLES, IMAGES):
+            for ending in ENDINGS:
                 (folder / f"{run_id}{ending}").unlink(missing_ok=True)
 
     @property
@@ -126,6 +129,10 @@ class Store:
         with np.load(self._shown(record)) as shown, np.load(own) as design:
             return {k: shown[k] for k in shown.files} | {"design": design["design"]}
 
+    def film(self, run_id: str) -> Path:
+        """Where a run's film lies, if it has one."""
+        return self._file(run_id, FILM)
+
     def check_writable(self) -> None:
         """Raises UserError before hours of work rather than after. Leaves nothing behind."""
         made = [p for p in (self.folder, *self.folder.parents) if not p.exists()]
@@ -143,7 +150,7 @@ class Store:
 
     def _move(self, run_id: str, start: Path, end: Path) -> None:
         end.mkdir(parents=True, exist_ok=True)
-        for ending in (RECORD, SAMPLES, IMAGES):  # the record first: what is left without one is no run
+        for ending in ENDINGS:
             path = start / f"{run_id}{ending}"
             if path.exists():
                 path.replace(end / path.name)

@@ -216,7 +216,7 @@ def test_avatars_and_clips_of_a_report_are_shown(browser, tmp_path):
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips" / "turning.webm").write_bytes(b"clip")
     shown = {"title": "moving", "facts": {}, "notes": [], "tables": [], "figures": {}, "runs": {}}
-    moving = {"avatars": avatars(tmp_path), "clips": clips(tmp_path)}
+    moving = {"avatars": avatars(tmp_path), "clips": clips(Store(tmp_path), {})}
     with opened(browser, pages.write(tmp_path, shown | moving)) as page:
         assert page.locator("video").get_attribute("src") == "data:video/webm;base64,Y2xpcA=="
         page.get_by_role("button", name="Show in 3D").click()

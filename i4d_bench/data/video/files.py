@@ -32,8 +32,12 @@ FASTEST = 480
 """A header that announces more frames per second names its clock instead (1000, 90000)."""
 JOIN = 1.0
 """Seconds by which times must jump back to say that another file begins: frames that are stored out of order jump less."""
-CRF = 17
-"""H.264 quality of what is written: visually lossless."""
+WRITTEN = {
+    ".mp4": ("mp4", "libx264", {"crf": "17", "bf": "0"}, {"movflags": "faststart"}),
+    ".webm": ("webm", "libvpx-vp9", {"crf": "34", "b": "0", "cpu-used": "4", "auto-alt-ref": "0"}, {}),
+}
+"""By suffix: container, encoder, and the options of both. H.264 is visually lossless, and has no B-frames: the muxer adds up
+decoding times, which would lag behind, to the duration that it announces. VP9 is small, for pages."""
 CLOCK = Fraction(1, 90000)
 """Unit of the times that are written: the common one of video, which holds 24, 25, 29.97, 30, 50 and 60 per second."""
 
@@ -253,7 +257,7 @@ def write_video(
     fps: float,
     times: Iterable[float] | None = None,
 ) -> Path:
-    """Writes H.264 (yuv420p, which wants even sides: an odd one gets a repeated last row or column).
+    """Writes what WRITTEN has for the suffix (yuv420p, which wants even sides: an odd one gets a repeated last row or column).
 
     times: seconds at which the frames are shown, ascending; default: `fps` per second from 0 on. The last frame is shown for 1/fps.
     The file appears under its name only when it is complete. Raises UserError when it cannot be written, ValueError
@@ -276,11 +280,11 @@ def _encode(path: Path, frames: Iterable[np.ndarray], shape, fps: float, times: 
     h, w = shape[:2]
     stamps = (k / fps for k in itertools.count()) if times is None else iter(times)
     last = None
-    with av.open(f"file:{path}", "w", format="mp4", options={"movflags": "faststart"}) as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
+    kind, encoder, encoding, muxing = WRITTEN[path.suffix]
+    with av.open(f"file:{path}", "w", format=kind, options=muxing) as container:
+        stream = container.add_stream(encoder, rate=Fraction(fps).limit_denominator(1001))
         stream.width, stream.height, stream.pix_fmt = w + w % 2, h + h % 2, "yuv420p"
-        # Without B-frames: the muxer adds up decoding times, which would lag behind, to the duration that it announces.
-        stream.options = {"crf": str(CRF), "bf": "0"}
+        stream.options = encoding
         stream.codec_context.time_base = CLOCK
         for rgb in frames:
             if rgb.shape != shape:

@@ -1,8 +1,9 @@
-"""What a report shows in motion, where its folder has it: avatars (avatars/*.ply) to be turned, clips (clips/*.webm, *.mp4)."""
+"""What a report shows in motion: films of its runs, and in its folder avatars (avatars/*.ply) and clips (clips/*.webm, *.mp4)."""
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import numpy as np
 import torch
 
 from i4d_bench.play.ply import read_ply
+from i4d_bench.report.rows import Row
 from i4d_bench.report.web.pictures import data_url
+from i4d_bench.results.store import Store
 from i4d_bench.types import Gaussians
 
 KINDS = {".webm": "video/webm", ".mp4": "video/mp4"}
@@ -22,9 +25,12 @@ def avatars(folder: Path) -> list[dict[str, Any]]:
     return [{"name": path.stem, "splats": base64.b64encode(rows(read_ply(path))).decode()} for path in found]
 
 
-def clips(folder: Path) -> list[dict[str, str]]:
-    found = sorted(path for path in (folder / "clips").glob("*") if path.suffix in KINDS)
-    return [{"name": path.stem, "src": data_url(path.read_bytes(), KINDS[path.suffix])} for path in found]
+def clips(store: Store, designs: Mapping[str, Row]) -> list[dict[str, str]]:
+    """A film of every design, of its first run that has one; then those in the folder."""
+    films = {d: next((f for r in row.runs if (f := store.film(r.run_id)).exists()), None) for d, row in designs.items()}
+    found = [(design, path) for design, path in films.items() if path]
+    found += sorted((path.stem, path) for path in (store.folder / "clips").glob("*") if path.suffix in KINDS)
+    return [{"name": name, "src": data_url(path.read_bytes(), KINDS[path.suffix])} for name, path in found]
 
 
 def rows(gaussians: Gaussians) -> bytes:

@@ -27,6 +27,11 @@ FIGURES = {
     "search": "The gap of every setting over training",
 }
 
+FILMED = (
+    "Clips: the photo, then who drives, beside the avatar. It turns by 45° to either side with the photo's expression; then test "
+    "people drive it, one after the other, and between two of them the code goes straight from one to the other."
+)
+
 
 def content(
     store: Store,
@@ -41,16 +46,17 @@ def content(
     shown = [of_columns(title, columns, designs) for title, columns in tables.items()]
     if differences is not None and len(differences):
         shown.append(_differences(differences, baseline, designs))
+    filmed = clips(store, designs)
     return finite(
         {
             "title": store.folder.resolve().name,
             "facts": facts(store, designs),
-            "notes": notes,
+            "notes": [*notes, FILMED] if filmed else notes,
             "tables": shown,
             "figures": FIGURES,
             "pictures": pictures(store, designs),
             "avatars": avatars(store.folder),
-            "clips": clips(store.folder),
+            "clips": filmed,
             "runs": {name: _provenance(store.folder, r) for name, r in designs.items()},
         }
     )  # fmt: skip
