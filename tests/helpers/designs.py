@@ -45,9 +45,9 @@ def differ(a, b) -> bool:
     return any(not torch.allclose(getattr(a, f), getattr(b, f), atol=1e-6) for f in FIELDS)
 
 
-def readme_example() -> str:
-    """The file that the README shows as a design of one's own, `local_gain`."""
-    return (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
+def shown_example() -> str:
+    """The file that docs/your-design.md shows as a design of one's own, `local_gain`."""
+    return (ROOT / "docs" / "your-design.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
 
 
 def with_flame(code: MotionCode, **parts) -> MotionCode:

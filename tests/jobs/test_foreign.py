@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from helpers.designs import readme_example
+from helpers.designs import shown_example
 
 from i4d_bench import cli
 from i4d_bench.play.ply import read_ply
@@ -33,7 +33,7 @@ def forget():
 
 def test_it_is_trained_scored_printed_drawn_and_animated(cpu, outside, forget):
     """In processes of their own, which load it from its file, too."""
-    (outside / "my_gain.py").write_text(readme_example())
+    (outside / "my_gain.py").write_text(shown_example())
     entry = "local_gain@hidden=8"
     cli.run(
         preset="smoke",
@@ -65,7 +65,7 @@ def test_it_is_trained_scored_printed_drawn_and_animated(cpu, outside, forget):
         UserError, match=r"local_gain is missing: there is no file .*my_gain.py; name .* with --designs"
     ):
         load_run(run, torch.device("cpu"))
-    (outside / "my_gain.py").write_text(readme_example().replace('"local_gain"', '"other_gain"'))
+    (outside / "my_gain.py").write_text(shown_example().replace('"local_gain"', '"other_gain"'))
     with pytest.raises(UserError, match="no fusion design 'local_gain'"):
         load_run(run, torch.device("cpu"))
     cli.animate(world, world, run, outside / "again.ply", designs=("./moved.py",))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
-from helpers.designs import awake, differ, readme_example
+from helpers.designs import awake, differ, shown_example
 
 import variants
 from i4d_bench import source
@@ -13,11 +13,11 @@ from i4d_bench.types import UserError
 from variants import base, imports
 
 pytestmark = pytest.mark.usefixtures("outside")
-TWO = readme_example() + readme_example().replace('"local_gain"', '"other_gain"').replace("LocalGain", "OtherGain")
+TWO = shown_example() + shown_example().replace('"local_gain"', '"other_gain"').replace("LocalGain", "OtherGain")
 
 
-def test_the_readmes_example_is_a_design_from_a_file(outside, tiny):
-    (outside / "my_gain.py").write_text(readme_example())
+def test_the_documented_example_is_a_design_from_a_file(outside, tiny):
+    (outside / "my_gain.py").write_text(shown_example())
     assert variants.load(["static", "./my_gain.py@hidden=128"]) == ("static", "local_gain@hidden=128")
     assert "local_gain" in variants.names("local")
     assert base.source_of("local_gain@hidden=128") == outside / "my_gain.py"
@@ -39,14 +39,14 @@ def test_what_is_given_makes_the_same_designs_known_elsewhere(outside):
 def test_a_module_brings_what_it_registers_and_what_lies_below_it(outside):
     (outside / "mine" / "gains").mkdir(parents=True)
     (outside / "mine" / "gains" / "__init__.py").write_text("from mine.gains import one\n")
-    (outside / "mine" / "gains" / "one.py").write_text(readme_example())
+    (outside / "mine" / "gains" / "one.py").write_text(shown_example())
     assert variants.load(["mine.gains@hidden=8"]) == ("local_gain@hidden=8",)
     assert variants.load(["mine.gains.one"]) == ("local_gain",)
     assert variants.given(["local_gain"]) == ("mine.gains.one",)
 
 
 def test_an_installed_package_brings_its_designs_by_entry_point(outside, monkeypatch):
-    (outside / "their_gain.py").write_text(readme_example())
+    (outside / "their_gain.py").write_text(shown_example())
     (outside / "theirs-1.0.dist-info").mkdir()
     (outside / "theirs-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
     (outside / "theirs-1.0.dist-info" / "entry_points.txt").write_text(
@@ -76,13 +76,13 @@ def test_a_file_of_ours_is_named_by_its_path_too():
         ("import torch\n\ntorch.zeros(2).nope\n", "AttributeError: .*nope.* .line 3"),
         ("def f(:\n", "invalid syntax .line 1"),
         ("raise SystemExit(0)\n", "SystemExit"),
-        (readme_example().replace('"local_gain"', '"static"'), r"two fusion designs are called 'static': Static in .*static.py"),
+        (shown_example().replace('"local_gain"', '"static"'), r"two fusion designs are called 'static': Static in .*static.py"),
         (TWO.replace('"other_gain"', '"local_gain"'), "two fusion designs are called 'local_gain'"),
-        (readme_example().replace('"local_gain"', '"my/gain"'), "cannot be called 'my/gain'"),
-        (readme_example().replace("def animate", "def animated"), "'local_gain' lacks animate"),
-        (readme_example().replace('    needs = "motion"\n', ""), "'local_gain' lacks needs"),
-        (readme_example().replace("hidden: int = 64", "hidden: int"), "no default for hidden"),
-        (readme_example().replace("(Fusion)", ""), "no subclass of variants.base.Fusion"),
+        (shown_example().replace('"local_gain"', '"my/gain"'), "cannot be called 'my/gain'"),
+        (shown_example().replace("def animate", "def animated"), "'local_gain' lacks animate"),
+        (shown_example().replace('    needs = "motion"\n', ""), "'local_gain' lacks needs"),
+        (shown_example().replace("hidden: int = 64", "hidden: int"), "no default for hidden"),
+        (shown_example().replace("(Fusion)", ""), "no subclass of variants.base.Fusion"),
     ],
 )  # fmt: skip
 def test_a_file_that_holds_no_design_is_one_sentence(outside, text, said):
@@ -113,7 +113,7 @@ def test_a_file_may_import_its_neighbours(outside):
     """And what it imports is part of its source, of which a run's identity is made."""
     (outside / "width_of_mine.py").write_text("WIDTH = 48\n")
     (outside / "gain.py").write_text(
-        readme_example().replace("from torch import", "import width_of_mine\nfrom torch import")
+        shown_example().replace("from torch import", "import width_of_mine\nfrom torch import")
     )
     assert variants.load(["./gain.py"]) == ("local_gain",)
     before = source.digest(base.source_of("local_gain"))
@@ -124,13 +124,13 @@ def test_a_file_may_import_its_neighbours(outside):
 
 @pytest.mark.parametrize(("first", "encoding"), [("\ufeff", "utf-8"), ("# -*- coding: latin-1 -*-  é\n", "latin-1")])
 def test_a_file_may_say_how_it_is_encoded(outside, first, encoding):
-    (outside / "gain.py").write_bytes((first + readme_example()).encode(encoding, "replace"))
+    (outside / "gain.py").write_bytes((first + shown_example()).encode(encoding, "replace"))
     assert variants.load(["./gain.py"]) == ("local_gain",)
     assert source.digest(base.source_of("local_gain"))
 
 
 def test_a_path_may_hold_what_separates_settings(outside):
     (outside / "me@home, here").mkdir()
-    (outside / "me@home, here" / "a.b.py").write_text(readme_example())
+    (outside / "me@home, here" / "a.b.py").write_text(shown_example())
     assert variants.load(["me@home, here/a.b.py@hidden=8"]) == ("local_gain@hidden=8",)
     assert variants.load(["me@home, here/a.b.py"]) == ("local_gain",)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 from helpers import ROOT
-from helpers.designs import readme_example
+from helpers.designs import shown_example
 
 OVER_ALL = ("config/test_ablations.py", "report/test_designs.py", "variants/test_contract.py", "speed/test_suite.py")
 """Tests that ask the registry for its designs."""
@@ -27,14 +27,14 @@ def test_what_ours_promise_beyond_the_contract_is_asked_of_ours_by_name():
     assert set(asking) <= {*OVER_ALL, "variants/test_load.py", "variants/test_one_file.py"}
 
 
-def test_the_readmes_example_in_variants_leaves_the_suite_green(tmp_path):
+def test_the_documented_example_in_variants_leaves_the_suite_green(tmp_path):
     """As a design of every family, too."""
     for name in ("i4d_bench", "kernels", "variants", "tests"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("docs", "reports", "README.md", "pyproject.toml"):
+    for name in ("docs", "reports", "pyproject.toml"):
         (tmp_path / name).symlink_to(ROOT / name)
     for family, name in ADDED.items():
-        text = readme_example().replace('"local_gain"', f'"{name}"').replace('"local"', f'"{family}"')
+        text = shown_example().replace('"local_gain"', f'"{name}"').replace('"local"', f'"{family}"')
         (tmp_path / "variants" / f"{name}.py").write_text(text, encoding="utf-8")
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")} | {"PYTHONPATH": str(tmp_path)}
     files = [f"tests/{file}" for file in OVER_ALL]
