@@ -17,6 +17,7 @@ from i4d_bench.report.columns import METRICS, SET_NAMES, Column
 from i4d_bench.report.rows import BLOCKS, Row
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
+from i4d_bench.stats import Interval
 
 NAMES = ["local_adaln", "global_interleaved_attention", "local_blendshapes@blendshapes=50,delta_scale=0.01,w_std=0.14",
          *(f"global_design_{k}" for k in range(10)), *(f"flame_design_{k}" for k in range(6)), "static"]  # fmt: skip
@@ -43,7 +44,7 @@ def built(tmp_path_factory):
         best,
         {"true frame": 0.1},
         of,
-        dict.fromkeys(designs, 0.25),
+        dict.fromkeys(designs, Interval(0.25, 0.0, 0.5, 96, 0, 4)),
     )
     columns = [
         column("FPS ↑", ("", "fps"), 0),
