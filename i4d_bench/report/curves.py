@@ -37,7 +37,9 @@ def draw(store: Store) -> None:
             axis.set_xscale("log")  # onsets lie at a hundredth to a half of the steps
             axis.margins(x=0.03)
             axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 3), numticks=9))
-            axis.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
+            axis.xaxis.set_major_formatter(
+                ticker.FuncFormatter(lambda x, _: f"{x / 1000:g}k" if x >= 1000 else f"{x:g}")
+            )
             axis.xaxis.set_minor_locator(ticker.NullLocator())
         for axis, own in zip(axes[0], ends, strict=True):  # by now the panels have their common limits
             label_beside(axis, [end for end in own if np.isfinite(end.y)])

@@ -31,8 +31,9 @@ STYLE: dict[Any, Any] = {
     "figure.constrained_layout.w_pad": 0.02, "figure.constrained_layout.h_pad": 0.02,
 }  # fmt: skip
 SUFFIXES = ("pdf", "png")
-HUES = {"local": "#004488", "global": "#aa3355", "parametric": "#b8860b", "control": "#666666"}
-"""Blue, red and yellow as in Paul Tol's high-contrast scheme, which colour-blind readers tell apart; in grey dark to light."""
+HUES = {"local": "#004488", "global": "#aa3355", "parametric": "#8f6a00", "control": "#666666"}
+"""Blue and red as in Paul Tol's high-contrast scheme, and a yellow dark enough for lines on white; colour-blind readers tell them
+apart. In grey, fills do."""
 OTHER_HUES = ("#117733", "#882255", "#33a0c0", "#333333")
 """Of families that are none of those, in turn."""
 FILLS = {"local": "full", "global": "none", "parametric": "right"}
