@@ -13,6 +13,7 @@ import torch
 from helpers.pages import chromium, opened
 from PIL import Image
 
+from i4d_bench.data.video.files import write_video
 from i4d_bench.errors import UserError
 from i4d_bench.play.ply import write_ply
 from i4d_bench.report import content
@@ -213,12 +214,15 @@ def test_avatars_and_clips_of_a_report_are_shown(browser, tmp_path):
     quats = torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(1, 100, 4)
     cloud = Gaussians(means, quats, torch.full((1, 100, 3), 0.05), torch.full((1, 100), 0.99), colors)
     write_ply(tmp_path / "avatars" / "cloud.ply", cloud)
-    (tmp_path / "clips").mkdir()
-    (tmp_path / "clips" / "turning.webm").write_bytes(b"clip")
+    for name in ("turning", "talking"):
+        write_video(tmp_path / "clips" / f"{name}.webm", [np.full((16, 32, 3), k, np.uint8) for k in range(50)], 25.0)
     shown = {"title": "moving", "facts": {}, "notes": [], "tables": [], "figures": {}, "runs": {}}
     moving = {"avatars": avatars(tmp_path), "clips": clips(Store(tmp_path), {})}
     with opened(browser, pages.write(tmp_path, shown | moving)) as page:
-        assert page.locator("video").get_attribute("src") == "data:video/webm;base64,Y2xpcA=="
+        page.get_by_role("button", name="Play all in step").click()
+        page.wait_for_function("[...document.querySelectorAll('video')].every(v => v.currentTime > 0.2)")
+        page.get_by_role("button", name="Stop all").click()
+        assert page.evaluate("[...document.querySelectorAll('video')].map(v => v.paused)") == [True, True]
         page.get_by_role("button", name="Show in 3D").click()
         canvas = page.get_by_role("img", name="cloud, 100 Gaussians")
 
