@@ -38,6 +38,7 @@ from i4d_bench.metrics.identity import embedder
 from i4d_bench.metrics.image import load_lpips
 from i4d_bench.metrics.weights import WeightsUnavailable
 from i4d_bench.model.avatar import Avatar
+from i4d_bench.play import splats
 from i4d_bench.play.film import FPS, film
 from i4d_bench.play.session import DRIVER_ON_VIDEO
 from i4d_bench.portable import cores
@@ -206,8 +207,14 @@ class Bench:
         rows = [{**row, "run_id": run.id, "design": run.entry, "seed": self.experiment.seed} for row in scores.rows]
         store.add(record, rows, scores.images)
         if self.plan.film and self.frames.meta["kind"] != "clips":
-            write_video(store.film(run.id), film(avatar, self._loader(run), self.head), FPS)
+            self._show(run, avatar, store)
         console.print(f"{run.entry}: {record.status}, scored in {time.monotonic() - begun:.0f} s")
+
+    def _show(self, run: Run, avatar: Avatar, store: Store) -> None:
+        """What a page shows in motion."""
+        loader = self._loader(run)
+        write_video(store.film(run.id), film(avatar, loader, self.head), FPS)
+        splats.save(store.splats(run.id), splats.splats(avatar, loader, self.head, self.experiment.world))
 
     def record(self, run: Run, status: Status, why: str, progress: Progress | None = None) -> Record:
         e, meta = self.experiment, self.frames.meta

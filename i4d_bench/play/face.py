@@ -7,13 +7,13 @@ import torch
 from jaxtyping import Float
 
 from i4d_bench.camera import look_at
+from i4d_bench.config.experiment import World
 from i4d_bench.data import people
 from i4d_bench.data.people import Person, Pinhole
 from i4d_bench.drivers.driver import Driver
 from i4d_bench.heads import expressions
 from i4d_bench.heads.flame import FlameModel
 from i4d_bench.heads.worlds import head_world
-from i4d_bench.play.session import Run
 from i4d_bench.types import FlameCode, MotionCode
 
 FPS, HOLD = 25.0, 20
@@ -26,9 +26,8 @@ class Face:
     """What reads pictures (the drivers `image` and external ones) is shown a rendered head of the run's world, from the front; on
     runs of real video the embedded world's."""
 
-    def __init__(self, trained: Run, driver: Driver, head: FlameModel, shape: Float[torch.Tensor, "1 S"]):
-        """shape: of the person who is animated, in coefficients of the parametric head."""
-        world = trained.experiment.world
+    def __init__(self, world: World, driver: Driver, head: FlameModel, shape: Float[torch.Tensor, "1 S"]):
+        """world: the run's. shape: of the person who is animated, in coefficients of the parametric head."""
         self.world = world.rendered("procedural") if world.kind == "clips" else world
         self.driver, self.head, self.shape = driver, head, shape
 

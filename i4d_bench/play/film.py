@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from i4d_bench.camera import look_at
@@ -34,9 +34,7 @@ def film(avatar: Avatar, loader: Loader, head: ParametricHead | None) -> Iterato
     """The frames, FPS a second; the last leads back to the first. Between two drivers the code goes straight from one to the
     other."""
     frames, device = loader.frames, loader.device
-    found = triples(frames, "test", "cross")
-    rows = found if len(found) else triples(frames, "test", "self")
-    source, drivers = rows.source[:1], rows.driving[:DRIVERS]
+    source, drivers = people(loader)
     size = min(2 * frames.resolution, LARGEST)
     own = loader.code(source)
     identity = avatar.backbone.lift(loader.sources(source, avatar.backbone.config.size), head=head)
@@ -48,6 +46,13 @@ def film(avatar: Avatar, loader: Loader, head: ParametricHead | None) -> Iterato
         camera = camera_of([look_at(y, 0.0, size) for y in yaw[part]], size, device)
         drawn = on_grey(avatar.fusion.animate(prepared, codes[part]), camera)
         yield from (torch.cat([beside[shown[part]], drawn], 2) * 255).round().byte().cpu().numpy()
+
+
+def people(loader: Loader) -> tuple[Int[np.ndarray, " 1"], Int[np.ndarray, " K"]]:
+    """Frames of the test: a photo, and others who drive; where there is one person alone, that person."""
+    found = triples(loader.frames, "test", "cross")
+    rows = found if len(found) else triples(loader.frames, "test", "self")
+    return rows.source[:1], rows.driving[:DRIVERS]
 
 
 def script(own: MotionCode, drivers: MotionCode) -> tuple[Float[np.ndarray, " F"], Tensor, MotionCode]:

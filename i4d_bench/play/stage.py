@@ -88,7 +88,7 @@ class Stage:
         self.puppets = [Puppet(run, self.sources, index, self.head) for run in self.runs]
         flame = self.puppets[0].code.flame
         assert flame is not None  # `on_head` sees to it
-        self.face = Face(self.runs[0], self.sources.driver, self.head, flame.shape)
+        self.face = Face(self.runs[0].experiment.world, self.sources.driver, self.head, flame.shape)
 
     def photo(self, person: str) -> UInt8[np.ndarray, "S S 3"]:
         picture = self.sources.photos(np.array([self.people[person]]), PHOTO)[0].movedim(0, -1)

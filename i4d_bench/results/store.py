@@ -4,6 +4,7 @@
     runs/RUN_ID.csv.gz     one row per sample and metric
     runs/RUN_ID.npz        its images for the qualitative grid; shown-DATA.npz has source, driver, truth and its regions
     runs/RUN_ID.webm       its film, where it has one (`play.film`)
+    runs/RUN_ID.splats     its avatar for a page's viewer, where it has one (`play.splats`)
     runs/superseded/       earlier runs of a design and seed; one comes back when its identity is asked for again
 
 Every table and figure is rebuilt from them. Results of another benchmark version are never mixed in, nor are runs that were not
@@ -27,8 +28,8 @@ from i4d_bench.results.record import SCHEMA, Record
 from i4d_bench.types import UserError
 
 ROW = ("run_id", "design", "seed", "set", "sample", "identity", "driver", "metric", "value", "ok")
-RECORD, SAMPLES, IMAGES, FILM = ".json", ".csv.gz", ".npz", ".webm"
-ENDINGS = (RECORD, SAMPLES, IMAGES, FILM)
+RECORD, SAMPLES, IMAGES, FILM, SPLATS = ".json", ".csv.gz", ".npz", ".webm", ".splats"
+ENDINGS = (RECORD, SAMPLES, IMAGES, FILM, SPLATS)
 """The record first: what is left without one is no run."""
 SHOWN = ("source", "driver", "truth")
 REGION = "region"
@@ -132,6 +133,10 @@ class Store:
     def film(self, run_id: str) -> Path:
         """Where a run's film lies, if it has one."""
         return self._file(run_id, FILM)
+
+    def splats(self, run_id: str) -> Path:
+        """Where a run's avatar lies, if it kept one."""
+        return self._file(run_id, SPLATS)
 
     def check_writable(self) -> None:
         """Raises UserError before hours of work rather than after. Leaves nothing behind."""

@@ -11,7 +11,7 @@ import torch
 from i4d_bench.config import presets
 from i4d_bench.data.video.files import read_frames
 from i4d_bench.jobs.run import run
-from i4d_bench.play import film
+from i4d_bench.play import film, splats
 from i4d_bench.results.store import Store
 from i4d_bench.types import FlameCode, MotionCode
 
@@ -48,5 +48,7 @@ def test_the_first_seed_of_a_call_is_filmed(tmp_path, monkeypatch):
     assert frames[0].shape == (size, 2 * size, 3) and len(frames) > film.TURN
     ahead, aside = frames[0][:, size:].astype(int), frames[film.TURN // 4][:, size:].astype(int)
     assert np.abs(ahead - aside).mean() > 1, "it turns"
+    kept = {r.seed: store.splats(r.run_id) for r in store.records}
+    assert kept[3].exists() and not kept[4].exists() and len(splats.load(kept[3])["names"]) == len(splats.FACES)
     store.remove(next(r.run_id for r in store.records if r.seed == 3))
-    assert not filmed[3].exists()
+    assert not filmed[3].exists() and not kept[3].exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import re
 import shutil
@@ -16,10 +17,11 @@ from PIL import Image
 from i4d_bench.data.video.files import write_video
 from i4d_bench.errors import UserError
 from i4d_bench.play.ply import write_ply
+from i4d_bench.play.splats import _change, parts, rows
 from i4d_bench.report import content
 from i4d_bench.report.web import page as pages
 from i4d_bench.report.web import site
-from i4d_bench.report.web.avatars import avatars, clips
+from i4d_bench.report.web.avatars import _packed, avatars, clips
 from i4d_bench.report.web.pictures import sheet
 from i4d_bench.results import submissions
 from i4d_bench.results.evidence import Reproduction, keep_check, keep_reproduction
@@ -217,7 +219,11 @@ def test_avatars_and_clips_of_a_report_are_shown(browser, tmp_path):
     for name in ("turning", "talking"):
         write_video(tmp_path / "clips" / f"{name}.webm", [np.full((16, 32, 3), k, np.uint8) for k in range(50)], 25.0)
     shown = {"title": "moving", "facts": {}, "notes": [], "tables": [], "figures": {}, "runs": {}}
-    moving = {"avatars": avatars(tmp_path), "clips": clips(Store(tmp_path), {})}
+    green = torch.where(upper[:, None], torch.eye(3)[1], torch.eye(3)[2])[None]
+    change, step = _change(parts(cloud), parts(dataclasses.replace(cloud, colors=green)))
+    face = {"rows": rows(cloud), "names": np.array(["smile"]), "change": change[None], "step": step[None]}
+    own = [*avatars(Store(tmp_path), {}), _packed("with a face", face)]
+    moving = {"avatars": own, "clips": clips(Store(tmp_path), {})}
     with opened(browser, pages.write(tmp_path, shown | moving)) as page:
         page.get_by_role("button", name="Play all in step").click()
         page.wait_for_function("[...document.querySelectorAll('video')].every(v => v.currentTime > 0.2)")
@@ -226,11 +232,11 @@ def test_avatars_and_clips_of_a_report_are_shown(browser, tmp_path):
         page.get_by_role("button", name="Show in 3D").click()
         canvas = page.get_by_role("img", name="cloud, 100 Gaussians")
 
-        def hues():
+        def hues(first=0):
             with Image.open(io.BytesIO(canvas.screenshot())) as image:
                 drawn = np.asarray(image.convert("RGB")).astype(int)
             upper, lower = np.split(drawn[: len(drawn) // 2 * 2], 2)
-            return (upper[..., 0] - upper[..., 2]).max() > 150 and (lower[..., 2] - lower[..., 0]).max() > 150
+            return (upper[..., first] - upper[..., 2]).max() > 150 and (lower[..., 2] - lower[..., 0]).max() > 150
 
         waited = iter(range(50))
         while not hues():
@@ -238,7 +244,13 @@ def test_avatars_and_clips_of_a_report_are_shown(browser, tmp_path):
             page.wait_for_timeout(100)
         page.get_by_role("slider", name="turn").fill("180")
         page.wait_for_timeout(300)
-        assert hues()
+        assert hues() and not page.get_by_role("slider", name="smile").count()
+        page.get_by_label("Avatar", exact=True).select_option("with a face")
+        page.get_by_role("slider", name="smile").fill("1")
+        canvas = page.get_by_role("img", name="with a face, 100 Gaussians")
+        while not hues(first=1):
+            assert next(waited, None) is not None, "the slider changes nothing"
+            page.wait_for_timeout(100)
     assert "SPLAT" not in pages.write(tmp_path, shown).read_text(encoding="utf-8")
 
 

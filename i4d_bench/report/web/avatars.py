@@ -1,47 +1,57 @@
-"""What a report shows in motion: films of its runs, and in its folder avatars (avatars/*.ply) and clips (clips/*.webm, *.mp4)."""
+"""What a report shows in motion: films and avatars of its runs, and in its folder avatars (avatars/*.ply) and clips (clips/*.webm,
+*.mp4)."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from i4d_bench.play.ply import read_ply
+from i4d_bench.play.splats import Splats, load, rows
+from i4d_bench.report.qualitative import chosen, errors
 from i4d_bench.report.rows import Row
 from i4d_bench.report.web.pictures import data_url
 from i4d_bench.results.store import Store
-from i4d_bench.types import Gaussians
 
 KINDS = {".webm": "video/webm", ".mp4": "video/mp4"}
 
 
-def avatars(folder: Path) -> list[dict[str, Any]]:
-    """By their files' names; the viewer's rows as base64. Raises UserError for a file that is no 3DGS .ply."""
-    found = sorted((folder / "avatars").glob("*.ply"))
-    return [{"name": path.stem, "splats": base64.b64encode(rows(read_ply(path))).decode()} for path in found]
+def avatars(store: Store, designs: Mapping[str, Row]) -> list[dict[str, Any]]:
+    """Of the designs that the qualitative figure shows, each of its first run that kept one; then those in the folder, by their
+    files' names. Raises UserError for a file that is no 3DGS .ply."""
+    kept = {d: _first(store.splats(r.run_id) for r in row.runs) for d, row in designs.items()}
+    kept = {d: path for d, path in kept.items() if path}
+    shown = chosen({d: designs[d].family for d in kept}, errors(store.samples)) if kept else []
+    found = [_packed(d, load(kept[d])) for d in shown if d in kept]
+    own = sorted((store.folder / "avatars").glob("*.ply"))
+    return found + [_packed(path.stem, {"rows": rows(read_ply(path))}) for path in own]
 
 
 def clips(store: Store, designs: Mapping[str, Row]) -> list[dict[str, str]]:
     """A film of every design, of its first run that has one; then those in the folder."""
-    films = {d: next((f for r in row.runs if (f := store.film(r.run_id)).exists()), None) for d, row in designs.items()}
+    films = {d: _first(store.film(r.run_id) for r in row.runs) for d, row in designs.items()}
     found = [(design, path) for design, path in films.items() if path]
     found += sorted((path.stem, path) for path in (store.folder / "clips").glob("*") if path.suffix in KINDS)
     return [{"name": name, "src": data_url(path.read_bytes(), KINDS[path.suffix])} for name, path in found]
 
 
-def rows(gaussians: Gaussians) -> bytes:
-    """Of one avatar, 32 bytes a Gaussian as .splat files have them: position and scales (float32), RGB and opacity, and the
-    quaternion wxyz (a byte each). Turned from canonical axes (y up, z out of the face) to the viewer's (y down)."""
-    g = gaussians.detach().to("cpu")
-    means = g.means[0] * torch.tensor([1.0, -1.0, -1.0])
-    w, x, y, z = torch.nn.functional.normalize(g.quats[0], dim=-1).unbind(-1)
-    half_turn_about_x = torch.stack([-x, w, -z, y], -1)
-    colors = torch.cat([g.colors[0].clamp(0, 1), g.opacities[0][:, None]], -1) * 255
-    out = np.zeros(len(means), [("mean", "<f4", 3), ("scale", "<f4", 3), ("color", "u1", 4), ("quat", "u1", 4)])
-    out["mean"], out["scale"], out["color"] = means, g.scales[0], colors.round()
-    out["quat"] = (half_turn_about_x * 128 + 128).round().clamp(0, 255)
-    return out.tobytes()
+def _first(paths: Iterable[Path]) -> Path | None:
+    return next((path for path in paths if path.exists()), None)
+
+
+def _packed(name: str, found: Splats) -> dict[str, Any]:
+    """rows, and the change towards every face, deflated."""
+    faces = [
+        {"name": str(face), "step": step.tolist(), "change": _deflated(change)}
+        for face, step, change in zip(*(found.get(k, ()) for k in ("names", "step", "change")), strict=True)
+    ]
+    return {"name": name, "rows": _deflated(found["rows"]), "count": len(found["rows"]), "faces": faces}
+
+
+def _deflated(values: np.ndarray) -> str:
+    return base64.b64encode(zlib.compress(np.ascontiguousarray(values).tobytes(), 9)).decode()

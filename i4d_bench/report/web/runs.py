@@ -55,7 +55,7 @@ def content(
             "tables": shown,
             "figures": FIGURES,
             "pictures": pictures(store, designs),
-            "avatars": avatars(store.folder),
+            "avatars": avatars(store, designs),
             "clips": filmed,
             "runs": {name: _provenance(store.folder, r) for name, r in designs.items()},
         }

@@ -1,19 +1,30 @@
 "use strict";
-/* Stored avatars in three dimensions, by gsplat.js (WebGL 2). Nothing runs before a reader asks for it. */
+/* Stored avatars in three dimensions, by gsplat.js (WebGL 2), with a slider for every expression that was stored. Nothing runs
+   before a reader asks for it. */
+
+const inflated = async (text) => {
+  const deflated = new Blob([Uint8Array.from(atob(text), (c) => c.charCodeAt(0))]);
+  return new Response(deflated.stream().pipeThrough(new DecompressionStream("deflate"))).arrayBuffer();
+};
+
+/** Of changes [count,14]: means, scales, colours with opacity, quaternions. */
+const PARTS = [["positions", 3], ["scales", 3], ["colors", 4], ["rotations", 4]];
 
 class Avatars {
   /** section: where it goes. avatars: as `avatars.py` writes them. */
   constructor(section, avatars) {
+    Object.assign(this, { avatars, weights: [] });
     const names = avatars.map((a, k) => make("option", { value: k }, a.name));
-    this.choice = make("select", { "aria-label": "Avatar", onchange: () => this.#show(avatars[this.choice.value]) }, ...names);
+    this.choice = make("select", { "aria-label": "Avatar", onchange: () => this.#show() }, ...names);
     const turn = make("input", { type: "range", min: -180, max: 180, value: 0, oninput: (e) => this.#look(Number(e.target.value)) });
     this.canvas = make("canvas", { width: 640, height: 640, role: "img", hidden: true });
-    this.start = make("button", { type: "button", onclick: () => this.#begin(avatars[this.choice.value]) }, "Show in 3D");
-    section.append(make("div", { class: "controls" }, this.choice, this.start, make("label", {}, "turn", turn)),
-      make("div", { class: "turntable" }, this.canvas), make("p", { class: "hint" }, "Drag to turn, wheel or pinch to come nearer. One expression: the one that was stored."));
+    this.start = make("button", { type: "button", onclick: () => this.#begin() }, "Show in 3D");
+    this.sliders = make("div", { class: "controls faces" });
+    section.append(make("div", { class: "controls" }, this.choice, this.start, make("label", {}, "turn", turn)), this.sliders,
+      make("div", { class: "turntable" }, this.canvas), make("p", { class: "hint" }, "Drag to turn, wheel or pinch to come nearer. A slider at its end shows what the design makes of that expression; between, and with several at once, Gaussians are mixed linearly, which is what blendshape designs do themselves."));
   }
 
-  #begin(avatar) {
+  async #begin() {
     this.canvas.hidden = false;
     this.start.hidden = true;
     this.renderer = new SPLAT.WebGLRenderer(this.canvas);
@@ -21,21 +32,50 @@ class Avatars {
     this.scene = new SPLAT.Scene();
     this.camera = new SPLAT.Camera();
     this.#look(0);
-    this.#show(avatar);
+    await this.#show();
     const frame = () => {
       this.controls.update();
+      if (this.moved && !this.splat.data.detached) this.#mix();
       this.renderer.render(this.scene, this.camera);
       requestAnimationFrame(frame);
     };
     frame();
   }
 
-  #show(avatar) {
+  async #show() {
     if (!this.renderer) return;
-    const rows = Uint8Array.from(atob(avatar.splats), (c) => c.charCodeAt(0));
+    const avatar = this.avatars[this.choice.value];
+    const data = SPLAT.SplatData.Deserialize(new Uint8Array(await inflated(avatar.rows)));
+    this.faces = await Promise.all(avatar.faces.map(async (f) => ({ step: f.step, change: new Int8Array(await inflated(f.change)) })));
+    this.rest = Object.fromEntries(PARTS.map(([part]) => [part, data[part].slice()]));
+    this.weights = avatar.faces.map(() => 0);
+    this.moved = false;
+    this.sliders.replaceChildren(...avatar.faces.map((f, k) => make("label", {}, f.name,
+      make("input", { type: "range", min: 0, max: 1, step: 0.05, value: 0, oninput: (e) => { this.weights[k] = Number(e.target.value); this.moved = true; } }))));
+    this.splat = new SPLAT.Splat(data);
     this.scene.reset();
-    this.scene.addObject(new SPLAT.Splat(SPLAT.SplatData.Deserialize(rows)));
-    this.canvas.setAttribute("aria-label", `${avatar.name}, ${(rows.length / 32).toLocaleString("en")} Gaussians`);
+    this.scene.addObject(this.splat);
+    this.canvas.setAttribute("aria-label", `${avatar.name}, ${avatar.count.toLocaleString("en")} Gaussians`);
+  }
+
+  /** The expression that the sliders say. A worker of gsplat.js has the arrays for a while (`detached`). */
+  #mix() {
+    this.moved = false;
+    const on = this.faces.map((f, k) => ({ ...f, weight: this.weights[k] })).filter((f) => f.weight);
+    let first = 0;
+    PARTS.forEach(([part, width], p) => {
+      const rest = this.rest[part], out = this.splat.data[part], unit = part === "colors" ? 255 : 1;
+      for (let i = 0; i < rest.length / width; i++) {
+        for (let c = 0; c < width; c++) {
+          let value = rest[i * width + c];
+          for (const f of on) value += f.weight * f.step[p] * unit * f.change[i * 14 + first + c];
+          out[i * width + c] = part === "scales" ? Math.max(value, 1e-6) : part === "colors" ? Math.min(Math.max(value, 0), 255) : value;
+        }
+      }
+      first += width;
+    });
+    this.splat.data.changed = true;
+    this.splat.dispatchEvent({ type: "objectChanged", object: this.splat });
   }
 
   /** From the front, turned by so many degrees. */

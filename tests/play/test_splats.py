@@ -1,0 +1,43 @@
+"""What a page's viewer mixes: at a slider's end it is the design's own, to the rounding of 8 bits."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from i4d_bench.play import splats
+from i4d_bench.types import Gaussians
+
+
+def cloud(seed: int, quats: torch.Tensor | None = None) -> Gaussians:
+    r = torch.Generator().manual_seed(seed)
+    draw = lambda *shape: torch.rand(1, 40, *shape, generator=r)  # noqa: E731
+    quats = draw(4) - 0.5 if quats is None else quats
+    return Gaussians(draw(3) - 0.5, quats, 0.01 + 0.05 * draw(3), draw(), draw(3))
+
+
+def test_rest_and_change_are_the_expression():
+    a = cloud(0)
+    b = cloud(1, -a.quats + 0.1 * torch.rand(a.quats.shape))  # -q turns as q does
+    start, end = splats.parts(a), splats.parts(b)
+    change, step = splats._change(start, end)
+    columns = np.split(change.astype(float), np.cumsum(splats.CHANGES)[:-1], axis=1)
+    mixed = [x + s * c for x, s, c in zip(start, step, columns, strict=True)]
+    for k, (got, wanted) in enumerate(zip(mixed, end, strict=True)):
+        wanted = -wanted if k == 3 else wanted
+        assert np.abs(got - wanted).max() <= 0.51 * step[k]
+    assert 127 * step[3] < 1, "the near one of the two quaternions"
+
+
+def test_what_does_not_move_has_no_change():
+    change, _ = splats._change(splats.parts(cloud(0)), splats.parts(cloud(0)))
+    assert not change.any()
+
+
+def test_a_file_holds_what_was_saved(tmp_path):
+    found = {"rows": splats.rows(cloud(0)), "names": np.array(["smile"])}
+    splats.save(tmp_path / "a.splats", found)
+    back = splats.load(tmp_path / "a.splats")
+    assert (
+        back["rows"].shape == (40, 32) and np.array_equal(back["rows"], found["rows"]) and back["names"][0] == "smile"
+    )
