@@ -20,8 +20,8 @@ def test_rest_and_change_are_the_expression():
     a = cloud(0)
     b = cloud(1, -a.quats + 0.1 * torch.rand(a.quats.shape))  # -q turns as q does
     start, end = splats.parts(a), splats.parts(b)
-    change, step = splats._change(start, end)
-    columns = np.split(change.astype(float), np.cumsum(splats.CHANGES)[:-1], axis=1)
+    change, step = splats.change(a, b)
+    columns = np.split(change.astype(float), np.cumsum([n for n, _ in splats.PARTS.values()])[:-1])
     mixed = [x + s * c for x, s, c in zip(start, step, columns, strict=True)]
     for k, (got, wanted) in enumerate(zip(mixed, end, strict=True)):
         wanted = -wanted if k == 3 else wanted
@@ -30,14 +30,14 @@ def test_rest_and_change_are_the_expression():
 
 
 def test_what_does_not_move_has_no_change():
-    change, _ = splats._change(splats.parts(cloud(0)), splats.parts(cloud(0)))
+    change, _ = splats.change(cloud(0), cloud(0))
     assert not change.any()
 
 
 def test_a_file_holds_what_was_saved(tmp_path):
-    found = {"rows": splats.rows(cloud(0)), "names": np.array(["smile"])}
-    splats.save(tmp_path / "a.splats", found)
+    splats.save(tmp_path / "a.splats", splats.rest(cloud(0)))
     back = splats.load(tmp_path / "a.splats")
-    assert (
-        back["rows"].shape == (40, 32) and np.array_equal(back["rows"], found["rows"]) and back["names"][0] == "smile"
-    )
+    for (name, (numbers, _)), unit, part in zip(
+        splats.PARTS.items(), back["unit"], splats.parts(cloud(0)), strict=True
+    ):
+        assert back[name].shape == (numbers, 40) and np.abs(back[name] * unit - part).max() <= 0.51 * unit

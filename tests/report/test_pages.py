@@ -17,7 +17,7 @@ from PIL import Image
 from i4d_bench.data.video.files import write_video
 from i4d_bench.errors import UserError
 from i4d_bench.play.ply import write_ply
-from i4d_bench.play.splats import _change, parts, rows
+from i4d_bench.play.splats import change, rest
 from i4d_bench.report import content
 from i4d_bench.report.web import page as pages
 from i4d_bench.report.web import site
@@ -220,8 +220,8 @@ def test_avatars_and_clips_of_a_report_are_shown(browser, tmp_path):
         write_video(tmp_path / "clips" / f"{name}.webm", [np.full((16, 32, 3), k, np.uint8) for k in range(50)], 25.0)
     shown = {"title": "moving", "facts": {}, "notes": [], "tables": [], "figures": {}, "runs": {}}
     green = torch.where(upper[:, None], torch.eye(3)[1], torch.eye(3)[2])[None]
-    change, step = _change(parts(cloud), parts(dataclasses.replace(cloud, colors=green)))
-    face = {"rows": rows(cloud), "names": np.array(["smile"]), "change": change[None], "step": step[None]}
+    turned, step = change(cloud, dataclasses.replace(cloud, colors=green))
+    face = rest(cloud) | {"names": np.array(["smile"]), "change": turned[None], "step": step[None]}
     own = [*avatars(Store(tmp_path), {}), _packed("with a face", face)]
     moving = {"avatars": own, "clips": clips(Store(tmp_path), {})}
     with opened(browser, pages.write(tmp_path, shown | moving)) as page:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from i4d_bench.play.ply import read_ply
-from i4d_bench.play.splats import Splats, load, rows
+from i4d_bench.play.splats import PARTS, Splats, load, rest
 from i4d_bench.report.qualitative import chosen, errors
 from i4d_bench.report.rows import Row
 from i4d_bench.report.web.pictures import data_url
@@ -29,7 +29,7 @@ def avatars(store: Store, designs: Mapping[str, Row]) -> list[dict[str, Any]]:
     shown = chosen({d: designs[d].family for d in kept}, errors(store.samples)) if kept else []
     found = [_packed(d, load(kept[d])) for d in shown if d in kept]
     own = sorted((store.folder / "avatars").glob("*.ply"))
-    return found + [_packed(path.stem, {"rows": rows(read_ply(path))}) for path in own]
+    return found + [_packed(path.stem, rest(read_ply(path))) for path in own]
 
 
 def clips(store: Store, designs: Mapping[str, Row]) -> list[dict[str, str]]:
@@ -45,12 +45,19 @@ def _first(paths: Iterable[Path]) -> Path | None:
 
 
 def _packed(name: str, found: Splats) -> dict[str, Any]:
-    """rows, and the change towards every face, deflated."""
+    """What lies at rest, and the change towards every face, deflated."""
     faces = [
         {"name": str(face), "step": step.tolist(), "change": _deflated(change)}
         for face, step, change in zip(*(found.get(k, ()) for k in ("names", "step", "change")), strict=True)
     ]
-    return {"name": name, "rows": _deflated(found["rows"]), "count": len(found["rows"]), "faces": faces}
+    at_rest = {part: _deflated(found[part]) for part in PARTS}
+    return {
+        "name": name,
+        "rest": at_rest,
+        "unit": found["unit"].tolist(),
+        "count": found["means"].shape[1],
+        "faces": faces,
+    }
 
 
 def _deflated(values: np.ndarray) -> str:

@@ -7,8 +7,8 @@ const inflated = async (text) => {
   return new Response(deflated.stream().pipeThrough(new DecompressionStream("deflate"))).arrayBuffer();
 };
 
-/** Of changes [count,14]: means, scales, colours with opacity, quaternions. */
-const PARTS = [["positions", 3], ["scales", 3], ["colors", 4], ["rotations", 4]];
+/** As splats.py has them: how many numbers of each Gaussian, their type at rest, their array in gsplat.js. */
+const PARTS = { means: [3, Int16Array, "positions"], scales: [3, Int16Array, "scales"], colors: [4, Uint8Array, "colors"], quats: [4, Int8Array, "rotations"] };
 
 class Avatars {
   /** section: where it goes. avatars: as `avatars.py` writes them. */
@@ -45,14 +45,14 @@ class Avatars {
   async #show() {
     if (!this.renderer) return;
     const avatar = this.avatars[this.choice.value];
-    const data = SPLAT.SplatData.Deserialize(new Uint8Array(await inflated(avatar.rows)));
+    this.rest = await Promise.all(Object.entries(PARTS).map(async ([part, [, Type]], p) => Float32Array.from(new Type(await inflated(avatar.rest[part])), (v) => v * avatar.unit[p])));
     this.faces = await Promise.all(avatar.faces.map(async (f) => ({ step: f.step, change: new Int8Array(await inflated(f.change)) })));
-    this.rest = Object.fromEntries(PARTS.map(([part]) => [part, data[part].slice()]));
     this.weights = avatar.faces.map(() => 0);
-    this.moved = false;
     this.sliders.replaceChildren(...avatar.faces.map((f, k) => make("label", {}, f.name,
       make("input", { type: "range", min: 0, max: 1, step: 0.05, value: 0, oninput: (e) => { this.weights[k] = Number(e.target.value); this.moved = true; } }))));
-    this.splat = new SPLAT.Splat(data);
+    const n = avatar.count;
+    this.splat = new SPLAT.Splat(new SPLAT.SplatData(n, new Float32Array(3 * n), new Float32Array(4 * n), new Float32Array(3 * n), new Uint8Array(4 * n)));
+    this.#mix();
     this.scene.reset();
     this.scene.addObject(this.splat);
     this.canvas.setAttribute("aria-label", `${avatar.name}, ${avatar.count.toLocaleString("en")} Gaussians`);
@@ -62,14 +62,16 @@ class Avatars {
   #mix() {
     this.moved = false;
     const on = this.faces.map((f, k) => ({ ...f, weight: this.weights[k] })).filter((f) => f.weight);
+    const count = this.rest[0].length / 3;
     let first = 0;
-    PARTS.forEach(([part, width], p) => {
-      const rest = this.rest[part], out = this.splat.data[part], unit = part === "colors" ? 255 : 1;
-      for (let i = 0; i < rest.length / width; i++) {
-        for (let c = 0; c < width; c++) {
-          let value = rest[i * width + c];
-          for (const f of on) value += f.weight * f.step[p] * unit * f.change[i * 14 + first + c];
-          out[i * width + c] = part === "scales" ? Math.max(value, 1e-6) : part === "colors" ? Math.min(Math.max(value, 0), 255) : value;
+    Object.values(PARTS).forEach(([width, , array], p) => {
+      const out = this.splat.data[array], unit = array === "colors" ? 255 : 1;
+      const [low, high] = { scales: [1e-6, 10], colors: [0, 255] }[array] ?? [-Infinity, Infinity];
+      for (let c = 0; c < width; c++) {
+        for (let i = 0; i < count; i++) {
+          let value = this.rest[p][c * count + i];
+          for (const f of on) value += f.weight * f.step[p] * f.change[(first + c) * count + i];
+          out[i * width + c] = Math.min(Math.max(unit * value, low), high);
         }
       }
       first += width;
