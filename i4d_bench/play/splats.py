@@ -26,6 +26,8 @@ FACES = ("smile", "open", "pucker", "frown", "blink", "raise", "look left")
 """Of `face.named`."""
 PARTS = {"means": (3, "<i2"), "scales": (3, "<i2"), "colors": (4, "u1"), "quats": (4, "i1")}
 """Numbers of each Gaussian, colours with the opacity, and their type at rest."""
+FINEST = 5e-4, 2.5e-4, 4 / 255, 0.01
+"""Steps of a change that nobody sees: of a canonical unit (half a millimetre), of colours and of unit quaternions."""
 
 Splats = dict[str, np.ndarray]
 """PARTS at rest, each [C,N], and unit [4], by which they are multiplied; change [E,14,N] int8 of all parts, and step [E,4], by
@@ -58,11 +60,11 @@ def rest(gaussians: Gaussians) -> Splats:
 
 
 def change(start: Gaussians, end: Gaussians) -> tuple[Int8[np.ndarray, "14 N"], Float[np.ndarray, " 4"]]:
-    """In steps of a 127th of the largest change of each part."""
+    """In steps of a 127th of the largest change of each part, but no finer than FINEST."""
     a, b = parts(start), list(parts(end))
     b[3] = b[3] * np.where((a[3] * b[3]).sum(0) < 0, -1, 1)  # q and -q turn alike
     by = [y - x for x, y in zip(a, b, strict=True)]
-    step = np.array([max(float(np.abs(d).max()), 1e-12) / 127 for d in by], np.float32)
+    step = np.array([max(float(np.abs(d).max()) / 127, fine) for d, fine in zip(by, FINEST, strict=True)], np.float32)
     return np.concatenate([(d / s).round() for d, s in zip(by, step, strict=True)]).astype(np.int8), step
 
 
