@@ -34,6 +34,8 @@ def checked(what: Any) -> Any:
         if dataclasses.is_dataclass(what) and made is not None and not hasattr(made, "__wrapped__"):
             what.__init__ = checked(made)
         return what
+    if inspect.isgeneratorfunction(what):  # which beartype would check when it is first asked, in another scope
+        return jaxtyping.jaxtyped(what, typechecker=_strict)
     strict = _strict(what)
 
     @functools.wraps(what)
@@ -53,8 +55,6 @@ def _strict(function: Callable) -> Callable:
     """beartype knows Self only where it sees the whole class; what cannot be told yet is anything."""
     written = function.__annotations__
     known = {name: _decorator._destring_annotation(hint, function.__globals__) for name, hint in written.items()}
-    if inspect.isgeneratorfunction(function):
-        known.pop("return", None)
     function.__annotations__ = {name: Any if hint is Self else hint for name, hint in known.items()}
     try:
         return beartype(conf=STRICT)(function)
