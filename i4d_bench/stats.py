@@ -94,9 +94,17 @@ def estimate(scores: Scores) -> Estimate:
     """The mean of finite scores, and how sure it is. Seeds weigh the same, and so do people (on cross pairs, pairs)."""
     if not len(scores):
         return Estimate(np.nan, np.nan, np.nan, 0, 0)
-    cells = cast("pd.Series", scores.groupby(level=["seed", "person", "driver"]).mean()).unstack("seed")
-    codes = (np.unique(cells.index.get_level_values(k), return_inverse=True)[1] for k in ("person", "driver"))
-    return crossed(cells.to_numpy(float), *codes)
+    seed, person, driver = (_numbered(scores.index, k) for k in ("seed", "person", "driver"))
+    pairs, unit = np.unique(person * len(scores) + driver, return_inverse=True)
+    table = np.full((len(pairs), seed.max() + 1), np.nan)
+    means = cast("pd.Series", pd.Series(scores.to_numpy(float)).groupby(unit * table.shape[1] + seed).mean())
+    table.flat[means.index] = means
+    return crossed(table, pairs // len(scores), pairs % len(scores))
+
+
+def _numbered(index: pd.Index, level: str) -> Int[np.ndarray, " N"]:
+    """Of every sample the number of its value on this axis, in their order from 0."""
+    return np.unique(index.get_level_values(level), return_inverse=True)[1]
 
 
 def crossed(table: Float[np.ndarray, "U S"], person: Int[np.ndarray, " U"], driver: Int[np.ndarray, " U"]) -> Estimate:
@@ -180,8 +188,8 @@ def compare(
     a: Scores, b: Scores, worst: float | None = None, margin: float | None = None, level: float = LEVEL
 ) -> Comparison:
     """a − b. Without `worst`, samples that failed on either side are left out."""
-    shared = a.index.intersection(b.index)
-    left, right = a.loc[shared], b.loc[shared]
+    shared = a.index if a.index.equals(b.index) else a.index.intersection(b.index)
+    left, right = (s if s.index.equals(shared) else s.loc[shared] for s in (a, b))
     failures = int((left.isna() | right.isna()).sum())
     if worst is not None:
         left, right = left.fillna(worst), right.fillna(worst)
@@ -212,11 +220,17 @@ def compare_family(
     return {n: replace(c, p=float(p)) for (n, c), p in zip(single.items(), adjusted, strict=True)}
 
 
-def best_and_ties(scores: Mapping[str, Scores], higher_is_better: bool, worst: float | None = None) -> set[str]:
+def best_and_ties(
+    scores: Mapping[str, Scores],
+    higher_is_better: bool,
+    worst: float | None = None,
+    means: Mapping[str, float] | None = None,
+) -> set[str]:
     """The best name and all not significantly worse: what tables print in bold. Empty where it cannot be told: with fewer than
-    SEEDS, or with one person."""
-    means = {n: mean_ci(s, worst).mean for n, s in scores.items()}
-    means = {n: m for n, m in means.items() if np.isfinite(m)}
+    SEEDS, or with one person. means: by `mean_ci`, where they are known."""
+    if means is None:
+        means = {n: mean_ci(s, worst).mean for n, s in scores.items()}
+    means = {n: means[n] for n in scores if np.isfinite(means[n])}
     if not means:
         return set()
     best = (max if higher_is_better else min)(means, key=lambda name: means[name])

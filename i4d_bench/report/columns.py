@@ -13,9 +13,9 @@ from i4d_bench.evaluate.references import NAMES
 from i4d_bench.metrics.cards import CARDS
 from i4d_bench.report.rows import BLOCKS, Row
 from i4d_bench.report.speeds import Speeds
+from i4d_bench.results.measured import Measured
 from i4d_bench.results.record import Record
-from i4d_bench.results.summary import scores
-from i4d_bench.stats import Interval, best_and_ties, mean_ci
+from i4d_bench.stats import Interval, best_and_ties
 from variants import names
 from variants.base import defaults
 
@@ -113,15 +113,15 @@ def _default(entry: str, setting: str) -> float | None:
     return defaults(entry).get(setting)
 
 
-def metric_column(designs: dict[str, Row], set_: str, metric: str, samples: pd.DataFrame) -> Column:
+def metric_column(designs: dict[str, Row], set_: str, metric: str, measured: Measured) -> Column:
     card, bold = CARDS[metric], set()
-    found = {d: s for d, s in scores(samples, set_, metric).items() if d in designs}
-    intervals = {d: mean_ci(s, card.worst) for d, s in found.items()}
+    found = {d: s for d, s in measured.scores(set_, metric).items() if d in designs}
+    intervals = {d: i for d, i in measured.intervals(set_, metric).items() if d in designs}
     means = {d: intervals[d].mean if d in intervals else np.nan for d in designs}
     for block in BLOCKS:
         own = {d: s for d, s in found.items() if designs[d].block == block}
         if len(own) > 1 and card.higher_is_better is not None and block != "control":
-            bold |= best_and_ties(own, card.higher_is_better, card.worst)
+            bold |= best_and_ties(own, card.higher_is_better, card.worst, means)
     head = f"{SET_NAMES[set_]} {card.label} {card.arrow}".strip()
     digits, references = DIGITS.get(metric, 3), _references(designs, set_, metric)
     return Column(head, means, digits, frozenset(bold), references, (set_, metric), intervals)

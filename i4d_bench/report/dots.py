@@ -10,8 +10,6 @@ from i4d_bench.metrics.cards import CARDS
 from i4d_bench.report.drawing import PAGE, STYLE, looks_of, plain, save
 from i4d_bench.report.rows import rows
 from i4d_bench.results.store import Store
-from i4d_bench.results.summary import scores
-from i4d_bench.stats import mean_ci
 
 METRICS = ("gap", "aed_true", "aed_mp52", "lpips_alex", "psnr", "csim_mobileface", "csim_dlib")
 PANELS = 5
@@ -21,7 +19,7 @@ SETS = (("self", 0.16, "o"), ("cross", -0.16, "o"), (f"{UNSEEN}self", 0.32, "s")
 
 def draw(store: Store) -> None:
     """Self above cross on every design's line, those of unseen people beside them; a thin line between families."""
-    by_name, samples = rows(store), store.samples
+    by_name, samples, intervals = rows(store), store.samples, store.measured.intervals
     metrics = [m for m in METRICS if m in set(samples["metric"])][:PANELS]
     if not metrics:
         return
@@ -32,11 +30,11 @@ def draw(store: Store) -> None:
         figure, axes = plt.subplots(1, len(metrics), figsize=size, sharey=True, squeeze=False)
         for axis, metric in zip(axes[0], metrics, strict=True):
             for set_, offset, shape in SETS:
-                found = scores(samples, set_, metric)
+                found = intervals(set_, metric)
                 for y, d in enumerate(designs):
                     if d not in found:
                         continue
-                    i, color = mean_ci(found[d], CARDS[metric].worst), look[d]["color"]
+                    i, color = found[d], look[d]["color"]
                     if np.isfinite(i.lo):
                         axis.plot([i.lo, i.hi], [y + offset] * 2, color=color, lw=0.9)
                     face = color if set_.endswith("self") else "white"

@@ -13,7 +13,6 @@ from i4d_bench.report.columns import METRICS, SET_NAMES
 from i4d_bench.report.rows import rows
 from i4d_bench.report.writing import write_text
 from i4d_bench.results.store import Store
-from i4d_bench.results.summary import scores
 from i4d_bench.stats import LEVEL, SEEDS, Comparison, compare_family
 
 MARGINS = {"psnr": 0.1, "gap": 0.1, "ssim": 0.005, "lpips_alex": 0.005, "lpips_vgg": 0.005, "aed_true": 0.005, "aed_mp52": 0.005,
@@ -55,10 +54,10 @@ def baseline_of(store: Store, wanted: str | None = None) -> str | None:
 
 def pairs(store: Store, baseline: str | None) -> pd.DataFrame:
     """Every design against the baseline: difference, 95% interval, Holm-adjusted p over the designs, verdict."""
-    found, samples = [], store.samples
+    found, scores = [], store.measured.scores
     for set_ in SET_NAMES:
         for metric in METRICS:
-            measured = scores(samples, set_, metric)
+            measured = scores(set_, metric)
             if baseline not in measured or len(measured) < 2:
                 continue
             card = CARDS[metric]

@@ -17,8 +17,8 @@ from i4d_bench.metrics.cards import CARDS
 from i4d_bench.report.columns import expression_metric, people_set
 from i4d_bench.report.drawing import PAGE, SMALL, STYLE, plain, save
 from i4d_bench.report.rows import rows
+from i4d_bench.results.measured import Measured
 from i4d_bench.results.store import REGION, SHOWN, Store
-from i4d_bench.results.summary import scores
 
 DECILES = {"median": 0.5, "worst decile": 0.9}
 """Of the errors of all cases: what the cases shown come nearest to."""
@@ -57,13 +57,13 @@ def rule(metric: str | None) -> str:
     )
 
 
-def errors(samples: pd.DataFrame) -> dict[str, pd.Series]:
+def errors(measured: Measured) -> dict[str, pd.Series]:
     """By design and sample (mean of its seeds), how far the expression is off in cross-reenactment; larger is worse."""
-    metric = expression_metric(samples)
+    metric = expression_metric(measured.samples)
     if metric is None:
         return {}
     sign = -1 if CARDS[metric].higher_is_better else 1
-    found = scores(samples, people_set(samples, "cross"), metric)
+    found = measured.scores(people_set(measured.samples, "cross"), metric)
     return {d: sign * cast("pd.Series", s.groupby("sample").mean()) for d, s in found.items()}
 
 
@@ -128,7 +128,7 @@ def draw(store: Store) -> None:
     stored = min(map(len, images.values()), default=0)
     if not families or not stored:
         return
-    off = errors(store.samples)
+    off = errors(store.measured)
     designs = chosen(families, off)
     moving = [e for d, e in off.items() if families.get(d, "control") != "control"]
     shown = cases(moving, stored)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -99,12 +100,12 @@ class Speeds:
         tracked = "\nFLAME designs twice: given the coefficients, and with a tracker" if self.tracker else ""
         return f"frames per second →\n{n:,} Gaussians, {r}², batch {b}, {DRIVER} as driver, {self.mode}, {self.hardware}{tracked}"
 
-    @property
+    @cached_property
     def tracker(self) -> dict[str, Any] | None:
         """Its row, if it is valid."""
         return tracker({Key.parse(k): row for k, row in self.rows.items()})
 
-    @property
+    @cached_property
     def _frames(self) -> dict[str, dict[str, Any]]:
         """By entry, without its timeless settings."""
         keys = {Key.parse(k): row for k, row in self.rows.items()}

@@ -24,10 +24,10 @@ MAIN = {"self": SHOWN, "cross": SHOWN, f"{UNSEEN}self": SHOWN, f"{UNSEEN}cross":
 
 
 def main_table(store: Store, speeds: Speeds | None) -> tuple[list[Column], dict[str, Row]]:
-    designs, samples = rows(store), store.samples
+    designs, measured = rows(store), store.measured
     columns = cost_columns(designs, speeds)
-    for set_ in _of_these_people(MAIN, samples):
-        columns += [metric_column(designs, set_, m, samples) for m in MAIN[set_]]
+    for set_ in _of_these_people(MAIN, measured.samples):
+        columns += [metric_column(designs, set_, m, measured) for m in MAIN[set_]]
     return columns, designs
 
 
@@ -37,12 +37,12 @@ def _of_these_people(sets: Iterable[str], samples: pd.DataFrame) -> list[str]:
 
 
 def sets_table(store: Store) -> tuple[list[Column], dict[str, Row]]:
-    designs, samples = rows(store), store.samples
-    sets = _of_these_people(("recon", f"{UNSEEN}recon", "novel", "extreme"), samples)
+    designs, measured = rows(store), store.measured
+    sets = _of_these_people(("recon", f"{UNSEEN}recon", "novel", "extreme"), measured.samples)
     # the gap of a source that drives itself is 0 by definition
     shown = [(s, m) for s in sets for m in METRICS if m != "gap" or not s.endswith("recon")]
     shown.append(("cross", "leak_driver"))
-    return [metric_column(designs, s, m, samples) for s, m in shown], designs
+    return [metric_column(designs, s, m, measured) for s, m in shown], designs
 
 
 def write(folder: Path, name: str, columns: list[Column], designs: dict[str, Row], under: list[str]) -> None:

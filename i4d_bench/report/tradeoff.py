@@ -14,8 +14,6 @@ from i4d_bench.report.drawing import PAGE, STYLE, SUFFIXES, Labelled, label_besi
 from i4d_bench.report.rows import rows
 from i4d_bench.report.speeds import Speeds
 from i4d_bench.results.store import Store
-from i4d_bench.results.summary import scores
-from i4d_bench.stats import mean_ci
 
 EMPTY = 3
 """A factor between frame rates over which an axis is broken."""
@@ -32,8 +30,7 @@ def draw(store: Store, speeds: Speeds | None) -> None:
     if metric is None or speeds is None:
         return
     rates = {d: speeds.fps(d, tracked=False) for d in designs}
-    found = {d: mean_ci(s, CARDS[metric].worst) for d, s in scores(samples, set_, metric).items()}
-    found = {d: i for d, i in found.items() if np.isfinite(i.mean)}
+    found = {d: i for d, i in store.measured.intervals(set_, metric).items() if np.isfinite(i.mean)}
     points = [(d, rates[d], found[d]) for d in designs if np.isfinite(rates[d]) and d in found]
     if not points:
         return

@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -24,9 +26,11 @@ import pandas as pd
 from i4d_bench import BENCHMARK_VERSION
 from i4d_bench.cache import atomic_file
 from i4d_bench.results.aggregate import aggregate, finite
+from i4d_bench.results.measured import Measured
 from i4d_bench.results.record import SCHEMA, Record
 from i4d_bench.types import UserError
 
+T = TypeVar("T")
 ROW = ("run_id", "design", "seed", "set", "sample", "identity", "driver", "metric", "value", "ok")
 RECORD, SAMPLES, IMAGES, FILM, SPLATS = ".json", ".csv.gz", ".npz", ".webm", ".splats"
 ENDINGS = (RECORD, SAMPLES, IMAGES, FILM, SPLATS)
@@ -46,6 +50,7 @@ class Store:
     def __init__(self, folder: Path):
         self.folder = Path(folder)
         self.runs = self.folder / "runs"
+        self._read_as: tuple[list[tuple[str, int, int, int]], dict[str, Any]] = [], {}
 
     def add(self, record: Record, rows: list[dict[str, Any]], images: dict[str, np.ndarray] | None = None) -> None:
         """Stores a run; earlier ones of the same design and seed go to `superseded`. The record is written last: a run that has one
@@ -100,15 +105,45 @@ class Store:
         return [r for r in every if r.made != every[-1].made]
 
     def _every(self) -> list[Record]:
+        return self._once("records", self._read_records)
+
+    def _read_records(self) -> list[Record]:
         return sorted((Record(**line) for _, line in self._lines()), key=lambda r: (r.created, r.run_id))
 
     @property
     def samples(self) -> pd.DataFrame:
         """Columns ROW, of the runs in `records`. Where older ones do not say who drove, nobody else did."""
+        return self.measured.samples
+
+    @property
+    def measured(self) -> Measured:
+        """The same by set, metric and design."""
+        return self._once("measured", lambda: Measured(self._read_samples()))
+
+    def _read_samples(self) -> pd.DataFrame:
         files = [self._file(r.run_id, SAMPLES) for r in self.records]
         tables = [t for t in (pd.read_csv(f) for f in files if f.exists()) if len(t)]
         tables = [t.assign(driver=t.get("driver", t["identity"]).fillna(t["identity"])) for t in tables]
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(ROW))
+
+    def _once(self, what: str, read: Callable[[], T]) -> T:
+        """What was read before, as long as no run has come, gone or changed: files of runs are written as a whole."""
+        now = self._state()
+        if self._read_as[0] != now:
+            self._read_as = now, {}
+        known = self._read_as[1]
+        if what not in known:
+            known[what] = read()
+        return known[what]
+
+    def _state(self) -> list[tuple[str, int, int, int]]:
+        """Of every file of runs its name, inode, time and size."""
+        out = []
+        for path in self.runs.glob("[!.]*"):
+            with suppress(FileNotFoundError):  # another process has just moved it
+                about = path.stat()
+                out.append((path.name, about.st_ino, about.st_mtime_ns, about.st_size))
+        return sorted(out)
 
     @property
     def images(self) -> dict[str, np.ndarray]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from helpers.tracing import untraced
 
 
@@ -15,12 +17,14 @@ class _Nothing:
 
 
 def quicken() -> None:
-    """Within one launch `triton.language` is made interpretable once, instead of at every call of a function in the kernel; and
-    launches are not traced: coverage leaves kernels out, whose lines no tracer sees on a GPU."""
+    """Within one launch `triton.language` is made interpretable once, instead of at every call of a function in the kernel; numpy's
+    type of each of Triton's is looked up once; and launches are not traced: coverage leaves kernels out, whose lines no tracer sees
+    on a GPU."""
     from triton.runtime import interpreter
 
-    patch, run = interpreter._patch_lang, interpreter.GridExecutor.__call__
+    patch, run, look_up = interpreter._patch_lang, interpreter.GridExecutor.__call__, interpreter._get_np_dtype
     seen: set[frozenset[str]] = set()
+    types: dict[str, np.dtype] = {}
 
     def once(function: Callable):
         known = frozenset(k for k, v in function.__globals__.items() if v is interpreter.tl or v is interpreter.tl.core)
@@ -29,10 +33,17 @@ def quicken() -> None:
         seen.add(known)
         return patch(function)
 
+    def numpy_type(of) -> np.dtype:
+        name = of.scalar.name  # of a block its elements'
+        if name not in types:
+            types[name] = look_up(of.scalar)
+        return types[name]
+
     def launch(self, *args, **kwargs):
         try:
             return run(self, *args, **kwargs)
         finally:
             seen.clear()
 
+    interpreter._get_np_dtype = numpy_type
     interpreter._patch_lang, interpreter.GridExecutor.__call__ = once, untraced(launch)

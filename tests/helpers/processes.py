@@ -9,6 +9,8 @@ from collections.abc import Callable
 from multiprocessing import forkserver, popen_forkserver, reduction
 from unittest import mock
 
+import numba
+
 from helpers import ROOT
 
 LIBRARIES = ["i4d_bench.jobs.local"]
@@ -48,4 +50,5 @@ def _there(environment: dict[str, str], out, err, target: Callable) -> Callable:
         os.close(own)
     os.environ.clear()
     os.environ.update(environment)
+    numba.config.reload_config()  # as long as it may change how many threads there are: none has begun
     return target

@@ -2,33 +2,78 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 import socket
-import subprocess
-import sys
-
-from helpers import ROOT
+from multiprocessing import reduction
 
 
-def start(code: str, count: int = 2) -> list[subprocess.Popen]:
+class Rank:
+    """A process that runs Python code, started warm (`helpers.processes`); what it prints is read as a subprocess's."""
+
+    def __init__(self, code: str, env: dict[str, str]):
+        (read_out, out), (read_err, err) = os.pipe(), os.pipe()
+        self.stdout, self.stderr = (open(fd, encoding="utf-8") for fd in (read_out, read_err))
+        self._process = multiprocessing.get_context("spawn").Process(target=_Code(code, env, out, err))
+        self._process.start()
+        for fd in (out, err):
+            os.close(fd)
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def send_signal(self, number: signal.Signals) -> None:
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
+
+    def wait(self, seconds: float) -> int | None:
+        self._process.join(seconds)
+        return self.returncode
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
+class _Code:
+    """A process's target: calls itself there, with its output and environment."""
+
+    def __init__(self, code: str, env: dict[str, str], *outputs: int):
+        self.code, self.env, self.outputs = code, env, outputs
+
+    def __reduce__(self):
+        return _there, (self.code, self.env, *map(reduction.DupFd, self.outputs))
+
+    def __call__(self) -> None:
+        os.environ.update(self.env)
+        for own, fd in enumerate(self.outputs, 1):
+            os.dup2(fd, own)
+            os.close(fd)
+        exec(self.code, {"__name__": "__main__"})
+
+
+def _there(code: str, env: dict[str, str], *outputs) -> _Code:
+    return _Code(code, env, *(fd.detach() for fd in outputs))
+
+
+def start(code: str, count: int = 2) -> list[Rank]:
     """Runs Python code in `count` processes, the ranks of one training."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     shared = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    own = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    started = []
-    for rank in range(count):
-        env = os.environ | {k: str(v) for k, v in {**shared, **own, "RANK": rank, "LOCAL_RANK": rank}.items()}
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "encoding": "utf-8"}
-        started.append(subprocess.Popen([sys.executable, "-c", code], env=env, cwd=ROOT, **pipes))
-    return started
+    own = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    envs = ({**shared, **own, "RANK": rank, "LOCAL_RANK": rank} for rank in range(count))
+    return [Rank(code, {k: str(v) for k, v in env.items()}) for env in envs]
 
 
-def end(started: list[subprocess.Popen]) -> list[tuple[int, str, str]]:
+def end(started: list[Rank]) -> list[tuple[int | None, str, str]]:
     """Exit code, standard output and error of each, within two minutes."""
     try:
-        said = [process.communicate(timeout=120) for process in started]
+        for process in started:
+            process.wait(120)
     finally:
         for process in started:
             process.kill()
-    return [(process.returncode, *words) for process, words in zip(started, said, strict=True)]
+            process.wait(5)
+    return [(process.returncode, process.stdout.read(), process.stderr.read()) for process in started]

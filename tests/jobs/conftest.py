@@ -1,4 +1,4 @@
-"""What tests of jobs share: a machine without a GPU, and reports without figures."""
+"""What tests of jobs share: a machine without a GPU, reports without figures, and runs without films."""
 
 from __future__ import annotations
 
@@ -21,4 +21,20 @@ def undrawn(request):
     with pytest.MonkeyPatch.context() as patch:
         if not getattr(request.module, "DRAWN", False):
             patch.setattr(figures, "draw", lambda *_: None)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unfilmed(request):
+    """Nor are films. Files with `FILMED = True` have some that test_film has not, whose runs are all of one kind."""
+    from i4d_bench.jobs import run
+
+    whole = run.plan
+
+    def plan(*args, film: bool = False, **more):
+        return whole(*args, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if not getattr(request.module, "FILMED", False):
+            patch.setattr(run, "plan", plan)
         yield

@@ -16,6 +16,8 @@ from i4d_bench.types import UserError
 
 pytestmark = pytest.mark.usefixtures("cpu")
 NONE, ZERO, HALF = ("flame_adaln", "flame_adaln@flame_error=0", "flame_adaln@flame_error=0.5")
+FILMED = True
+"""A film of a design that reads FLAME coefficients."""
 EXPERIMENT = dataclasses.replace(smoke(), designs=(NONE, ZERO, HALF))
 
 

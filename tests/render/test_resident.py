@@ -15,7 +15,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 @torch.no_grad()
 def test_a_resident_picture_is_the_renderers_and_says_when_it_lacks_some():
-    g, cam, black = scene(2, 40, device=DEVICE), camera(2, 24, 16, device=DEVICE), torch.zeros(2, 3, device=DEVICE)
+    g, cam, black = scene(2, 20, device=DEVICE), camera(2, 16, 8, device=DEVICE), torch.zeros(2, 3, device=DEVICE)
     draw = Resident(g, cam)
     torch.testing.assert_close(draw(g, cam, black), render(g, cam, black, "reference").rgb, rtol=1e-4, atol=1e-4)
     assert draw.needed is not None and 0 < int(draw.needed) <= draw.room

@@ -38,7 +38,7 @@ def pictures(width, height, count, batch=2, size=0.02):
     return out
 
 
-@pytest.mark.parametrize(("width", "height", "count"), [(32, 24, 60), (19, 21, 30), (8, 8, 1)])
+@pytest.mark.parametrize(("width", "height", "count"), [(24, 16, 40), (11, 13, 30), (8, 8, 1)])
 def test_pictures_and_gradients_are_the_references(width, height, count):
     (image, grads), (true, true_grads) = pictures(width, height, count)
     for got, want in zip(image, true, strict=True):
@@ -47,7 +47,7 @@ def test_pictures_and_gradients_are_the_references(width, height, count):
         assert (grads[f] - g).norm() <= 1e-3 * g.norm() + 1e-6, f
 
 
-def drawn(g, width=24, height=16, **more):
+def drawn(g, width=16, height=12, **more):
     cam = camera(len(g.means), width, height, device=DEVICE)
     background = torch.full((len(g.means), 3), 0.25, device=DEVICE)
     return splat(*(getattr(g, f) for f in FIELDS), background, cam.viewmats, cam.Ks, width, height, **more)
@@ -74,7 +74,7 @@ def test_gaussians_that_cannot_be_drawn_spoil_nothing():
 def test_rooms_of_fixed_size_give_the_same_picture_and_tell_what_does_not_fit():
     g = scene(2, 60, device=DEVICE)
     rgb, _, depth, longest = drawn(g)
-    room = lambda n: Rooms(2, 24, 16, n, DEVICE, TILE)  # noqa: E731
+    room = lambda n: Rooms(2, 16, 12, n, DEVICE, TILE)  # noqa: E731
     roomy, _, none, again = drawn(g, lists=room(int(longest) + 3), depth=False)
     assert torch.equal(rgb, roomy) and none is None and depth is not None and int(again) == int(longest) > 2
     assert int(drawn(g, lists=room(int(longest) // 2))[3]) == int(longest), "more than there is room for"
@@ -86,12 +86,12 @@ def test_a_picture_that_needs_more_than_the_last_one_lacks_nothing(monkeypatch):
     """Room is what the last picture of the size needed, and some more: the same picture, with and without it."""
     sizes: dict = {}
     monkeypatch.setattr("kernels.raster.splat._needed", sizes)
-    few, many = scene(2, 10, device=DEVICE), scene(2, 150, device=DEVICE)
-    drawn(few)
+    few, many = scene(2, 2, device=DEVICE), scene(2, 60, device=DEVICE)
+    drawn(few, 8, 8)
     before = dict(sizes)
-    rgb = drawn(many)[0]
+    rgb = drawn(many, 8, 8)[0]
     assert next(iter(sizes.values())) > 1.25 * next(iter(before.values())) + 32 and len(sizes) == 1
-    again, _, _, needed = drawn(many)
+    again, _, _, needed = drawn(many, 8, 8)
     assert torch.equal(rgb, again) and int(needed) == next(iter(sizes.values()))
 
 
@@ -107,15 +107,15 @@ def test_lists_too_long_for_a_room_are_sorted_as_one(monkeypatch):
 
 def test_lists_of_fixed_room_have_some_to_spare_and_tell_what_does_not_fit(monkeypatch):
     """Tiles' own, and of all pairs where a tile has too many."""
-    g, cam = scene(2, 60, device=DEVICE), camera(2, 24, 16, device=DEVICE)
+    g, cam = scene(2, 60, device=DEVICE), camera(2, 16, 12, device=DEVICE)
     rgb = drawn(g)[0]
-    rows = rows_of(*(getattr(g, f) for f in FIELDS), cam.viewmats, cam.Ks, 24, 16)
+    rows = rows_of(*(getattr(g, f) for f in FIELDS), cam.viewmats, cam.Ks, 16, 12)
     for kind in (Rooms, Sorted):
-        lists = lists_for(rows, 24, 16, 2.0)
+        lists = lists_for(rows, 16, 12, 2.0)
         picture, _, _, needed = drawn(g, lists=lists)
         assert isinstance(lists, kind) and lists.room == 2 * int(needed)
         torch.testing.assert_close(picture, rgb, rtol=0, atol=1e-6)
-        small = kind(2, 24, 16, int(needed) // 2, DEVICE, TILE)
+        small = kind(2, 16, 12, int(needed) // 2, DEVICE, TILE)
         assert int(drawn(g, lists=small)[3]) == int(needed) > small.room
         monkeypatch.setattr("kernels.raster.splat.LONGEST", 2)
 
