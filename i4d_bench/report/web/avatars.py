@@ -26,7 +26,7 @@ def avatars(store: Store, designs: Mapping[str, Row]) -> list[dict[str, Any]]:
     files' names. Raises UserError for a file that is no 3DGS .ply."""
     kept = {d: _first(store.splats(r.run_id) for r in row.runs) for d, row in designs.items()}
     kept = {d: path for d, path in kept.items() if path}
-    shown = chosen({d: designs[d].family for d in kept}, errors(store.samples)) if kept else []
+    shown = chosen({d: designs[d].family for d in kept}, errors(store.measured)) if kept else []
     found = [_packed(d, load(kept[d])) for d in shown if d in kept]
     own = sorted((store.folder / "avatars").glob("*.ply"))
     return found + [_packed(path.stem, rest(read_ply(path))) for path in own]
