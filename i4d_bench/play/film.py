@@ -17,6 +17,7 @@ from i4d_bench.model.avatar import Avatar
 from i4d_bench.play.cameras import camera_of
 from i4d_bench.render.views import on_grey
 from i4d_bench.types import FlameCode, MotionCode, ParametricHead
+from variants import Prepared
 
 FPS = 25.0
 TURN, EASE, HOLD = 50, 10, 10
@@ -37,8 +38,7 @@ def film(avatar: Avatar, loader: Loader, head: ParametricHead | None) -> Iterato
     source, drivers = people(loader)
     size = min(2 * frames.resolution, LARGEST)
     own = loader.code(source)
-    identity = avatar.backbone.lift(loader.sources(source, avatar.backbone.config.size), head=head)
-    prepared = avatar.fusion.prepare(identity, own)
+    prepared = lifted(avatar, loader, head, source)
     beside = loader.photos(np.concatenate([source, drivers]), size).movedim(1, -1)
     yaw, shown, codes = script(own, loader.code(drivers))
     for start in range(0, len(yaw), BATCH):
@@ -46,6 +46,12 @@ def film(avatar: Avatar, loader: Loader, head: ParametricHead | None) -> Iterato
         camera = camera_of([look_at(y, 0.0, size) for y in yaw[part]], size, device)
         drawn = on_grey(avatar.fusion.animate(prepared, codes[part]), camera)
         yield from (torch.cat([beside[shown[part]], drawn], 2) * 255).round().byte().cpu().numpy()
+
+
+def lifted(avatar: Avatar, loader: Loader, head: ParametricHead | None, source: Int[np.ndarray, " B"]) -> Prepared:
+    """The people of these frames, ready to be driven."""
+    identity = avatar.backbone.lift(loader.sources(source, avatar.backbone.config.size), head=head)
+    return avatar.fusion.prepare(identity, loader.code(source))
 
 
 def people(loader: Loader) -> tuple[Int[np.ndarray, " 1"], Int[np.ndarray, " K"]]:

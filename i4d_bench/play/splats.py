@@ -19,7 +19,7 @@ from i4d_bench.heads.flame import FlameModel
 from i4d_bench.loader import Loader
 from i4d_bench.model.avatar import Avatar
 from i4d_bench.play.face import Face, named
-from i4d_bench.play.film import people
+from i4d_bench.play.film import lifted, people
 from i4d_bench.types import Gaussians
 
 FACES = ("smile", "open", "pucker", "frown", "blink", "raise", "look left")
@@ -27,7 +27,7 @@ FACES = ("smile", "open", "pucker", "frown", "blink", "raise", "look left")
 PARTS = {"means": (3, "<i2"), "scales": (3, "<i2"), "colors": (4, "u1"), "quats": (4, "i1")}
 """Numbers of each Gaussian, colours with the opacity, and their type at rest."""
 FINEST = 5e-4, 2.5e-4, 4 / 255, 0.01
-"""Steps of a change that nobody sees: of a canonical unit (half a millimetre), of colours and of unit quaternions."""
+"""Steps of a change that nobody sees: of a canonical unit (a head is about 0.6 high), of colours and of unit quaternions."""
 
 Splats = dict[str, np.ndarray]
 """PARTS at rest, each [C,N], and unit [4], by which they are multiplied; change [E,14,N] int8 of all parts, and step [E,4], by
@@ -40,8 +40,7 @@ def splats(avatar: Avatar, loader: Loader, head: FlameModel, world: World) -> Sp
     source, _ = people(loader)
     own = loader.code(source)
     assert own.flame is not None  # a rendered world's
-    identity = avatar.backbone.lift(loader.sources(source, avatar.backbone.config.size), head=head)
-    prepared = avatar.fusion.prepare(identity, own)
+    prepared = lifted(avatar, loader, head, source)
     face, known = Face(world, loader.driver, head, own.flame.shape), named()
     still = np.zeros(len(expressions.NAMES), np.float32)
     shown = [avatar.fusion.animate(prepared, face(values)) for values in (still, *(known[name] for name in FACES))]
