@@ -19,6 +19,7 @@ import torch
 
 from i4d_bench import assets
 from i4d_bench.errors import UserError
+from i4d_bench.extras import install
 from i4d_bench.render import Backend
 from i4d_bench.results.environment import environment
 
@@ -109,7 +110,7 @@ def _opened(path: str, file: Path) -> tuple[Literal["ok", "broken", "unread"], s
             IctWorld(file)
         elif path == assets.LANDMARKER:
             if importlib.util.find_spec("mediapipe") is None:
-                return "unread", "reading it needs mediapipe: pip install 'i4d-bench[video]'"
+                return "unread", f"reading it needs mediapipe: {install('video')}"
             from i4d_bench.data.video.landmarker import Landmarker
 
             Landmarker(file).close()
@@ -208,7 +209,7 @@ def _mediapipe() -> str:
     try:
         return importlib.metadata.version("mediapipe")
     except importlib.metadata.PackageNotFoundError:
-        raise UserError("not installed: pip install 'i4d-bench[video]'") from None
+        raise UserError(f"not installed: {install('video')}") from None
 
 
 CHECKS: tuple[tuple[str, Callable[[], str], bool], ...] = (

@@ -1,4 +1,4 @@
-"""Control: never animates. Every learned design must beat it, or its row is marked *did not start*."""
+"""Control: never animates. Its gap is 0; what animation gains or costs is read against its row."""
 
 from __future__ import annotations
 

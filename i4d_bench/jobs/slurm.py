@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from i4d_bench.cache import atomic_file
+from i4d_bench.extras import install
 from i4d_bench.jobs.local import keep_memory
 from i4d_bench.jobs.plan import RunPlan, plan
 from i4d_bench.jobs.work import Task, do
@@ -135,7 +136,7 @@ def _executor(options: Mapping[str, str], logs: Path, before: Sequence[str] = ()
     try:
         from submitit import AutoExecutor
     except ImportError as e:
-        raise UserError("--slurm needs submitit: pip install 'i4d-bench[slurm]'") from e
+        raise UserError(f"--slurm needs submitit: {install('slurm')}") from e
     parameters: dict[str, Any] = {"slurm_stderr_to_stdout": True, "slurm_additional_parameters": {}}
     for key, text in {**DEFAULTS, **options}.items():
         name = key.removeprefix("slurm_")

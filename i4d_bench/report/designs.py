@@ -15,6 +15,7 @@ from i4d_bench.report import baseline as baselines
 from i4d_bench.report import search
 from i4d_bench.report.rows import rows
 from i4d_bench.report.speeds import Speeds, inside
+from i4d_bench.results.environment import code_of
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
 from i4d_bench.speed import rig
@@ -23,6 +24,8 @@ from i4d_bench.speed.costs import N
 
 NEAR = 0.2
 """Matched is what has about as many parameters, or at most about as many FLOPs per frame, within NEAR."""
+TRAINED, SEARCHED = "gpu-*-procedural-*", "ablation-search-gpu-*-procedural-*"
+"""Folders whose newest the page quotes."""
 COLUMNS = ("parameters", "GFLOP per frame", "fusion and Φ, ms", "FPS", "self LPIPS ↓", "self gap, dB ↑")
 HEAD = """# The designs
 
@@ -34,8 +37,10 @@ c = [M(source); M(driving)].
 `global_cross_attention` is local, too: its attention is global over the motion tokens, not over the Gaussians. In the other
 `global_*` designs a change of one Gaussian or of one place in the planes reaches others (tests pin both).
 
+Costs are of today's code; times and scores are of the commits that are named, and a design may have changed since.
 Milliseconds: the speed report at the paper's scale, the fastest mode. FPS: {fps}.
-LPIPS and the driving gap: the GPU preset on the embedded world, held-out people driven by their own expressions.
+LPIPS and the driving gap: the GPU preset on the embedded world, held-out people driven by their own expressions; {trained}.
+The search: {searched}. Its starts: `silent` at the canonical avatar, `own` the design's default, `deaf` silent to the driver alone.
 
 """
 
@@ -113,13 +118,19 @@ def write_page(reports: Path, to: Path, baseline: str | None = None, designs: Se
     """Writes `to`, with every registered design unless some are named. Raises UserError where the baseline was not counted."""
     to, designs = outputs.file(to), designs or variants.names()
     costs, speeds = listed(read_costs(reports), designs), next(iter(inside(reports)), None)
-    head = HEAD.format(fps=speeds.about() if speeds else "none were measured yet (`i4d-bench speed`)")
     counted = f"{N:,} Gaussians, one identity, one frame, in plain torch, Φ included where a design calls it."
     if not all(p >= 0 for p in costs["params"]):
         counted += " What has no numbers was not counted yet: `i4d-bench costs`."
-    trained, searched = _trained(reports), _searched(reports)
-    rows = costs.to_dict("records")
-    own = {n: [r for r in rows if r["design"].partition("@")[0] == n] for n in designs}
+    of_runs, of_search = _newest(reports, TRAINED), _newest(reports, SEARCHED)
+    head = HEAD.format(
+        fps=speeds.about() if speeds else "none were measured yet (`i4d-bench speed`)",
+        trained=_named(of_runs),
+        searched=_named(of_search),
+    )
+    trained = {d: row.last for d, row in rows(of_runs).items()} if of_runs else {}
+    searched = search.arms(of_search) if of_search else {}
+    counts = costs.to_dict("records")
+    own = {n: [r for r in counts if r["design"].partition("@")[0] == n] for n in designs}
     sections = [_section(n, own[n], speeds, trained.get(n), searched.get(n)) for n in designs]
     parts = [head, "## Costs\n\n", counted, "\n\n", table(costs, baseline_of(costs, baseline)), "\n\n", *sections]
     with atomic_file(to) as path:
@@ -163,15 +174,18 @@ def onset(trained: Record | None, arms: search.Arms | None) -> str:
     return text + (search.decided(arms) if arms else "It has nothing of its own to learn, so nothing to search.")
 
 
-def _trained(reports: Path) -> dict[str, Record]:
-    """Runs of the GPU preset on the embedded world; empty where there are none."""
-    found = sorted(reports.glob("gpu-*-procedural-oracle/runs"))
-    return {d: row.last for d, row in rows(Store(found[0].parent)).items()} if found else {}
+def _newest(reports: Path, pattern: str) -> Store | None:
+    """The report with the newest record."""
+    stores = [store for runs in reports.glob(f"{pattern}/runs") if (store := Store(runs.parent)).records]
+    return max(stores, key=lambda store: max(r.created for r in store.records), default=None)
 
 
-def _searched(reports: Path) -> dict[str, search.Arms]:
-    found = sorted(reports.glob("ablation-search-gpu-*-procedural-oracle/runs"))
-    return search.arms(Store(found[0].parent)) if found else {}
+def _named(store: Store | None) -> str:
+    """What was run, where and by which code."""
+    if store is None:
+        return "none was run yet"
+    made = {(r.environment["hardware"], code_of(r.environment)) for r in store.records}
+    return f"{store.folder.name} ({'; '.join(f'{hardware}, commit {code}' for hardware, code in sorted(made))})"
 
 
 def _fusion(speeds: Speeds | None, entry: str) -> str:

@@ -43,5 +43,5 @@ def test_a_graph_that_says_something_else_is_not_left(tmp_path, monkeypatch, smo
     with pytest.raises(UserError, match=r"names a \.onnx file"):
         export(run, tmp_path / "avatar.pt")
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(UserError, match=r"export needs onnx: pip install 'i4d-bench\[export\]'"):
+    with pytest.raises(UserError, match=r"export needs onnx: pip install -e '.\[export\]'"):
         export(run, tmp_path / "avatar.onnx")

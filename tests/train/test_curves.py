@@ -40,7 +40,7 @@ def test_the_curves_are_the_checkpoints(smoke_frames, tmp_path, monkeypatch):
 def test_without_tensorboard_it_is_said_before_the_work(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(
-        UserError, match=r"--tensorboard needs torch.utils.tensorboard: pip install 'i4d-bench\[tensorboard\]'"
+        UserError, match=r"--tensorboard needs torch.utils.tensorboard: pip install -e '.\[tensorboard\]'"
     ):
         curves.check(tmp_path / "log")
     assert not (tmp_path / "log").exists()

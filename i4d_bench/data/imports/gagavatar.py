@@ -23,6 +23,7 @@ from jaxtyping import Float, UInt8
 from i4d_bench.data.imports.tracked import Shot, Take, rigid
 from i4d_bench.data.splits import SPLITS
 from i4d_bench.data.video.photos import opened
+from i4d_bench.extras import install
 from i4d_bench.heads.flame_pickle import plain, unpickle
 from i4d_bench.types import UserError
 
@@ -118,7 +119,7 @@ class _Pictures:
         try:
             import lmdb
         except ImportError as e:
-            raise UserError("GAGAvatar's images are in an LMDB: pip install 'i4d-bench[video]'") from e
+            raise UserError(f"GAGAvatar's images are in an LMDB: {install('video')}") from e
         data = path / "data.mdb" if path.is_dir() else path
         try:
             self.stamp = _stamp(data)

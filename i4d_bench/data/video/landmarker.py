@@ -15,6 +15,7 @@ from jaxtyping import Float, Shaped, UInt8
 from PIL import Image
 
 from i4d_bench.assets import LANDMARKER, find, missing
+from i4d_bench.extras import install
 from i4d_bench.heads.expressions import NAMES
 from i4d_bench.types import UserError
 
@@ -78,7 +79,7 @@ class Landmarker:
             import mediapipe
             from mediapipe.tasks.python import BaseOptions, vision
         except ImportError as e:
-            raise UserError("finding faces needs mediapipe: pip install 'i4d-bench[video]'") from e
+            raise UserError(f"finding faces needs mediapipe: {install('video')}") from e
         self._image = lambda rgb: mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=rgb)
         options = vision.FaceLandmarkerOptions(
             base_options=BaseOptions(model_asset_path=str(path)),

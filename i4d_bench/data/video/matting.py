@@ -16,14 +16,14 @@ from scipy.ndimage import gaussian_filter
 
 from i4d_bench.data.video.headfit import RIGID, project, similarity
 from i4d_bench.data.video.landmarker import to68
+from i4d_bench.extras import install
 from i4d_bench.heads.base import REGIONS
 from i4d_bench.types import UserError
 
 try:
     import cv2
 except ImportError as e:
-    raise UserError("cutting heads out of video needs OpenCV, which comes with mediapipe: "
-                    "pip install 'i4d-bench[video]'") from e  # fmt: skip
+    raise UserError(f"cutting heads out of video needs OpenCV, which comes with mediapipe: {install('video')}") from e
 
 METHOD = "GrabCut seeded by the fitted head, shoulders cut off with the head's pose, guided filter"
 GRID = 128
