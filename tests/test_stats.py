@@ -87,6 +87,22 @@ def test_a_pair_of_two_people_counts_for_both():
     assert estimate(scores(values, people=people, drivers=100 + people)).variance == pytest.approx(own.variance)
 
 
+def test_who_is_shown_here_and_drives_there_joins_both_pairs():
+    """The sum over all pairs of units that share anybody, written out; and what it leaves where everybody is shown and drives."""
+    r = np.random.default_rng(5)
+    people = np.repeat(np.arange(12), 2)
+    drivers = (people + np.tile([1, 5], 12)) % 12
+    own = r.normal(size=12)
+    errors = own[people] + own[drivers] + 0.1 * r.normal(size=24)
+    errors -= errors.mean()
+    sets = [{int(a), int(b)} for a, b in zip(people, drivers, strict=True)]
+    joined = np.array([[bool(a & b) for b in sets] for a in sets])
+    expected = errors @ joined @ errors / (24**2 - joined.sum())
+    e = estimate(scores(errors, people=people, drivers=drivers))
+    assert e.variance == pytest.approx(expected)
+    assert e.variance > 1.5 * estimate(scores(errors, people=people, drivers=100 + drivers)).variance
+
+
 def test_cells_that_are_missing_are_what_an_additive_model_expects():
     people, seeds = np.arange(10.0)[:, None], np.array([0.0, 0.3, -0.2])
     full = table(people + seeds)

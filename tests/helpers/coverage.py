@@ -17,7 +17,8 @@ SEEDS, PEOPLE = (3, 4, 5, 8), (10, 96)
 class World(NamedTuple):
     """What paired differences vary by: standard deviations of a seed's effect, a person's, a driver's (of cross pairs), the rest.
     tails: normal, or so many degrees of freedom of Student's t (unequal variances: some people and seeds vary more than others).
-    missing: share of cells of seeds and people that are not there."""
+    missing: share of cells that are not there. drives: how many others everybody drives (0: one driver for two).
+    own: how much of a driver's effect is the person's own (1: who is hard to drive is as hard to be driven by)."""
 
     name: str
     seed: float
@@ -26,6 +27,8 @@ class World(NamedTuple):
     driver: float = 0.0
     tails: int | None = None
     missing: float = 0.0
+    drives: int = 0
+    own: float = 0.0
 
 
 WORLDS = (
@@ -39,6 +42,10 @@ WORLDS = (
     World("unequal variances", 0.3, 1.0, 1.0, tails=4),
     World("a tenth of the cells missing", 0.3, 1.0, 1.0, missing=0.1),
     World("cross pairs, two of each driver", 0.3, 1.0, 1.0, driver=1.0),
+    World("everybody drives the next", 0.3, 1.0, 1.0, driver=1.0, drives=1),
+    World("the same, with half of their own effect", 0.3, 1.0, 1.0, driver=1.0, drives=1, own=0.5),
+    World("the same, with their own effect", 0.3, 1.0, 1.0, driver=1.0, drives=1, own=1.0),
+    World("everybody drives eight, with half of their own effect", 0.3, 1.0, 1.0, driver=1.0, drives=8, own=0.5),
 )
 
 
@@ -50,11 +57,15 @@ def drawn(world: World, seeds: int, people: int, r: np.random.Generator) -> Esti
             return spread * r.normal(size=shape)
         return spread * r.standard_t(world.tails, shape) * np.sqrt(1 - 2 / world.tails)
 
-    person = np.arange(people)
-    driver = person // 2 if world.driver else person
-    values = effect(world.seed, seeds) + effect(world.person, people, 1) + effect(world.rest, people, seeds)
-    if world.driver:
-        values = values + effect(world.driver, people, 1)[driver]
+    person = np.arange(people).repeat(max(1, world.drives))
+    driver = (person + 1 + np.arange(len(person)) % world.drives) % people if world.drives else person // 2
+    of_seeds, of_people = effect(world.seed, seeds), effect(world.person, people, 1)
+    values = of_seeds + of_people[person] + effect(world.rest, len(person), seeds)
+    if not world.driver:
+        driver = person
+    else:
+        of_drivers = world.own * of_people + (1 - world.own**2) ** 0.5 * effect(world.driver, people, 1)
+        values = values + of_drivers[driver]
     return crossed(np.where(r.random(values.shape) < world.missing, np.nan, values), person, driver)
 
 
