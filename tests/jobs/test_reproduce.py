@@ -2,6 +2,8 @@
 
 import dataclasses
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -9,14 +11,25 @@ import pytest
 from helpers import teacher
 
 from i4d_bench.config import presets
+from i4d_bench.data.frames import Frames
 from i4d_bench.data.teacher.store import pairs_digest
+from i4d_bench.jobs import names, plan
 from i4d_bench.jobs import reproduce as job
+from i4d_bench.jobs import run as runs
 from i4d_bench.results.evidence import reproductions
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
+from i4d_bench.train import distil
 from i4d_bench.types import UserError
+from variants.base import parse
 
 DESIGNS = ("local_adaln", "static")
+ROOT = Path(__file__).parents[2]
+PUBLISHED = sorted({path.parent for path in ROOT.glob("reports/published/*/runs")})
+
+
+class Planned(Exception):
+    """Instead of training."""
 
 
 def record(design: str, seed: int, **more) -> Record:
@@ -123,3 +136,32 @@ def test_other_pairs_are_refused(tmp_path):
     teacher.store(pairs, people=4)
     with pytest.raises(UserError, match="not those"):
         job.reproduce(tmp_path / "report", (), tmp_path / "reports", tmp_path / "runs")
+
+
+@pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.name)
+def test_what_was_published_of_a_rendered_world_can_be_planned_again(folder, tmp_path, monkeypatch):
+    """Designs, settings and drivers of older records still mean something. Data and files are taken to be here; of a search's arms
+    one of each design stands for all."""
+
+    def without_training(experiment, reports, folder, _jobs):
+        (found,), _ = runs._planned([experiment], reports, folder, False, None)
+        assert [r.entry for r in found.runs] == list(experiment.designs)
+        raise Planned
+
+    def opened(experiment):
+        assert experiment.world.kind in ("procedural", "ict")
+        return Frames(tmp_path, {"hash": "d", "kind": experiment.world.kind}, {}), None
+
+    records = Store(folder).records
+    arms = {parse(r.design)[0]: r.design for r in records}
+    pairs = records[0].weights.get("teacher")
+    monkeypatch.setattr(job, "run", without_training)
+    monkeypatch.setattr(job, "torch", SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: True)))
+    monkeypatch.setattr(plan, "open_data", opened)
+    monkeypatch.setattr(distil, "check", lambda *_: None)
+    for room in (job, plan, names):
+        monkeypatch.setattr(room, "pairs_digest", lambda _: pairs)
+    monkeypatch.setattr(plan, "file_digest", lambda _: "f")
+    monkeypatch.setattr(names, "file_digest", lambda _: "f")
+    with pytest.raises(Planned):
+        job.reproduce(folder, tuple(arms.values()), tmp_path, tmp_path)
