@@ -256,7 +256,10 @@ def test_avatars_and_clips_of_a_report_are_shown(browser, tmp_path):
 
 def test_a_site_leads_to_every_report_and_changes_none(browser, folder, tmp_path):
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+    site.write(folder.parent, tmp_path / "site")
+    (tmp_path / "site" / "old.html").touch()
     start = site.write(folder.parent, tmp_path / "site")
+    assert (start.parent / ".nojekyll").exists() and not (start.parent / "old.html").exists()
     with opened(browser, start, 390) as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         assert page.get_by_role("link", name="tiny").get_attribute("href") == "tiny/index.html"
@@ -311,8 +314,10 @@ def store_files(folder):
 
 
 def test_a_site_takes_no_folder_of_somebody_else(folder, tmp_path):
-    (tmp_path / "thesis.tex").touch()
-    with pytest.raises(UserError, match="holds other files"):
+    """Nor a folder of pages that has GitHub's .nojekyll."""
+    for name in ("thesis.tex", ".nojekyll"):
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match="is not a site that this command has made"):
         site.write(folder.parent, tmp_path)
     assert (tmp_path / "thesis.tex").exists()
     with pytest.raises(UserError, match="holds no reports"):
