@@ -43,12 +43,13 @@ BATCH = 16
 
 
 def submit(report: Path, runs: Path, out: Path, name: str, url: str = "") -> Path:
-    """Packs a report's runs and their predictions. name: whose results these are. runs: where checkpoints lie. Raises UserError for
-    a report that has no results, or whose pictures were not kept."""
+    """Packs a report's runs and their predictions; not those that its tables leave out, which `validate` would not take. name:
+    whose results these are. runs: where checkpoints lie. Raises UserError for a report that has no results, or whose pictures were
+    not kept."""
     store, out = Store(report), outputs.file(out, [report, runs])
     if not store.records:
         raise UserError(f"{report} holds no results to submit")
-    files = {RUNS + path.name: path for path in sorted(store.runs.iterdir()) if path.is_file()}
+    files = {RUNS + path.name: path for record in store.records for path in store.files(record)}
     for record in store.records:
         if record.status != "failed":
             files[f"{PREDICTIONS}{record.run_id}.npz"] = _pictures(record, runs)

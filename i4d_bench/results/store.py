@@ -180,6 +180,11 @@ class Store:
         """Where a run's avatar lies, if it kept one."""
         return self._file(run_id, SPLATS)
 
+    def files(self, record: Record) -> list[Path]:
+        """All that a run has here, with what its pictures share with other runs'."""
+        every = [*(self._file(record.run_id, ending) for ending in ENDINGS), self._shown(record)]
+        return [path for path in every if path.exists()]
+
     def check_writable(self) -> None:
         """Raises UserError before hours of work rather than after. Leaves nothing behind."""
         made = [p for p in (self.folder, *self.folder.parents) if not p.exists()]

@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import json
+import shutil
 import zipfile
 
 import numpy as np
@@ -147,6 +148,19 @@ def test_pictures_that_were_not_kept_cannot_be_submitted(packed, tmp_path):
         submission.submit(report, tmp_path / "runs", tmp_path / "out.zip", "A. Body")
     with pytest.raises(UserError, match="holds no results"):
         submission.submit(tmp_path / "none", home / "runs", tmp_path / "out.zip", "A. Body")
+
+
+def test_runs_that_tables_leave_out_are_not_packed(packed, tmp_path):
+    file, home, report = packed
+    shutil.copytree(report, tmp_path / "report")
+    store = Store(tmp_path / "report")
+    (own,) = store.records
+    older = dataclasses.replace(own, run_id="older", design="local_mlp", made={"training": "old"}, created="2000-01-01")
+    store.add(older, [])
+    out = submission.submit(store.folder, home / "runs", tmp_path / "out.zip", "A. Body")
+    with zipfile.ZipFile(file) as before, zipfile.ZipFile(out) as after:
+        assert store.left_out and after.namelist() == before.namelist()
+        assert any(name.startswith("runs/shown-") for name in after.namelist())
 
 
 def test_a_record_has_the_hashes_of_its_checkpoint_and_pictures(packed):
