@@ -70,14 +70,13 @@ def write(reports: Path, out: Path, submitted: Path | None = None) -> Path:
 
 
 def _known(folder: Path) -> tuple[str, str]:
-    """A report's tier, and which of its designs were trained again where."""
+    """A report's tier, and which of its designs were trained again where. Of several trainings of a design the newest counts."""
     again = reproductions(folder)
     if not again:
         return "Published here", ""
     runs = {r.run_id: r.design for r in Store(folder).records}
-    agreed = {
-        d: a for a in again for d in sorted(a.agreed) if runs.get(a.runs[d]) == d
-    }  # of runs that still stand here
+    newest = {d: a for a in again for d, run in a.runs.items() if runs.get(run) == d}  # of runs that still stand here
+    agreed = {d: a for d, a in sorted(newest.items()) if d in a.agreed}
     machines = sorted({f"{a.hardware}, {a.code}" for a in agreed.values()})
     told = f"{', '.join(agreed)} ({'; '.join(machines)})" if agreed else "none of its designs"
     return "Reproduced" if set(agreed) == set(runs.values()) else "Published here", told
