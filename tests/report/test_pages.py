@@ -164,6 +164,30 @@ def test_pictures_flip_and_their_error_is_that_to_the_truth(page):
     assert stage.evaluate("s => s.scrollWidth / s.clientWidth") == pytest.approx(4, abs=0.05)
 
 
+def test_seeds_may_have_different_designs(browser, tmp_path):
+    """Every picture of the strip stands above its own name, and what is chosen is one that the seed has."""
+    runs = [("local_a", 0), ("local_b", 0), ("local_b", 1), ("global_c", 1)]
+    designs = [
+        {"name": n, "seed": s, "data": "d", "family": "local", "sheet": sheet(IMAGES[n] // (1 + s))} for n, s in runs
+    ]
+    shared = {"d": {k: sheet(IMAGES[k]) for k in ("source", "driver", "truth")}}
+    shown = {"title": "seeds", "facts": {}, "notes": [], "tables": [], "figures": {}, "runs": {}}
+    sizes = {"count": 3, "height": 16, "width": 16}
+    start = pages.write(tmp_path, shown | {"pictures": sizes | {"shared": shared, "designs": designs}})
+    with opened(browser, start) as page:
+        strip = page.locator("#pictures .strip button")
+        strip.get_by_text("local_a").wait_for()
+        page.get_by_label("Seed").select_option("1")
+        strip.get_by_text("global_c").wait_for()
+        assert strip.all_inner_texts() == ["source", "driver", "truth", "local_b", "global_c"]
+        for name, button in zip(("local_b", "global_c"), strip.all()[3:], strict=True):
+            assert np.array_equal(
+                decoded(button.locator("canvas").evaluate("c => c.toDataURL()")), IMAGES[name][0] // 2
+            )
+        assert page.locator('#pictures .strip [aria-pressed="true"]').inner_text() == "local_b"
+        assert "local_b" in page.locator("#pictures .caption").inner_text()
+
+
 def test_a_row_says_where_it_comes_from_and_how_to_make_it_again(page, folder):
     page.locator("#table-0").get_by_role("button", name="flame_d").press("Enter")
     dialog = page.get_by_role("dialog")
