@@ -114,6 +114,25 @@ def test_rows_are_found_by_name_and_by_family(page):
     assert names(table) == ["global_c"] and names(table, "control") == []
 
 
+def test_failed_measurements_say_what_they_count_as(browser, folder, tmp_path):
+    """PSNR has no worst value: without a number a sample is left out."""
+    (one,) = (r for r in Store(folder).records if r.run_id == "local_a-0")
+    rows = [
+        {"run_id": one.run_id, "design": one.design, "seed": 0, "set": "cross", "sample": p, "identity": p, "driver": p,
+         "metric": m, "value": np.nan if p == 1 else 0.5, "ok": p != 1}
+        for p in range(4) for m in ("psnr", "csim_mobileface")
+    ]  # fmt: skip
+    store = Store(tmp_path / "failed")
+    store.add(one, rows)
+    shown = content(store.folder)
+    assert "local_a: failed measurements cross psnr 1 (left out)." in shown["notes"]
+    assert "local_a: failed measurements cross csim_mobileface 1 (counted at the worst value)." in shown["notes"]
+    with opened(browser, pages.write(store.folder, shown)) as page:
+        tips = page.locator("#table-0 td[data-tip]").evaluate_all("cells => cells.map((c) => c.dataset.tip)")
+    assert any("3 samples, 1 failed (left out)" in tip for tip in tips)
+    assert any("4 samples, 1 failed (counted at the worst value)" in tip for tip in tips)
+
+
 def test_columns_are_chosen(page):
     table = page.locator("#table-0")
     assert not table.locator("th", has_text="SSIM").count()
