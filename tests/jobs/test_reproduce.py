@@ -68,6 +68,17 @@ def test_what_is_allowed_grows_with_the_seeds_spread():
     assert verdicts(published(3, spread=0.3), here(30.3)) == ["agrees"] * 2
 
 
+def test_failed_measurements_are_in_the_spread_as_they_are_in_the_means():
+    """Two of three fail with the second seed, whose mean is far from the others: so may that of another training be."""
+    records, samples = published(3)
+    samples = samples.assign(metric="csim_dlib", value=0.9)
+    samples.loc[(samples["seed"] == 1) & (samples["sample"] > 0), "value"] = np.nan
+    _, new = here(30.0)
+    new = new.assign(metric="csim_dlib", value=0.9)
+    new.loc[new["sample"] > 0, "value"] = np.nan
+    assert verdicts((records, samples), (records, new)) == ["agrees"] * 2
+
+
 def test_two_more_seeds_pass_in_95_of_100_tables():
     """Seeds of one normal spread: a table of 20 rows has a wrong alarm in at most one of twenty."""
     rng, alarms = np.random.default_rng(0), 0
