@@ -297,6 +297,41 @@ def test_avatars_and_clips_of_a_report_are_shown(browser, tmp_path):
     assert "SPLAT" not in pages.write(tmp_path, shown).read_text(encoding="utf-8")
 
 
+def test_of_avatars_that_are_chosen_quickly_the_last_is_shown(browser, tmp_path):
+    """The first one's numbers come late."""
+    quats = torch.tensor([1.0, 0.0, 0.0, 0.0])
+    clouds = [
+        Gaussians(torch.zeros(1, n, 3), quats.expand(1, n, 4), torch.full((1, n, 3), 0.05), torch.ones(1, n), torch.ones(1, n, 3))
+        for n in (10, 20, 30)
+    ]  # fmt: skip
+    turned, step = change(clouds[1], clouds[1])
+    smile = {"names": np.array(["smile"]), "change": turned[None], "step": step[None]}
+    stored = [
+        _packed("first", rest(clouds[0])),
+        _packed("late", rest(clouds[1]) | smile),
+        _packed("last", rest(clouds[2])),
+    ]
+    shown = {"title": "three", "facts": {}, "notes": [], "tables": [], "figures": {}, "runs": {}, "avatars": stored}
+    with opened(browser, pages.write(tmp_path, shown)) as page:
+        page.get_by_role("button", name="Show in 3D").click()
+        page.get_by_role("img", name="first, 10 Gaussians").wait_for()
+        page.evaluate("""() => {
+            const read = Response.prototype.arrayBuffer;
+            Response.prototype.arrayBuffer = async function () {
+                const found = read.call(this);
+                if (window.late) await new Promise((done) => setTimeout(done, 300));
+                return found;
+            };
+        }""")
+        page.evaluate("window.late = true")
+        page.get_by_label("Avatar", exact=True).select_option("late")
+        page.evaluate("window.late = false")
+        page.get_by_label("Avatar", exact=True).select_option("last")
+        page.wait_for_timeout(600)
+        assert page.locator("#avatars canvas").get_attribute("aria-label") == "last, 30 Gaussians"
+        assert not page.get_by_role("slider", name="smile").count()
+
+
 def test_a_site_leads_to_every_report_and_changes_none(browser, folder, tmp_path):
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
     site.write(folder.parent, tmp_path / "site")
