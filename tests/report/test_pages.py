@@ -133,6 +133,21 @@ def test_failed_measurements_say_what_they_count_as(browser, folder, tmp_path):
     assert any("4 samples, 1 failed (counted at the worst value)" in tip for tip in tips)
 
 
+def test_differences_open_with_rows_where_a_set_has_no_gap(browser, folder, tmp_path):
+    """As cross-reenactment of real people, of which no true frame is known."""
+    store = Store(tmp_path / "video")
+    for one in Store(folder).records:
+        store.add(one, [
+            {"run_id": one.run_id, "design": one.design, "seed": one.seed, "set": s, "sample": p, "identity": p, "driver": p,
+             "metric": m, "value": RNG.normal(), "ok": True}
+            for s, m in (("self", "gap"), ("cross", "csim_mobileface")) for p in range(3)
+        ])  # fmt: skip
+    with opened(browser, pages.write(store.folder, content(store.folder))) as page:
+        table = page.locator("section[data-table]", has=page.locator("h2", has_text="Differences"))
+        assert names(table) == ["local_b", "global_c"]
+        assert table.get_by_role("combobox", name="metric").input_value() == "CSIM (MobileFace) ↑"
+
+
 def test_columns_are_chosen(page):
     table = page.locator("#table-0")
     assert not table.locator("th", has_text="SSIM").count()
