@@ -6,12 +6,12 @@ from typing import Any
 
 from i4d_bench.config.ablations import ablations
 from i4d_bench.config.presets import PRESETS
-from i4d_bench.metrics.cards import CARDS
+from i4d_bench.metrics.cards import CARDS, Card
 from variants import about, design, names
 
 
 def listing(what: str) -> list[dict[str, Any]]:
-    """name, kind and text of every design, ablation, preset or metric; an ablation's designs too."""
+    """name, kind and text of every design, ablation, preset or metric; of an ablation its designs, of a metric its card, too."""
     if what == "designs":
         return [{"name": n, "kind": design(n).family, "text": about(n)[0]} for n in names()]
     if what == "ablations":
@@ -21,7 +21,18 @@ def listing(what: str) -> list[dict[str, Any]]:
         ]
     if what == "presets":
         return [{"name": n, "kind": "", "text": _first_line(make)} for n, make in PRESETS.items()]
-    return [{"name": c.name, "kind": c.arrow, "text": c.definition} for c in CARDS.values()]
+    return [
+        {"name": c.name, "kind": c.arrow, "text": _told(c), "unit": c.unit, "network": c.network, "worst": c.worst}
+        for c in CARDS.values()
+    ]
+
+
+def _told(card: Card) -> str:
+    """A metric in one line."""
+    unit = f"unit: {card.unit}" if card.unit else ""
+    network = f"network: {card.network}" if card.network else ""
+    worst = "" if card.worst is None else f"worst value: {card.worst:.4g}"
+    return "; ".join(filter(None, (card.definition, unit, network, worst)))
 
 
 def _first_line(thing: Any) -> str:

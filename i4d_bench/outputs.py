@@ -10,6 +10,9 @@ from pathlib import Path
 
 from i4d_bench.errors import UserError
 
+SITE = ".i4d_bench-site"
+"""Marks a folder as a site of ours. `.nojekyll` does not: whatever GitHub Pages shows may have one of its own."""
+
 
 def folder(path: Path) -> Path:
     """A folder to write into, which need not exist. Raises UserError where it cannot be made or written."""
@@ -31,16 +34,19 @@ def data_set(path: Path) -> Path:
 
     Raises UserError for one that cannot be replaced: a file, a folder of other things, a mounted disk, the folder one is in.
     """
+    return _replaced(path, "dataset.json", "a data set")
+
+
+def site(path: Path, inputs: Iterable[Path]) -> Path:
+    """The folder, links followed, that a new site takes the place of: none, an empty one, or another site with our SITE in it.
+
+    Raises UserError for one that cannot be replaced, as of a data set, and for one that holds an input, or lies in one.
+    """
     out = _resolved(path)
-    here = Path.cwd()
-    if out == here or out in here.parents:
-        raise UserError(f"{path} is the folder you are in, or holds it, and would be replaced: name a new one in it")
-    if out.exists() and not (out / "dataset.json").is_file() and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(f"{path} exists and is not a data set: name another folder, nothing was changed")
-    if os.path.ismount(out):
-        raise UserError(f"a disk is mounted at {path}, which cannot be replaced: name a new folder in it")
-    folder(out.parent)
-    return out
+    for i in map(_resolved, inputs):
+        if out.is_relative_to(i) or i.is_relative_to(out):
+            raise UserError(f"{path} holds {i}, or lies in it: name another folder, nothing was changed")
+    return _replaced(path, SITE, "a site that this command has made")
 
 
 def file(path: Path, inputs: Iterable[Path] = ()) -> Path:
@@ -51,6 +57,20 @@ def file(path: Path, inputs: Iterable[Path] = ()) -> Path:
         raise UserError(f"{path} is a folder: name a file in it")
     if any(out == _resolved(i) or out.is_relative_to(_resolved(i)) for i in inputs):
         raise UserError(f"{path} is an input, or lies in one: name another file, nothing was changed")
+    folder(out.parent)
+    return out
+
+
+def _replaced(path: Path, mark: str, what: str) -> Path:
+    """mark: the file in a folder by which it is known as ours."""
+    out = _resolved(path)
+    here = Path.cwd()
+    if out == here or out in here.parents:
+        raise UserError(f"{path} is the folder you are in, or holds it, and would be replaced: name a new one in it")
+    if out.exists() and not (out / mark).is_file() and not (out.is_dir() and not any(out.iterdir())):
+        raise UserError(f"{path} exists and is not {what}: name another folder, nothing was changed")
+    if os.path.ismount(out):
+        raise UserError(f"a disk is mounted at {path}, which cannot be replaced: name a new folder in it")
     folder(out.parent)
     return out
 

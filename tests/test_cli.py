@@ -15,6 +15,7 @@ from helpers import ROOT
 
 from i4d_bench import __version__, cli, siblings
 from i4d_bench.errors import UserError
+from i4d_bench.metrics.cards import CARDS
 
 COMMANDS = {name: spec.target for name, spec in cli.app._subcommands.items()}
 HEAVY = ("torch", "pandas", "matplotlib", "numba", "numpy")
@@ -89,6 +90,16 @@ def test_lists_are_json_too(monkeypatch, capsys, what):
     lines = run(monkeypatch, capsys, "list", what)[1].splitlines()
     assert [entry["name"] for entry in listed] == [line.split()[0] for line in lines]
     assert all(entry["text"] in line for entry, line in zip(listed, lines, strict=True))
+
+
+def test_a_metric_is_listed_with_all_that_its_card_holds(monkeypatch, capsys):
+    listed = {entry["name"]: entry for entry in json.loads(run(monkeypatch, capsys, "list", "metrics", "--json")[1])}
+    for name, card in CARDS.items():
+        entry = listed[name]
+        assert (entry["unit"], entry["network"], entry["worst"]) == (card.unit, card.network, card.worst)
+        assert all(told in entry["text"] for told in (card.definition, card.unit, card.network))
+    assert "unit: px" in listed["akd"]["text"] and "worst value: 64" in listed["akd"]["text"]
+    assert "worst" not in listed["psnr"]["text"]
 
 
 def test_assets_as_json_say_what_is_there(monkeypatch, capsys, tmp_path):

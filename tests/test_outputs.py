@@ -40,6 +40,18 @@ def test_a_data_set_takes_the_place_of_nothing_else(place):
             outputs.data_set(Path(name))
 
 
+def test_a_site_takes_the_place_of_another_site_alone(place):
+    (place / "full" / ".nojekyll").touch()
+    (place / "data" / outputs.SITE).touch()
+    inputs = [Path("reports/published"), Path("submitted")]
+    for name in ("new", "empty", "data", "link", "reports/site"):
+        assert outputs.site(Path(name), inputs) == (place / name).resolve()
+    bad = ("", "..", "/", "file", "full", "reports", "reports/published", "submitted/new", "empty/../submitted")
+    for name in (*bad, str(place)):
+        with pytest.raises(UserError):
+            outputs.site(Path(name), inputs)
+
+
 def test_a_data_set_follows_a_link_to_its_folder(place):
     assert outputs.data_set(Path("link")) == place / "empty" and Path("link").is_symlink()
 
@@ -49,6 +61,8 @@ def test_a_mounted_disk_is_not_replaced(place, monkeypatch):
     monkeypatch.setattr(outputs.os.path, "ismount", lambda path: Path(path).name == "empty")
     with pytest.raises(UserError, match="mounted"):
         outputs.data_set(Path("empty"))
+    with pytest.raises(UserError, match="mounted"):
+        outputs.site(Path("empty"), [])
 
 
 def test_a_file_replaces_a_file_but_no_input_and_no_folder(place):

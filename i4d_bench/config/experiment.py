@@ -120,6 +120,8 @@ class Evaluate:
     reader_steps: int = 800  # of the expression reader, on the world's own truth; 0: none
 
 
+FORMER_DRIVERS = {"oracle": "sliders"}
+"""What a driver was called when older records were made."""
 HARNESS = ("lr", "budget", "flame_error")
 """Settings of a design that are not its constructor's: the learning rate in place of `Train.lr_fusion`, how many times as long it
 trains, and how far its FLAME coefficients are off, in a tracker's errors (`drivers.tracked`)."""
@@ -183,7 +185,8 @@ def digest(content: Any) -> str:
 
 
 def from_dict(content: dict[str, Any]) -> Experiment:
-    """The experiment that `to_dict` wrote, after JSON. Older ones said how many frames a run timed (`timed_frames`)."""
+    """The experiment that `to_dict` wrote, after JSON. Older ones said how many frames a run timed (`timed_frames`),
+    and had another name for a driver."""
 
     def tuples(d: dict[str, Any]) -> dict[str, Any]:
         return {k: tuple(v) if isinstance(v, list) else v for k, v in d.items()}
@@ -192,5 +195,6 @@ def from_dict(content: dict[str, Any]) -> Experiment:
     train |= {k: tuple(Stage(**s) for s in train[k]) for k in ("warmup", "stages")} | {"loss": Loss(**train["loss"])}
     evaluate = {k: v for k, v in tuples(content["evaluate"]).items() if k != "timed_frames"}
     parts = {"world": World(**tuples(content["world"])), "model": Model(**tuples(content["model"])), "train": Train(**train),
-             "evaluate": Evaluate(**evaluate), "teacher": Teacher(**content.get("teacher", {}))}  # fmt: skip
+             "evaluate": Evaluate(**evaluate), "teacher": Teacher(**content.get("teacher", {})),
+             "driver": FORMER_DRIVERS.get(content["driver"], content["driver"])}  # fmt: skip
     return Experiment(**(tuples(content) | parts))

@@ -30,11 +30,12 @@ def is_file(driver: str) -> bool:
 
 
 def located(driver: str, digest: str | None, moved: Path | None = None) -> str:
-    """The driver of an earlier run, found again. digest: of its encoder's bytes then. moved: where that lies now, if elsewhere.
+    """The driver of an earlier run, found again. digest: of its encoder's bytes then; one that the suite trained (`image`) is no
+    file of the user's, and is not looked for. moved: where the file lies now, if elsewhere.
 
     Raises UserError where the file is gone or another, or `moved` names none.
     """
-    if digest is None:
+    if not is_file(driver):
         if moved is not None:
             raise UserError(
                 f"--driver says where an encoder's file lies now; this was made with {driver}, which has none"

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
 from scipy import stats
 
 from i4d_bench.config.experiment import Experiment, from_dict
@@ -134,6 +135,7 @@ def compare(
 def allowed(samples: pd.DataFrame, set_: str, metric: str, rows: int) -> float:
     """How far apart two trainings may lie, by the seeds of these samples; NaN where nothing is known."""
     of = samples[(samples["set"] == set_) & (samples["metric"] == metric)]
+    of = of.assign(value=_scored(np.asarray(of["value"], float), metric))
     means = pd.Series(of.groupby(["design", "seed"])["value"].mean()).unstack("seed")
     seeds = means.notna().sum(axis=1)
     if (seeds < ENOUGH).any():
@@ -144,14 +146,17 @@ def allowed(samples: pd.DataFrame, set_: str, metric: str, rows: int) -> float:
 
 
 def _mean(samples: pd.DataFrame, design: str, seed: int, set_: str, metric: str) -> float | None:
-    """With failed measurements at the card's worst value, as tables have it; None where nothing was measured."""
+    """As tables have it; None where nothing was measured."""
     of = samples[(samples["design"] == design) & (samples["seed"] == seed) & (samples["set"] == set_)]
-    values = of.loc[of["metric"] == metric, "value"].to_numpy(float)
-    worst = CARDS[metric].worst
-    if worst is not None:
-        values = np.where(np.isfinite(values), values, worst)
+    values = _scored(of.loc[of["metric"] == metric, "value"].to_numpy(float), metric)
     values = values[np.isfinite(values)]
     return float(values.mean()) if len(values) else None
+
+
+def _scored(values: Float[np.ndarray, " N"], metric: str) -> Float[np.ndarray, " N"]:
+    """Failed measurements at the card's worst value; NaN where it has none."""
+    worst = CARDS[metric].worst
+    return np.where(np.isfinite(values), values, np.nan if worst is None else worst)
 
 
 def _verdict(here: float, difference: float, limit: float) -> str:

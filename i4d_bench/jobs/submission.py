@@ -43,12 +43,13 @@ BATCH = 16
 
 
 def submit(report: Path, runs: Path, out: Path, name: str, url: str = "") -> Path:
-    """Packs a report's runs and their predictions. name: whose results these are. runs: where checkpoints lie. Raises UserError for
-    a report that has no results, or whose pictures were not kept."""
+    """Packs a report's runs and their predictions; not those that its tables leave out, which `validate` would not take. name:
+    whose results these are. runs: where checkpoints lie. Raises UserError for a report that has no results, or whose pictures were
+    not kept."""
     store, out = Store(report), outputs.file(out, [report, runs])
     if not store.records:
         raise UserError(f"{report} holds no results to submit")
-    files = {RUNS + path.name: path for path in sorted(store.runs.iterdir()) if path.is_file()}
+    files = {RUNS + path.name: path for record in store.records for path in store.files(record)}
     for record in store.records:
         if record.status != "failed":
             files[f"{PREDICTIONS}{record.run_id}.npz"] = _pictures(record, runs)
@@ -98,13 +99,15 @@ def _faults(manifest: dict[str, Any], store: Store) -> Iterator[str]:
     same = frames.meta["hash"] == store.records[-1].data["hash"]
     if not same:
         yield f"its data is {store.records[-1].data['hash']}, here it is {frames.meta['hash']}: nothing is scored again"
-    samples, moved = store.samples, []
+    yield from _repeated(store.records)
+    moved = []
     for record in track(store.records, "scoring again", len(store.records)):
         if code_of(record.environment).endswith("changes") or not record.environment["commit"]:
             yield f"{record.run_id} was made by code of no commit: {code_of(record.environment)}"
+        own = store.samples_of(record)
+        yield from _of_others(record, own)
         if record.status == "failed":
             continue
-        own = pd.DataFrame(samples[samples["run_id"] == record.run_id])
         yield from _incomplete(record, own, frames)
         pictures = predictions.load(store.folder / "predictions" / f"{record.run_id}.npz")
         if predictions.hashes(pictures) != record.predictions:
@@ -114,6 +117,32 @@ def _faults(manifest: dict[str, Any], store: Store) -> Iterator[str]:
             moved.append(again)
             yield from _differs(record, own, again)
     _print(pd.concat(moved) if moved else pd.DataFrame())
+
+
+def _repeated(records: list[Record]) -> Iterator[str]:
+    """Runs that would count twice: two of one design and seed, or one whose pictures another seed is said to have made, too."""
+    runs, pictures = {}, {}
+    for record in records:
+        first = runs.setdefault((record.design, record.seed), record)
+        if first is not record:
+            yield f"{record.run_id}: {record.design} has a run of seed {record.seed} already, {first.run_id}"
+        elif record.predictions:
+            first = pictures.setdefault((record.design, *sorted(record.predictions.items())), record)
+            if first is not record:
+                yield f"{record.run_id}: its pictures are those of {first.run_id}, whose seed is {first.seed}"
+
+
+def _of_others(record: Record, own: pd.DataFrame) -> Iterator[str]:
+    """Rows in a run's file that are another run's, or that stand there twice: means would count them all."""
+    for column in ("run_id", "design", "seed"):
+        others = set(own[column]) - {getattr(record, column)}
+        if others:
+            yield f"{record.run_id}: rows of its file have {column} {', '.join(sorted(map(str, others)))}"
+    if record.status == "failed" and len(own):
+        yield f"{record.run_id}: it failed, and has {len(own)} rows"
+    twice = int(own.duplicated(["seed", "set", "sample", "metric"]).sum())
+    if twice:
+        yield f"{record.run_id}: {twice} rows stand in its file twice (one seed, set, sample and metric)"
 
 
 def _incomplete(record: Record, own: pd.DataFrame, frames: Frames) -> Iterator[str]:

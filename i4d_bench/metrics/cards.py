@@ -12,7 +12,8 @@ class Card:
 
     higher_is_better: None where neither direction is good (sizes that are context, not quality).
     network: the network that measures, with its version; "" where there is none.
-    worst: the declared score of a sample on which measuring failed (NaN in the rows); None where it cannot fail.
+    worst: the declared score of a sample on which measuring failed (NaN in the rows); None where there is none, as where nothing of
+        the region is seen.
     """
 
     name: str
@@ -26,6 +27,11 @@ class Card:
     @property
     def arrow(self) -> str:
         return {True: "↑", False: "↓", None: ""}[self.higher_is_better]
+
+    @property
+    def failed(self) -> str:
+        """What becomes of a sample on which measuring failed."""
+        return "left out" if self.worst is None else "counted at the worst value"
 
 
 _LPIPS = (

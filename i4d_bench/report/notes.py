@@ -62,14 +62,13 @@ def notes(
         if row.block == "privileged":
             out.append(f"{design} sees {' and '.join(row.last.sees)}.")
         out += row.why
-        failed: Counter[str] = Counter()
-        for r in row.runs:
-            failed.update(
-                {f"{s} {m}": c["failures"] for s, ms in r.metrics.items() for m, c in ms.items() if c["failures"]}
-            )
-        if failed:
-            counts = ", ".join(f"{k} {n}" for k, n in failed.items())
-            out.append(f"{design}: failed measurements {counts} (counted at the worst value).")
+        failed: dict[str, Counter[str]] = {}
+        for s, m, c in ((s, m, c) for r in row.runs for s, ms in r.metrics.items() for m, c in ms.items()):
+            if c["failures"]:
+                failed.setdefault(CARDS[m].failed, Counter())[f"{s} {m}"] += c["failures"]
+        for how, found in failed.items():
+            counts = ", ".join(f"{k} {n}" for k, n in found.items())
+            out.append(f"{design}: failed measurements {counts} ({how}).")
     out += dict.fromkeys(note for row in designs.values() for r in row.runs for note in r.notes)
     used = {m for r in records for ms in r.metrics.values() for m in ms}
     networks = [f"{CARDS[m].label}: {CARDS[m].network}" for m in METRICS if m in used and CARDS[m].network]

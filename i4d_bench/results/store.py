@@ -121,10 +121,17 @@ class Store:
         return self._once("measured", lambda: Measured(self._read_samples()))
 
     def _read_samples(self) -> pd.DataFrame:
-        files = [self._file(r.run_id, SAMPLES) for r in self.records]
-        tables = [t for t in (pd.read_csv(f) for f in files if f.exists()) if len(t)]
-        tables = [t.assign(driver=t.get("driver", t["identity"]).fillna(t["identity"])) for t in tables]
+        tables = [t for t in map(self.samples_of, self.records) if len(t)]
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(ROW))
+
+    def samples_of(self, record: Record) -> pd.DataFrame:
+        """Columns ROW, as a run's file has them: whose it says they are is for a submission's check to compare."""
+        file = self._file(record.run_id, SAMPLES)
+        if not file.exists():
+            return pd.DataFrame(columns=list(ROW))
+        table = pd.read_csv(file)
+        driver = table["driver"] if "driver" in table else table["identity"]
+        return table.assign(driver=driver.fillna(table["identity"]))
 
     def _once(self, what: str, read: Callable[[], T]) -> T:
         """What was read before, as long as no run has come, gone or changed: files of runs are written as a whole."""
@@ -172,6 +179,11 @@ class Store:
     def splats(self, run_id: str) -> Path:
         """Where a run's avatar lies, if it kept one."""
         return self._file(run_id, SPLATS)
+
+    def files(self, record: Record) -> list[Path]:
+        """All that a run has here, with what its pictures share with other runs'."""
+        every = [*(self._file(record.run_id, ending) for ending in ENDINGS), self._shown(record)]
+        return [path for path in every if path.exists()]
 
     def check_writable(self) -> None:
         """Raises UserError before hours of work rather than after. Leaves nothing behind."""

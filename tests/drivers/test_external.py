@@ -173,3 +173,9 @@ def test_an_encoder_is_found_again_where_it_lies_now(tmp_path):
     with pytest.raises(UserError, match="sliders"):
         located("sliders", None, moved)
     assert located("sliders", None) == "sliders"
+
+
+def test_the_encoder_that_the_suite_trained_is_no_file(tmp_path):
+    assert located("image", "0123") == "image"
+    with pytest.raises(UserError, match="made with image, which has none"):
+        located("image", "0123", tmp_path / "own.pt")

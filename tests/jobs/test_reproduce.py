@@ -2,6 +2,8 @@
 
 import dataclasses
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -9,14 +11,25 @@ import pytest
 from helpers import teacher
 
 from i4d_bench.config import presets
+from i4d_bench.data.frames import Frames
 from i4d_bench.data.teacher.store import pairs_digest
+from i4d_bench.jobs import names, plan
 from i4d_bench.jobs import reproduce as job
+from i4d_bench.jobs import run as runs
 from i4d_bench.results.evidence import reproductions
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
+from i4d_bench.train import distil
 from i4d_bench.types import UserError
+from variants.base import parse
 
 DESIGNS = ("local_adaln", "static")
+ROOT = Path(__file__).parents[2]
+PUBLISHED = sorted({path.parent for path in ROOT.glob("reports/published/*/runs")})
+
+
+class Planned(Exception):
+    """Instead of training."""
 
 
 def record(design: str, seed: int, **more) -> Record:
@@ -53,6 +66,17 @@ def test_the_same_numbers_agree_and_others_differ():
 def test_what_is_allowed_grows_with_the_seeds_spread():
     assert verdicts(published(3, spread=0.01), here(30.3)) == ["differs"] * 2
     assert verdicts(published(3, spread=0.3), here(30.3)) == ["agrees"] * 2
+
+
+def test_failed_measurements_are_in_the_spread_as_they_are_in_the_means():
+    """Two of three fail with the second seed, whose mean is far from the others: so may that of another training be."""
+    records, samples = published(3)
+    samples = samples.assign(metric="csim_dlib", value=0.9)
+    samples.loc[(samples["seed"] == 1) & (samples["sample"] > 0), "value"] = np.nan
+    _, new = here(30.0)
+    new = new.assign(metric="csim_dlib", value=0.9)
+    new.loc[new["sample"] > 0, "value"] = np.nan
+    assert verdicts((records, samples), (records, new)) == ["agrees"] * 2
 
 
 def test_two_more_seeds_pass_in_95_of_100_tables():
@@ -123,3 +147,32 @@ def test_other_pairs_are_refused(tmp_path):
     teacher.store(pairs, people=4)
     with pytest.raises(UserError, match="not those"):
         job.reproduce(tmp_path / "report", (), tmp_path / "reports", tmp_path / "runs")
+
+
+@pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.name)
+def test_what_was_published_of_a_rendered_world_can_be_planned_again(folder, tmp_path, monkeypatch):
+    """Designs, settings and drivers of older records still mean something. Data and files are taken to be here; of a search's arms
+    one of each design stands for all."""
+
+    def without_training(experiment, reports, folder, _jobs):
+        (found,), _ = runs._planned([experiment], reports, folder, False, None)
+        assert [r.entry for r in found.runs] == list(experiment.designs)
+        raise Planned
+
+    def opened(experiment):
+        assert experiment.world.kind in ("procedural", "ict")
+        return Frames(tmp_path, {"hash": "d", "kind": experiment.world.kind}, {}), None
+
+    records = Store(folder).records
+    arms = {parse(r.design)[0]: r.design for r in records}
+    pairs = records[0].weights.get("teacher")
+    monkeypatch.setattr(job, "run", without_training)
+    monkeypatch.setattr(job, "torch", SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: True)))
+    monkeypatch.setattr(plan, "open_data", opened)
+    monkeypatch.setattr(distil, "check", lambda *_: None)
+    for room in (job, plan, names):
+        monkeypatch.setattr(room, "pairs_digest", lambda _: pairs)
+    monkeypatch.setattr(plan, "file_digest", lambda _: "f")
+    monkeypatch.setattr(names, "file_digest", lambda _: "f")
+    with pytest.raises(Planned):
+        job.reproduce(folder, tuple(arms.values()), tmp_path, tmp_path)

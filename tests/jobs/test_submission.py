@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import json
+import shutil
 import zipfile
 
 import numpy as np
@@ -90,6 +91,43 @@ def test_other_pictures_and_missing_samples_are_found(packed, tmp_path, capsys):
     assert "set cross has 3 samples" in capsys.readouterr().out
 
 
+def rows_changed(files, change):
+    """The rows of the one run there is, as lists of cells."""
+    name = of(files, "runs/", ".csv.gz")
+    head, *lines = gzip.decompress(files[name]).decode().splitlines()
+    rows = change(head.split(","), [line.split(",") for line in lines])
+    files[name] = gzip.compress("\n".join([head, *(",".join(cells) for cells in rows)]).encode() + b"\n")
+
+
+def test_rows_that_are_no_rows_of_their_run_are_found(packed, tmp_path, capsys):
+    """They would enter the means, as another seed's for instance."""
+
+    def others(head, rows):
+        seed, run, design = (head.index(name) for name in ("seed", "run_id", "design"))
+        again = lambda at, value: [[value if k == at else c for k, c in enumerate(cells)] for cells in rows]  # noqa: E731
+        return [*rows, *again(seed, "1"), *again(seed, "2"), *again(run, "theirs"), *again(design, "local_adaln")]
+
+    assert submission.validate(changed(packed, tmp_path, lambda files: rows_changed(files, others))) == 1
+    out = capsys.readouterr().out.replace("\n", " ")
+    for said in ("have seed 1, 2", "have run_id theirs", "have design local_adaln", "stand in its file twice"):
+        assert said in out
+
+
+def test_runs_that_would_count_twice_are_found(packed, tmp_path, capsys):
+    """One run said to be another seed's, pictures and all, and a second one of the same seed."""
+
+    def copied(files):
+        samples, pictures = of(files, "runs/", ".csv.gz"), of(files, "predictions/", "")
+        own = json.loads(files[of(files, "runs/", ".json")]) | {"created": "2999-01-01"}
+        for name, seed in (("again", own["seed"]), ("other", own["seed"] + 1)):
+            files[f"runs/{name}.json"] = json.dumps({**own, "run_id": name, "seed": seed}).encode()
+            files[f"runs/{name}.csv.gz"], files[f"predictions/{name}.npz"] = files[samples], files[pictures]
+
+    assert submission.validate(changed(packed, tmp_path, copied)) == 1
+    out = capsys.readouterr().out.replace("\n", " ")
+    assert "again: static has a run of seed 0 already" in out and "other: its pictures are those of static-s0" in out
+
+
 def test_a_changed_file_and_one_that_is_no_submission_are_refused(packed, tmp_path):
     broken = tmp_path / "broken.zip"
     with zipfile.ZipFile(packed[0]) as old, zipfile.ZipFile(broken, "w") as new:
@@ -110,6 +148,19 @@ def test_pictures_that_were_not_kept_cannot_be_submitted(packed, tmp_path):
         submission.submit(report, tmp_path / "runs", tmp_path / "out.zip", "A. Body")
     with pytest.raises(UserError, match="holds no results"):
         submission.submit(tmp_path / "none", home / "runs", tmp_path / "out.zip", "A. Body")
+
+
+def test_runs_that_tables_leave_out_are_not_packed(packed, tmp_path):
+    file, home, report = packed
+    shutil.copytree(report, tmp_path / "report")
+    store = Store(tmp_path / "report")
+    (own,) = store.records
+    older = dataclasses.replace(own, run_id="older", design="local_mlp", made={"training": "old"}, created="2000-01-01")
+    store.add(older, [])
+    out = submission.submit(store.folder, home / "runs", tmp_path / "out.zip", "A. Body")
+    with zipfile.ZipFile(file) as before, zipfile.ZipFile(out) as after:
+        assert store.left_out and after.namelist() == before.namelist()
+        assert any(name.startswith("runs/shown-") for name in after.namelist())
 
 
 def test_a_record_has_the_hashes_of_its_checkpoint_and_pictures(packed):

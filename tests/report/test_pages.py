@@ -114,6 +114,40 @@ def test_rows_are_found_by_name_and_by_family(page):
     assert names(table) == ["global_c"] and names(table, "control") == []
 
 
+def test_failed_measurements_say_what_they_count_as(browser, folder, tmp_path):
+    """PSNR has no worst value: without a number a sample is left out."""
+    (one,) = (r for r in Store(folder).records if r.run_id == "local_a-0")
+    rows = [
+        {"run_id": one.run_id, "design": one.design, "seed": 0, "set": "cross", "sample": p, "identity": p, "driver": p,
+         "metric": m, "value": np.nan if p == 1 else 0.5, "ok": p != 1}
+        for p in range(4) for m in ("psnr", "csim_mobileface")
+    ]  # fmt: skip
+    store = Store(tmp_path / "failed")
+    store.add(one, rows)
+    shown = content(store.folder)
+    assert "local_a: failed measurements cross psnr 1 (left out)." in shown["notes"]
+    assert "local_a: failed measurements cross csim_mobileface 1 (counted at the worst value)." in shown["notes"]
+    with opened(browser, pages.write(store.folder, shown)) as page:
+        tips = page.locator("#table-0 td[data-tip]").evaluate_all("cells => cells.map((c) => c.dataset.tip)")
+    assert any("3 samples, 1 failed (left out)" in tip for tip in tips)
+    assert any("4 samples, 1 failed (counted at the worst value)" in tip for tip in tips)
+
+
+def test_differences_open_with_rows_where_a_set_has_no_gap(browser, folder, tmp_path):
+    """As cross-reenactment of real people, of which no true frame is known."""
+    store = Store(tmp_path / "video")
+    for one in Store(folder).records:
+        store.add(one, [
+            {"run_id": one.run_id, "design": one.design, "seed": one.seed, "set": s, "sample": p, "identity": p, "driver": p,
+             "metric": m, "value": RNG.normal(), "ok": True}
+            for s, m in (("self", "gap"), ("cross", "csim_mobileface")) for p in range(3)
+        ])  # fmt: skip
+    with opened(browser, pages.write(store.folder, content(store.folder))) as page:
+        table = page.locator("section[data-table]", has=page.locator("h2", has_text="Differences"))
+        assert names(table) == ["local_b", "global_c"]
+        assert table.get_by_role("combobox", name="metric").input_value() == "CSIM (MobileFace) ↑"
+
+
 def test_columns_are_chosen(page):
     table = page.locator("#table-0")
     assert not table.locator("th", has_text="SSIM").count()
@@ -162,6 +196,30 @@ def test_pictures_flip_and_their_error_is_that_to_the_truth(page):
     assert not np.array_equal(pixels(), IMAGES["flame_d"][1])
     viewer.get_by_label("zoom").fill("4")
     assert stage.evaluate("s => s.scrollWidth / s.clientWidth") == pytest.approx(4, abs=0.05)
+
+
+def test_seeds_may_have_different_designs(browser, tmp_path):
+    """Every picture of the strip stands above its own name, and what is chosen is one that the seed has."""
+    runs = [("local_a", 0), ("local_b", 0), ("local_b", 1), ("global_c", 1)]
+    designs = [
+        {"name": n, "seed": s, "data": "d", "family": "local", "sheet": sheet(IMAGES[n] // (1 + s))} for n, s in runs
+    ]
+    shared = {"d": {k: sheet(IMAGES[k]) for k in ("source", "driver", "truth")}}
+    shown = {"title": "seeds", "facts": {}, "notes": [], "tables": [], "figures": {}, "runs": {}}
+    sizes = {"count": 3, "height": 16, "width": 16}
+    start = pages.write(tmp_path, shown | {"pictures": sizes | {"shared": shared, "designs": designs}})
+    with opened(browser, start) as page:
+        strip = page.locator("#pictures .strip button")
+        strip.get_by_text("local_a").wait_for()
+        page.get_by_label("Seed").select_option("1")
+        strip.get_by_text("global_c").wait_for()
+        assert strip.all_inner_texts() == ["source", "driver", "truth", "local_b", "global_c"]
+        for name, button in zip(("local_b", "global_c"), strip.all()[3:], strict=True):
+            assert np.array_equal(
+                decoded(button.locator("canvas").evaluate("c => c.toDataURL()")), IMAGES[name][0] // 2
+            )
+        assert page.locator('#pictures .strip [aria-pressed="true"]').inner_text() == "local_b"
+        assert "local_b" in page.locator("#pictures .caption").inner_text()
 
 
 def test_a_row_says_where_it_comes_from_and_how_to_make_it_again(page, folder):
@@ -254,9 +312,47 @@ def test_avatars_and_clips_of_a_report_are_shown(browser, tmp_path):
     assert "SPLAT" not in pages.write(tmp_path, shown).read_text(encoding="utf-8")
 
 
+def test_of_avatars_that_are_chosen_quickly_the_last_is_shown(browser, tmp_path):
+    """The first one's numbers come late."""
+    quats = torch.tensor([1.0, 0.0, 0.0, 0.0])
+    clouds = [
+        Gaussians(torch.zeros(1, n, 3), quats.expand(1, n, 4), torch.full((1, n, 3), 0.05), torch.ones(1, n), torch.ones(1, n, 3))
+        for n in (10, 20, 30)
+    ]  # fmt: skip
+    turned, step = change(clouds[1], clouds[1])
+    smile = {"names": np.array(["smile"]), "change": turned[None], "step": step[None]}
+    stored = [
+        _packed("first", rest(clouds[0])),
+        _packed("late", rest(clouds[1]) | smile),
+        _packed("last", rest(clouds[2])),
+    ]
+    shown = {"title": "three", "facts": {}, "notes": [], "tables": [], "figures": {}, "runs": {}, "avatars": stored}
+    with opened(browser, pages.write(tmp_path, shown)) as page:
+        page.get_by_role("button", name="Show in 3D").click()
+        page.get_by_role("img", name="first, 10 Gaussians").wait_for()
+        page.evaluate("""() => {
+            const read = Response.prototype.arrayBuffer;
+            Response.prototype.arrayBuffer = async function () {
+                const found = read.call(this);
+                if (window.late) await new Promise((done) => setTimeout(done, 300));
+                return found;
+            };
+        }""")
+        page.evaluate("window.late = true")
+        page.get_by_label("Avatar", exact=True).select_option("late")
+        page.evaluate("window.late = false")
+        page.get_by_label("Avatar", exact=True).select_option("last")
+        page.wait_for_timeout(600)
+        assert page.locator("#avatars canvas").get_attribute("aria-label") == "last, 30 Gaussians"
+        assert not page.get_by_role("slider", name="smile").count()
+
+
 def test_a_site_leads_to_every_report_and_changes_none(browser, folder, tmp_path):
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
+    site.write(folder.parent, tmp_path / "site")
+    (tmp_path / "site" / "old.html").touch()
     start = site.write(folder.parent, tmp_path / "site")
+    assert (start.parent / ".nojekyll").exists() and not (start.parent / "old.html").exists()
     with opened(browser, start, 390) as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         assert page.get_by_role("link", name="tiny").get_attribute("href") == "tiny/index.html"
@@ -267,13 +363,15 @@ def test_a_site_leads_to_every_report_and_changes_none(browser, folder, tmp_path
 
 
 def test_tiers_of_evidence_stand_apart(browser, folder, tmp_path):
-    """A report of which one design was trained again, one of which all were, a submission, and what papers print."""
+    """A report of which one design agreed when it was last trained again, one of which all did, a submission, and what papers
+    print."""
     reports, others = tmp_path / "reports", tmp_path / "others"
     runs = {r.design: r.run_id for r in Store(folder).records}
     for name in ("partly", "wholly"):
         shutil.copytree(folder, reports / name)
-        rows = [{"design": d, "verdict": "agrees" if d == "static" or name == "wholly" else "differs"} for d in DESIGNS]
-        keep_reproduction(reports / name, Reproduction("h100", "0123", "2026-01-01T00:00:00+00:00", runs, rows))
+        for year, agreed in ((2025, DESIGNS), (2026, DESIGNS if name == "wholly" else ["static"])):
+            rows = [{"design": d, "verdict": "agrees" if d in agreed else "differs"} for d in DESIGNS]
+            keep_reproduction(reports / name, Reproduction("h100", "0123", f"{year}-01-01T00:00:00+00:00", runs, rows))
     (reports / site.REPORTED).write_text("method,set,metric,value,note,source\nGAGAvatar,self,LPIPS,0.1,,arXiv 1\n")
     submissions.pack(
         others / "theirs.zip", {f"runs/{p.name}": p for p in store_files(folder)}, "A. Body", "https://x.org"
@@ -311,8 +409,10 @@ def store_files(folder):
 
 
 def test_a_site_takes_no_folder_of_somebody_else(folder, tmp_path):
-    (tmp_path / "thesis.tex").touch()
-    with pytest.raises(UserError, match="holds other files"):
+    """Nor a folder of pages that has GitHub's .nojekyll."""
+    for name in ("thesis.tex", ".nojekyll"):
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match="is not a site that this command has made"):
         site.write(folder.parent, tmp_path)
     assert (tmp_path / "thesis.tex").exists()
     with pytest.raises(UserError, match="holds no reports"):

@@ -14,7 +14,7 @@ from i4d_bench.report.pairs import RESOLUTION
 from i4d_bench.report.rows import Row
 from i4d_bench.report.web.avatars import avatars, clips
 from i4d_bench.report.web.pictures import pictures
-from i4d_bench.report.web.table import Cell, Head, number, of_columns, row, table
+from i4d_bench.report.web.table import FIRST, Cell, Head, number, of_columns, row, table
 from i4d_bench.results.aggregate import finite
 from i4d_bench.results.environment import code_of
 from i4d_bench.results.record import Record
@@ -87,11 +87,12 @@ def _machine(record: Record) -> str:
 
 
 def _differences(pairs: pd.DataFrame, baseline: str | None, designs: dict[str, Row]) -> dict[str, Any]:
-    """One line per set, metric and design."""
+    """One line per set, metric and design; at first those of one set, and of a metric that was measured on it."""
     order = list(designs)
-    sets, metrics = ([k for k in names if k in set(pairs[c])] for names, c in ((SET_NAMES, "set"), (CARDS, "metric")))
-    first = "cross" if "cross" in sets else sets[0]
-    wanted = "gap" if "gap" in metrics else metrics[0]
+    sets = set(pairs["set"])
+    first = next(s for s in ("cross", *SET_NAMES) if s in sets)
+    metrics = set(pairs.loc[pairs["set"] == first, "metric"])
+    wanted = next(m for m in (*FIRST, *CARDS) if m in metrics)
     heads = [
         Head("set", words=True, filtered=True, wanted=SET_NAMES[first]),
         Head("metric", words=True, filtered=True, wanted=_label(wanted)),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from i4d_bench import outputs
 from i4d_bench.progress import console, track
 from i4d_bench.report import content
 from i4d_bench.report.web import page
@@ -40,7 +41,7 @@ REPORTED = "reported.csv"
 def write(reports: Path, out: Path, submitted: Path | None = None) -> Path:
     """Makes `out` anew: index.html, and a folder per report under `reports`, and per submission in `submitted`, with its page.
     Nothing under either changes. Raises UserError where there is no report, a submission was not checked, or `out` is a folder
-    that this did not make."""
+    that this did not make or that cannot be replaced (`outputs.site`)."""
     folders = sorted({p.parent for name in ("runs", "speed.json") for p in reports.rglob(name)})
     if not folders:
         raise UserError(f"{reports} holds no reports (folders with runs/ or speed.json)")
@@ -48,6 +49,7 @@ def write(reports: Path, out: Path, submitted: Path | None = None) -> Path:
     if submitted and not packs:
         raise UserError(f"{submitted} holds no submissions (.zip)")
     checks = {pack: check_of(pack) for pack in packs}
+    out = outputs.site(out, [reports, *([submitted] if submitted else [])])
     _empty(out)
     lines: dict[str, list[dict[str, Any]]] = {tier: [] for tier in TIERS}
     for folder in track(folders, "pages", len(folders)):
@@ -68,14 +70,13 @@ def write(reports: Path, out: Path, submitted: Path | None = None) -> Path:
 
 
 def _known(folder: Path) -> tuple[str, str]:
-    """A report's tier, and which of its designs were trained again where."""
+    """A report's tier, and which of its designs were trained again where. Of several trainings of a design the newest counts."""
     again = reproductions(folder)
     if not again:
         return "Published here", ""
     runs = {r.run_id: r.design for r in Store(folder).records}
-    agreed = {
-        d: a for a in again for d in sorted(a.agreed) if runs.get(a.runs[d]) == d
-    }  # of runs that still stand here
+    newest = {d: a for a in again for d, run in a.runs.items() if runs.get(run) == d}  # of runs that still stand here
+    agreed = {d: a for d, a in sorted(newest.items()) if d in a.agreed}
     machines = sorted({f"{a.hardware}, {a.code}" for a in agreed.values()})
     told = f"{', '.join(agreed)} ({'; '.join(machines)})" if agreed else "none of its designs"
     return "Reproduced" if set(agreed) == set(runs.values()) else "Published here", told
@@ -154,13 +155,12 @@ def _line(name: str, found: dict[str, Any], who: str | None) -> dict[str, Any]:
 
 
 def _empty(out: Path) -> None:
-    """`.nojekyll` marks a site of ours, and tells GitHub Pages to take it as it is."""
-    mark = out / ".nojekyll"
-    if out.exists() and any(out.iterdir()) and not mark.exists():
-        raise UserError(f"{out} holds other files: name a folder that is new or that this command has made")
-    shutil.rmtree(out, ignore_errors=True)
+    """Anew, with the mark of a site of ours; `.nojekyll` tells GitHub Pages to take it as it is."""
+    if out.exists():
+        shutil.rmtree(out)
     out.mkdir(parents=True)
-    mark.touch()
+    for mark in (outputs.SITE, ".nojekyll"):
+        (out / mark).touch()
 
 
 def _size(folder: Path) -> int:

@@ -22,13 +22,15 @@ FIRST_COSTS = ("FPS ↑", "params (M)", "onset (steps)", "seeds")
 @dataclass(frozen=True)
 class Head:
     """One column. words: what it holds are words; filtered: rows are chosen by them, at first those of `wanted`.
-    better: "high", "low" or "". about: what it means. shown: before a reader chooses."""
+    better: "high", "low" or "". about: what it means. failed: what becomes of failed measurements. shown: before a reader
+    chooses."""
 
     head: str
     group: str = ""
     digits: int = 0
     better: str = ""
     about: str = ""
+    failed: str = ""
     words: bool = False
     filtered: bool = False
     wanted: str = ""
@@ -89,7 +91,8 @@ def _head(column: Column) -> Head:
     better = {True: "high", False: "low", None: ""}[card.higher_is_better]
     about = card.definition + (f"; {card.network}" if card.network else "") + (f" ({card.unit})" if card.unit else "")
     shown = metric in FIRST and not set_.endswith("recon")
-    return Head(f"{card.label} {card.arrow}".strip(), SET_NAMES[set_], column.digits, better, about, shown=shown)
+    head = f"{card.label} {card.arrow}".strip()
+    return Head(head, SET_NAMES[set_], column.digits, better, about, card.failed, shown=shown)
 
 
 def _cell(column: Column, name: str) -> Cell:

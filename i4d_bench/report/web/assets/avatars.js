@@ -44,10 +44,12 @@ class Avatars {
 
   async #show() {
     if (!this.renderer) return;
+    const showing = (this.showing = Symbol("the newest wins"));
     const avatar = this.avatars[this.choice.value];
-    this.rest = await Promise.all(Object.entries(PARTS).map(async ([part, [, Type]], p) => Float32Array.from(new Type(await inflated(avatar.rest[part])), (v) => v * avatar.unit[p])));
-    this.faces = await Promise.all(avatar.faces.map(async (f) => ({ step: f.step, change: new Int8Array(await inflated(f.change)) })));
-    this.weights = avatar.faces.map(() => 0);
+    const rest = await Promise.all(Object.entries(PARTS).map(async ([part, [, Type]], p) => Float32Array.from(new Type(await inflated(avatar.rest[part])), (v) => v * avatar.unit[p])));
+    const faces = await Promise.all(avatar.faces.map(async (f) => ({ step: f.step, change: new Int8Array(await inflated(f.change)) })));
+    if (showing !== this.showing) return;
+    Object.assign(this, { rest, faces, weights: faces.map(() => 0) });
     this.sliders.replaceChildren(...avatar.faces.map((f, k) => make("label", {}, f.name,
       make("input", { type: "range", min: 0, max: 1, step: 0.05, value: 0, oninput: (e) => { this.weights[k] = Number(e.target.value); this.moved = true; } }))));
     const n = avatar.count;

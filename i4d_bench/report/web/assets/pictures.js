@@ -108,6 +108,7 @@ class Pictures {
   async draw() {
     const drawing = (this.drawing = Symbol("the newest wins"));
     const views = this.views(), truth = views.find((v) => v.name === "truth");
+    if (!views.some((v) => v.name === this.chosen)) this.chosen = views.find((v) => !SHARED.includes(v.name)).name; // this seed has it not
     const drawn = await Promise.all(views.map((v) => this.picture(v)));
     if (drawing !== this.drawing) return;
     const shown = this.flipped && truth ? truth : views.find((v) => v.name === this.chosen);
@@ -125,7 +126,9 @@ class Pictures {
   }
 
   #drawStrip(views, drawn) {
-    if (this.strip.childElementCount !== views.length) {
+    const names = views.map((v) => v.name).join(" ");
+    if (this.strip.dataset.names !== names) { // seeds may have different designs
+      this.strip.dataset.names = names;
       this.strip.replaceChildren(...views.map((v) => make("button", { type: "button", onclick: () => { this.chosen = v.name; this.draw(); } },
         make("canvas", { width: this.p.width, height: this.p.height, "aria-hidden": "true" }), make("span", {}, shape(v.family), make("b", { style: "font-weight: 500" }, ...breakable(v.name))))));
     }

@@ -33,7 +33,7 @@ function bounds(cell, column) {
 function about(cell, column) {
   const lines = [];
   if (cell.lo != null) lines.push(`${cell.between ?? "95% interval"}: ${bounds(cell, column)}`);
-  if (cell.n != null) lines.push(`${cell.n} samples${cell.failures ? `, ${cell.failures} failed (at the worst value)` : ""}`);
+  if (cell.n != null) lines.push(`${cell.n} samples${cell.failures ? `, ${cell.failures} failed (${column.failed})` : ""}`);
   if (cell.best) lines.push("best of its block, or not told apart from it");
   return lines.join("\n");
 }
