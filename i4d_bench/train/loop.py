@@ -171,7 +171,7 @@ class Trainer:
         before, loss = progress.seconds, torch.zeros(())
         offset = 0 if fusion is None else sum(s.steps for s in config.warmup)  # lessons go on where the warm-up ended
         given = _lessons(lessons, progress.step, stages, offset, drive=fusion is not None)
-        between = True  # steps: within one, some have learned and others not
+        between = True  # steps: within one, some have learned and others not, or it is not validated yet
         curves = Curves(self.log if leads else None, path, progress.step)
         try:
             note = lambda: f"loss {float(loss):.4f}"  # noqa: E731
@@ -184,7 +184,6 @@ class Trainer:
                 between = False
                 loss = self.step(student, lesson, stage, offset + step, optimizer)
                 progress.step, progress.seconds = step + 1, before + time.monotonic() - started
-                between = True
                 curves.learned(step + 1, loss, optimizer)
                 due = progress.step % config.validate_every == 0 or progress.step in (*EARLY, total)
                 checked = fusion is not None and due
@@ -194,6 +193,7 @@ class Trainer:
                     if leads:
                         progress.curve.append(self._validate(backbone, fusion, progress, float(loss)))
                         curves.validated(progress.curve[-1])
+                between = True
                 if leads and (checked or time.monotonic() - saved > config.checkpoint_seconds):
                     save(path, parts, progress)
                     saved = time.monotonic()

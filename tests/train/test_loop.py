@@ -152,6 +152,24 @@ def test_a_step_that_was_interrupted_leaves_nothing(smoke_frames, pairs, tmp_pat
     assert state["progress"]["step"] == 4 and state["adversary"]["steps"] == 1
 
 
+def test_a_validation_that_was_interrupted_is_made_again(smoke_frames, tmp_path, monkeypatch):
+    """What was learned until it is not kept without its row of the curve."""
+    t, validate = trainer(smoke_frames), Trainer._validate
+    start = warmed(t, tmp_path)
+
+    def pressed(self, backbone, fusion, progress, loss):
+        if progress.step == 4:
+            raise KeyboardInterrupt
+        return validate(self, backbone, fusion, progress, loss)
+
+    monkeypatch.setattr(Trainer, "_validate", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        t.design(tmp_path / "a", "local_adaln", start)
+    monkeypatch.setattr(Trainer, "_validate", validate)
+    _, progress = trainer(smoke_frames).design(tmp_path / "a", "local_adaln", start)
+    assert [c["step"] for c in progress.curve] == [2, 4, 6]
+
+
 def test_the_bias_sink_hears_of_the_animators_pictures_alone():
     sink = BiasSink()
     planar = torch.tensor([True, False, True])
