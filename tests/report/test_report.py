@@ -10,7 +10,7 @@ import pytest
 from helpers.speeds import frame, speed_report, timed
 
 from i4d_bench.metrics.cards import CARDS, OF_RUNS
-from i4d_bench.report import build_report, search
+from i4d_bench.report import build_report, keep_baseline, search
 from i4d_bench.report.baseline import pick
 from i4d_bench.report.columns import METRICS
 from i4d_bench.report.notes import conditions
@@ -233,7 +233,7 @@ def test_the_baseline_is_the_papers_operator_or_the_first_that_is_no_control():
         pick(rows, "local_adaln")
 
 
-def test_pairs_are_compared_with_the_row_that_was_asked_for(tmp_path):
+def test_pairs_are_compared_with_the_row_that_was_asked_for(tmp_path, capsys):
     """And so they are when the report is rebuilt, until another is asked for."""
     store = fill(tmp_path, 4, people=6, metrics=("psnr",))
     told = lambda: ((tmp_path / "pairs.md").read_text().split(";")[0], set(pd.read_csv(tmp_path / "pairs.csv").design))  # noqa: E731
@@ -246,6 +246,10 @@ def test_pairs_are_compared_with_the_row_that_was_asked_for(tmp_path):
         build_report(tmp_path, "local_design_3")
     build_report(tmp_path)
     assert told()[0] == "Differences from global_design_1"
+    keep_baseline(tmp_path, "local_design_3")  # by a run, before it failed
+    build_report(tmp_path)
+    assert told()[0] == "Differences from local_adaln" and "local_design_3 has no scores" in capsys.readouterr().out
+    keep_baseline(tmp_path, "global_design_1")
     store.remove("global_design_1-0")
     store.remove("local_adaln-0")
     build_report(tmp_path)
