@@ -28,6 +28,7 @@ from i4d_bench.results.store import Store
 from i4d_bench.train import distributed
 from i4d_bench.train.loop import Diverged
 from i4d_bench.types import UserError
+from kernels import Unsupported
 from variants import design
 
 MOST_JOBS, JOB_BYTES = 5, 12 * 2**30
@@ -77,16 +78,20 @@ def work(plans: list[RunPlan], todo: list[Task], jobs: int) -> dict[str, str]:
 
 def _alone(todo: list[Task], whole: Whole) -> dict[str, str]:
     """One after the other, in this process."""
-    failed = {}
-    for task in todo:
-        if task.run is None:
-            do(task)
-            continue
-        for _ in whole.parts([task]):
+    failed, left = {}, list(todo)
+    while left:
+        task = left.pop(0)
+        for _ in whole.parts([task]) if task.run else [task]:
             try:
                 do(task)
-            except Diverged as e:
-                failed[str(task)] = str(e)
+            except UserError:
+                raise
+            except Exception as e:
+                if distributed.ranks() > 1 and not isinstance(e, Diverged):  # which the others have not met
+                    raise
+                failed[str(task)] = _told(e)
+                if task.run is None:
+                    left = [t for t in left if t.plan != task.plan]
     return failed
 
 
@@ -260,13 +265,18 @@ def _answer(task: Task) -> str | UserError:
     """Why a task failed, nothing where it did not, and the error that would end every task."""
     try:
         do(task)
-    except Diverged as e:
-        return str(e)
     except torch.OutOfMemoryError:
         return UserError("the GPU's memory does not hold so many trainings at once: go on with a smaller --jobs")
     except UserError as e:
         return e
     except Exception as e:
-        traceback.print_exc()
-        return f"{type(e).__name__}: {e}"
+        return _told(e)
     return ""
+
+
+def _told(error: Exception) -> str:
+    """Why one task failed; prints where, if the error's own sentence does not say it all."""
+    if isinstance(error, (Diverged, Unsupported)):
+        return str(error)
+    traceback.print_exception(error)
+    return f"{type(error).__name__}: {error}"
