@@ -144,9 +144,7 @@ class _Room:
         while self.todo or any(w.task for w in self.workers):
             for worker in self.workers:
                 if worker.task is None and (task := self._next(worker)):
-                    self.todo.remove(task)
-                    worker.task, worker.last = task, task.plan
-                    worker.pipe.send(task)
+                    self._give(worker, task)
             busy = [w for w in self.workers if w.task]
             if not busy:
                 raise UserError("; ".join(f"{name} failed: {why}" for name, why in self.failed.items()))
@@ -162,6 +160,16 @@ class _Room:
                         self.todo = [t for t in self.todo if t.plan != task.plan]
                 if task.run is not None:
                     yield task
+
+    def _give(self, worker: _Worker, task: Task) -> None:
+        """To the worker, or where it has died since its last task, to one in its place."""
+        self.todo.remove(task)
+        try:
+            worker.pipe.send(task)
+        except ConnectionError:
+            worker = self._replace(worker)
+            worker.pipe.send(task)
+        worker.task, worker.last = task, task.plan
 
     def _next(self, worker: _Worker) -> Task | None:
         """The task that this worker takes up, or None where all wait for what is being made."""
@@ -180,13 +188,18 @@ class _Room:
             worker.process.join()
             code = worker.process.exitcode
             if self.todo:
-                self.workers[self.workers.index(worker)] = self._hire(worker.card)
+                self._replace(worker)
             else:
                 self.workers.remove(worker)
             return f"its process was killed (exit code {code})"
         if isinstance(what, UserError):
             raise what
         return what
+
+    def _replace(self, worker: _Worker) -> _Worker:
+        """One that died."""
+        new = self.workers[self.workers.index(worker)] = self._hire(worker.card)
+        return new
 
     def _hire(self, card: str | None) -> _Worker:
         ours, theirs = multiprocessing.Pipe()

@@ -120,6 +120,26 @@ def test_a_worker_stays_with_the_plan_that_it_has_open():
     assert room._next(_worker(last=None)) == longest
 
 
+def test_a_worker_that_died_while_it_waited_is_replaced(monkeypatch):
+    """Its next task is another's."""
+    task, asked = Task(_plan(0), _plan(0).runs[0]), []
+
+    def hire(self, card):
+        ours, theirs = multiprocessing.Pipe()
+        theirs.send("")  # done
+        asked.append(theirs)
+        worker = _worker()
+        worker.pipe = ours
+        monkeypatch.setattr(worker.process, "_sentinel", theirs, raising=False)
+        return worker
+
+    monkeypatch.setattr(local._Room, "_hire", hire)
+    room = _room(task)
+    room.workers = [_worker()]
+    assert list(room._finished()) == [task] and not room.failed
+    assert [theirs.recv() for theirs in asked] == [task]
+
+
 def test_the_longest_come_first(monkeypatch):
     one = _plan(0)
     monkeypatch.setattr(local, "Store", lambda path: SimpleNamespace(records=known))
