@@ -205,9 +205,9 @@ class Bench:
         record.predictions = predictions.save(run.predictions, scores.predictions)
         self._measure_cost(record, avatar)
         rows = [{**row, "run_id": run.id, "design": run.entry, "seed": self.experiment.seed} for row in scores.rows]
-        store.add(record, rows, scores.images)
         if self.plan.film and self.frames.meta["kind"] != "clips":
             self._show(run, avatar, store)
+        store.add(record, rows, scores.images)
         console.print(f"{run.entry}: {record.status}, scored in {time.monotonic() - begun:.0f} s")
 
     def _show(self, run: Run, avatar: Avatar, store: Store) -> None:

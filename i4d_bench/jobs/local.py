@@ -28,6 +28,7 @@ from i4d_bench.results.store import Store
 from i4d_bench.train import distributed
 from i4d_bench.train.loop import Diverged
 from i4d_bench.types import UserError
+from kernels import Unsupported
 from variants import design
 
 MOST_JOBS, JOB_BYTES = 5, 12 * 2**30
@@ -77,16 +78,20 @@ def work(plans: list[RunPlan], todo: list[Task], jobs: int) -> dict[str, str]:
 
 def _alone(todo: list[Task], whole: Whole) -> dict[str, str]:
     """One after the other, in this process."""
-    failed = {}
-    for task in todo:
-        if task.run is None:
-            do(task)
-            continue
-        for _ in whole.parts([task]):
+    failed, left = {}, list(todo)
+    while left:
+        task = left.pop(0)
+        for _ in whole.parts([task]) if task.run else [task]:
             try:
                 do(task)
-            except Diverged as e:
-                failed[str(task)] = str(e)
+            except UserError:
+                raise
+            except Exception as e:
+                if distributed.ranks() > 1 and not isinstance(e, Diverged):  # which the others have not met
+                    raise
+                failed[str(task)] = _told(e)
+                if task.run is None:
+                    left = [t for t in left if t.plan != task.plan]
     return failed
 
 
@@ -139,9 +144,7 @@ class _Room:
         while self.todo or any(w.task for w in self.workers):
             for worker in self.workers:
                 if worker.task is None and (task := self._next(worker)):
-                    self.todo.remove(task)
-                    worker.task, worker.last = task, task.plan
-                    worker.pipe.send(task)
+                    self._give(worker, task)
             busy = [w for w in self.workers if w.task]
             if not busy:
                 raise UserError("; ".join(f"{name} failed: {why}" for name, why in self.failed.items()))
@@ -157,6 +160,16 @@ class _Room:
                         self.todo = [t for t in self.todo if t.plan != task.plan]
                 if task.run is not None:
                     yield task
+
+    def _give(self, worker: _Worker, task: Task) -> None:
+        """To the worker, or where it has died since its last task, to one in its place."""
+        self.todo.remove(task)
+        try:
+            worker.pipe.send(task)
+        except ConnectionError:
+            worker = self._replace(worker)
+            worker.pipe.send(task)
+        worker.task, worker.last = task, task.plan
 
     def _next(self, worker: _Worker) -> Task | None:
         """The task that this worker takes up, or None where all wait for what is being made."""
@@ -175,13 +188,18 @@ class _Room:
             worker.process.join()
             code = worker.process.exitcode
             if self.todo:
-                self.workers[self.workers.index(worker)] = self._hire(worker.card)
+                self._replace(worker)
             else:
                 self.workers.remove(worker)
             return f"its process was killed (exit code {code})"
         if isinstance(what, UserError):
             raise what
         return what
+
+    def _replace(self, worker: _Worker) -> _Worker:
+        """One that died."""
+        new = self.workers[self.workers.index(worker)] = self._hire(worker.card)
+        return new
 
     def _hire(self, card: str | None) -> _Worker:
         ours, theirs = multiprocessing.Pipe()
@@ -260,13 +278,18 @@ def _answer(task: Task) -> str | UserError:
     """Why a task failed, nothing where it did not, and the error that would end every task."""
     try:
         do(task)
-    except Diverged as e:
-        return str(e)
     except torch.OutOfMemoryError:
         return UserError("the GPU's memory does not hold so many trainings at once: go on with a smaller --jobs")
     except UserError as e:
         return e
     except Exception as e:
-        traceback.print_exc()
-        return f"{type(e).__name__}: {e}"
+        return _told(e)
     return ""
+
+
+def _told(error: Exception) -> str:
+    """Why one task failed; prints where, if the error's own sentence does not say it all."""
+    if isinstance(error, (Diverged, Unsupported)):
+        return str(error)
+    traceback.print_exception(error)
+    return f"{type(error).__name__}: {error}"

@@ -126,7 +126,8 @@ def plan(experiment: Experiment, reports: Path, runs: Path, log: Path | None = N
     judge = _bytes([e.train.loss.identity_network] if e.train.loss.identity else [])
     backbone = digest([here, asdict(e.model), warm, e.seed, code, pairs, e.teacher.bias_sink, judge])
     lifter = lifter_path(e, runs) if pairs and e.teacher.supervision == "lifted" else None
-    teacher = [pairs, e.teacher.supervision, e.teacher.bias_sink, lifter and lifter.name] if pairs else None
+    lifts = lifter and lifter.name.replace(f"-s{e.seed}-", "-")  # alike for all seeds, which share a table
+    teacher = [pairs, e.teacher.supervision, e.teacher.bias_sink, lifts] if pairs else None
     reads = e.evaluate.reader_steps and frames.meta["kind"] != "clips"
     reads = digest([here, e.evaluate.reader_steps, source.digest(*READER)]) if reads and scored(e) else None
     encodes = digest([here, e.train.encoder_steps, source.digest(*ENCODER)]) if e.driver == "image" else None
@@ -170,7 +171,7 @@ def lifter_path(experiment: Experiment, runs: Path) -> Path:
     """Where an experiment's lifting network lies once it is trained. Opens the data that it learns from."""
     e = lifting(experiment)
     frames, _ = open_data(e)
-    name = digest([_here(e, frames), asdict(e.model), _train(e), e.seed, source.digest(*TRAINING)])
+    name = digest([_here(e, frames), asdict(e.model), _train(e), source.digest(*TRAINING)])
     return runs / BACKBONES / f"lifter-s{e.seed}-{name}.pt"
 
 

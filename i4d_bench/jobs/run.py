@@ -78,7 +78,9 @@ def run(
             work(plans, todo, jobs or default_jobs()) if cluster is None else slurm.work(plans, todo, cluster, logs)
         )
     if distributed.first() and store.records:
-        terminal.show(store.folder, *report.build_runs(store.folder, baseline))
+        if baseline is not None:
+            report.keep_baseline(store.folder, baseline)
+        terminal.show(store.folder, *report.build_runs(store.folder))
     console.print(f"tables and figures: {store.folder}  ({time.monotonic() - started:.0f} s)")
     if failed:
         raise UserError("; ".join(f"{name} failed: {why}" for name, why in failed.items()))

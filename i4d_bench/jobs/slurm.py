@@ -121,7 +121,7 @@ class _Job:
         """Raises UserError where the task would not be the one whose name it has."""
         was = self.task.plan
         know(was.experiment.designs, was.experiment.sources)
-        now = plan(was.experiment, was.report.parent, was.backbone.parents[1], was.log)
+        now = plan(was.experiment, was.report.parent, was.backbone.parents[1], was.log, was.film)
         if now.made["hardware"] != was.made["hardware"]:
             kinds = f"planned for {was.made['hardware']}, but this node is {now.made['hardware']}"
             raise UserError(f"{kinds}: name one kind of nodes (--slurm partition=… or constraint=…)")

@@ -13,6 +13,7 @@ import pandas as pd
 
 from i4d_bench.cache import atomic_file
 from i4d_bench.config.ablations import SEARCHES
+from i4d_bench.progress import console
 from i4d_bench.report import speeds
 from i4d_bench.report.rows import Row
 from i4d_bench.report.speeds import Speeds
@@ -42,7 +43,6 @@ def build_runs(folder: Path, baseline: str | None = None) -> tuple[dict[str, lis
     """The same for runs alone; returns the tables by their titles, their rows and the notes."""
     from i4d_bench.report import figures, pairs, search, tables
     from i4d_bench.report.web import page, runs
-    from i4d_bench.report.writing import write_text
 
     store, timed = _opened(folder)
     timings = timed.of(r.design for r in store.records) if timed else {}
@@ -54,13 +54,20 @@ def build_runs(folder: Path, baseline: str | None = None) -> tuple[dict[str, lis
             built = search.write_search(store)
             page.write(folder, runs.content(store, *built))
         else:
-            figures.draw(store, timed)  # paper.tex shows those that are there
-            built = tables.write_all(store, timed, baseline or _kept(store))
-            if baseline is not None:
-                write_text(folder / BASELINE, f"{baseline}\n")
             compared = pairs.baseline_of(store, baseline or _kept(store))
+            figures.draw(store, timed)  # paper.tex shows those that are there
+            built = tables.write_all(store, timed, compared)
+            if baseline is not None:
+                keep_baseline(folder, baseline)
             page.write(folder, runs.content(store, *built, compared, pd.read_csv(folder / "pairs.csv")))
     return built
+
+
+def keep_baseline(folder: Path, baseline: str) -> None:
+    """For all reports of the folder from now on, as soon as there is such a row."""
+    from i4d_bench.report.writing import write_text
+
+    write_text(folder / BASELINE, f"{baseline}\n")
 
 
 def content(folder: Path) -> dict[str, Any]:
@@ -97,10 +104,15 @@ def _opened(folder: Path) -> tuple[Store, Speeds | None]:
 
 
 def _kept(store: Store) -> str | None:
-    """The baseline that was asked for before, while it has a row."""
+    """The baseline that was asked for before. While nothing is measured of it the default stands in, and a line says so."""
     path = store.folder / BASELINE
-    name = path.read_text(encoding="utf-8").strip() if path.exists() else None
-    return name if name in {r.design for r in store.records} else None
+    if not path.exists():
+        return None
+    name = path.read_text(encoding="utf-8").strip()
+    if name in set(store.samples["design"]):
+        return name
+    console.print(f"{name} has no scores, so designs are compared with the default row")
+    return None
 
 
 def _refuse(baseline: str | None, folder: Path) -> None:

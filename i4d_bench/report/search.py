@@ -43,7 +43,7 @@ def _start(settings: dict[str, Any]) -> str | None:
 
 def gap(record: Record) -> float:
     """At the end of training, dB; NaN for a failed run."""
-    return record.curve[-1]["gap"] if record.curve else np.nan
+    return record.curve[-1]["gap"] if record.curve and record.status != "failed" else np.nan
 
 
 def best(arms: Arms) -> tuple[float, str]:
@@ -68,15 +68,16 @@ def finalists(arms: Arms) -> list[str]:
 
 def decided(arms: Arms) -> str:
     """What the gap depended on, the rate or the scale, by what the other value reached at best; and the first onset."""
-    if not any(r.curve for r in arms.values()):
+    ended = {arm: r for arm, r in arms.items() if np.isfinite(gap(r))}
+    if not ended:
         return "Every setting of the search failed."
-    (rate, start), steps = best(arms), max(c["step"] for r in arms.values() for c in r.curve)
+    (rate, start), steps = best(ended), max(c["step"] for r in ended.values() for c in r.curve)
     top, costs = gap(arms[rate, start]), {}
     for k, called in enumerate(("rate", "start")):
-        others = [gap(r) for arm, r in arms.items() if arm[k] != (rate, start)[k] and r.curve]
+        others = [gap(r) for arm, r in ended.items() if arm[k] != (rate, start)[k]]
         if others:
             costs[called] = top - max(others)
-    onsets = {arm: r.onset["step"] for arm, r in arms.items() if r.onset}
+    onsets = {arm: r.onset["step"] for arm, r in ended.items() if r.onset}
     first = [arm for arm in onsets if onsets[arm] == min(onsets.values())]
     out = [f"In the search ({steps} steps) the gap ended at {top:.2f} dB with lr {rate:g} and the start {start}"]
     larger = sorted(costs, key=lambda factor: costs[factor], reverse=True)

@@ -51,7 +51,7 @@ def draw(folder: Path, found: Mapping[str, tuple[Arms, Arm]]) -> None:
                 )
                 axis.plot(steps, gaps, color=shades[lr], ls=DASHES[start], **look)
             axis.set_title(plain(name), fontsize=SMALL, pad=2)
-            said = f"{taken[0]:g}, {taken[1]}" if runs[taken].curve else "failed"
+            said = f"{taken[0]:g}, {taken[1]}" if runs[taken].status != "failed" else "failed"
             axis.text(0.03, 0.97, said, transform=axis.transAxes, va="top", fontsize=SMALL)
         figure.supxlabel("training steps after the warm-up", fontsize=STYLE["axes.labelsize"])
         figure.supylabel("driving gap, validation (dB)", fontsize=STYLE["axes.labelsize"])

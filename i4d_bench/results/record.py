@@ -13,6 +13,11 @@ SCHEMA = 2
 Status = Literal["started", "did not start", "control", "failed"]
 
 
+def moment() -> str:
+    """Now, as records have it."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
 @dataclass
 class Record:
     """Everything about one run. `metrics`: set → metric → {mean, se, n, failures, mean_success, higher_is_better}."""
@@ -56,6 +61,7 @@ class Record:
     notes: list[str] = field(default_factory=list)
     extras: dict[str, float | None] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=lambda: environment())
-    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="microseconds"))
+    created: str = field(default_factory=moment)
+    asked: str = ""  # when it was last asked for while others had the table; empty if never
     schema: int = SCHEMA
     benchmark_version: int = BENCHMARK_VERSION

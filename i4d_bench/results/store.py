@@ -27,7 +27,7 @@ from i4d_bench import BENCHMARK_VERSION
 from i4d_bench.cache import atomic_file
 from i4d_bench.results.aggregate import aggregate, finite
 from i4d_bench.results.measured import Measured
-from i4d_bench.results.record import SCHEMA, Record
+from i4d_bench.results.record import SCHEMA, Record, moment
 from i4d_bench.types import UserError
 
 T = TypeVar("T")
@@ -69,11 +69,11 @@ class Store:
             with atomic_file(self._shown(record)) as path:
                 shown = {k: images[k] for k in (*SHOWN, REGION) if k in images}
                 np.savez_compressed(path, **shown)  # pyright: ignore[reportArgumentType]  (none is called allow_pickle)
-        with atomic_file(self._file(record.run_id, RECORD)) as path:
-            path.write_text(json.dumps(finite(dataclasses.asdict(record))) + "\n", encoding="utf-8")
+        self._write(dataclasses.asdict(record))
 
     def finished(self, run_id: str, scoring: str) -> bool:
-        """Whether there is a result of this training, scored like this. A superseded one comes back into its place."""
+        """Whether there is a result of this training, scored like this, for which it is asked: a superseded one comes back into its
+        place, and what was made like it into `records`."""
         superseded = self.runs / "superseded"
         for path, line in self._lines(superseded):
             if line["run_id"] == run_id and not self._file(run_id, RECORD).exists():
@@ -84,7 +84,10 @@ class Store:
         line = self._read(self._file(run_id, RECORD))
         if line is None:
             return False
-        return line["scoring"] == scoring and line["status"] != "failed" and line["schema"] == SCHEMA
+        done = line["scoring"] == scoring and line["status"] != "failed" and line["schema"] == SCHEMA
+        if done and run_id not in {r.run_id for r in self.records}:
+            self._write(line | {"asked": moment()})
+        return done
 
     def remove(self, run_id: str) -> None:
         """Forgets a run, wherever it lies."""
@@ -94,7 +97,8 @@ class Store:
 
     @property
     def records(self) -> list[Record]:
-        """Runs of this benchmark version that were made like the newest of them, in the order in which they were made."""
+        """Runs of this benchmark version that were made like the newest of them, or like one that was asked for since, the oldest
+        first."""
         every = self._every()
         return [r for r in every if r.made == every[-1].made]
 
@@ -108,7 +112,7 @@ class Store:
         return self._once("records", self._read_records)
 
     def _read_records(self) -> list[Record]:
-        return sorted((Record(**line) for _, line in self._lines()), key=lambda r: (r.created, r.run_id))
+        return sorted((Record(**line) for _, line in self._lines()), key=lambda r: (r.asked or r.created, r.run_id))
 
     @property
     def samples(self) -> pd.DataFrame:
@@ -193,6 +197,10 @@ class Store:
         (self.folder / "writable").unlink()
         for folder in made:
             folder.rmdir()
+
+    def _write(self, line: dict[str, Any]) -> None:
+        with atomic_file(self._file(line["run_id"], RECORD)) as path:
+            path.write_text(json.dumps(finite(line)) + "\n", encoding="utf-8")
 
     def _file(self, run_id: str, ending: str) -> Path:
         return self.runs / f"{run_id}{ending}"

@@ -151,10 +151,11 @@ class Speed:
                 for k in ("hardware", "gpu", "source", "versions", "rasteriser")
             ):
                 before = old.get("designs", {})
-                changed = {d for d, now in self.designs.items() if before.get(d) != now}
+                here = described(d for d in before if d in variants.names()) | self.designs
+                changed = {d for d, now in here.items() if before.get(d) != now}
                 same_code = lambda key: Key.parse(key).what.partition("@")[0] not in changed  # noqa: E731
                 self.rows, self.roof = {k: r for k, r in old["rows"].items() if same_code(k)}, old["roof"]
-                self.designs = before | self.designs
+                self.designs = {d: about for d, about in before.items() if d not in changed} | self.designs
         self.roof = self.roof or protocol.roof(self.device)
 
     def measure(self, row: Row, what: Plan) -> None:

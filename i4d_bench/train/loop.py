@@ -41,7 +41,7 @@ EARLY = (25, 50, 100, 150)
 
 
 class Diverged(RuntimeError):
-    """The loss stopped being a number. progress: until then."""
+    """The loss or a weight stopped being a number. progress: until then."""
 
     def __init__(self, why: str, progress: Progress):
         super().__init__(why)
@@ -101,11 +101,13 @@ class Trainer:
         self.validation = self_driven(self.loader.frames, "val")
 
     def warm_up(self, path: Path) -> None:
-        """Warms the backbone up on reconstruction into a checkpoint at `path`, goes on with one, or finds it done."""
+        """Warms the backbone up on reconstruction into a checkpoint at `path`, goes on with one, or finds it done. Raises
+        Diverged."""
         self._backbone(path, "backbone", self.lessons or self.own, self.experiment.train.warmup)
 
     def lifter(self, path: Path) -> None:
-        """Trains a lifting network on the data set's own frames, as long as a design, into a checkpoint at `path`."""
+        """Trains a lifting network on the data set's own frames, as long as a design, into a checkpoint at `path`. Raises
+        Diverged."""
         train = self.experiment.train
         self._backbone(path, "lifting network", self.own, (*train.warmup, *train.stages))
 
@@ -171,7 +173,7 @@ class Trainer:
         before, loss = progress.seconds, torch.zeros(())
         offset = 0 if fusion is None else sum(s.steps for s in config.warmup)  # lessons go on where the warm-up ended
         given = _lessons(lessons, progress.step, stages, offset, drive=fusion is not None)
-        between = True  # steps: within one, some have learned and others not
+        between = True  # steps: within one, some have learned and others not, or it is not validated yet
         curves = Curves(self.log if leads else None, path, progress.step)
         try:
             note = lambda: f"loss {float(loss):.4f}"  # noqa: E731
@@ -184,16 +186,15 @@ class Trainer:
                 between = False
                 loss = self.step(student, lesson, stage, offset + step, optimizer)
                 progress.step, progress.seconds = step + 1, before + time.monotonic() - started
-                between = True
                 curves.learned(step + 1, loss, optimizer)
                 due = progress.step % config.validate_every == 0 or progress.step in (*EARLY, total)
                 checked = fusion is not None and due
-                if checked:
-                    if not torch.isfinite(loss):
-                        raise Diverged(f"the loss of {name} became {float(loss)} by step {progress.step}", progress)
-                    if leads:
-                        progress.curve.append(self._validate(backbone, fusion, progress, float(loss)))
-                        curves.validated(progress.curve[-1])
+                if due:
+                    _check(name, loss, optimizer, progress)
+                if leads and checked:
+                    progress.curve.append(self._validate(backbone, fusion, progress, float(loss)))
+                    curves.validated(progress.curve[-1])
+                between = True
                 if leads and (checked or time.monotonic() - saved > config.checkpoint_seconds):
                     save(path, parts, progress)
                     saved = time.monotonic()
@@ -287,6 +288,16 @@ class Trainer:
         rows = driving_gap(Avatar(backbone, fusion), self.loader, self.validation, self.head, batch)
         means = {k: float(v.mean()) for k, v in rows.items()}
         return {"step": progress.step, "seconds": progress.seconds, "loss": loss, **means}
+
+
+@torch.no_grad()
+def _check(name: str, loss: Tensor, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+    """Raises Diverged. Weights are looked at, too: rasterisers leave out Gaussians that are no numbers, and what then remains, the
+    background, has a loss."""
+    weights = nn.utils.get_total_norm([p for group in optimizer.param_groups for p in group["params"]])
+    for what, value in (("loss", float(loss)), ("weights' norm", float(weights))):
+        if not math.isfinite(value):
+            raise Diverged(f"the {what} of {name} became {value} by step {progress.step}", progress)
 
 
 def _shown(lesson: Lesson) -> Float[Tensor, "2"]:

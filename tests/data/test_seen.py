@@ -34,6 +34,13 @@ def test_the_datas_hash_says_who_is_held_out(frames):
     assert twice[0] == twice[1] and twice[0] != hold_out(frames, ["ben"]).meta["hash"] != frames.meta["hash"]
 
 
+def test_many_who_are_held_out_have_a_short_hash(tmp_path):
+    """Files are named after it."""
+    frames = drawn_clips(tmp_path / "many", list(np.repeat(range(100), 4)), size=8)
+    each = [hold_out(frames, [str(k) for k in range(first, first + 90)]).meta["hash"] for first in (0, 1)]
+    assert each[0] != each[1] and max(map(len, each)) < 64
+
+
 @pytest.mark.parametrize(("names", "said"), [
     (["bem.mov"], r"nobody called 'bem.mov'; it shows ben\.mov"),
     (["7"], "nobody called '7'; it shows anna.mp4, ben.mov, carl.mp4, carl.mov"),

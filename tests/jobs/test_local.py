@@ -26,6 +26,9 @@ from i4d_bench.jobs.work import Task
 from i4d_bench.progress import Whole
 from i4d_bench.report import terminal
 from i4d_bench.results.store import Store
+from i4d_bench.train import distributed
+from i4d_bench.train.checkpoint import Progress
+from i4d_bench.train.loop import Diverged
 from i4d_bench.types import UserError
 
 DESIGNS = ("local_adaln", "static")
@@ -117,6 +120,26 @@ def test_a_worker_stays_with_the_plan_that_it_has_open():
     assert room._next(_worker(last=None)) == longest
 
 
+def test_a_worker_that_died_while_it_waited_is_replaced(monkeypatch):
+    """Its next task is another's."""
+    task, asked = Task(_plan(0), _plan(0).runs[0]), []
+
+    def hire(self, card):
+        ours, theirs = multiprocessing.Pipe()
+        theirs.send("")  # done
+        asked.append(theirs)
+        worker = _worker()
+        worker.pipe = ours
+        monkeypatch.setattr(worker.process, "_sentinel", theirs, raising=False)
+        return worker
+
+    monkeypatch.setattr(local._Room, "_hire", hire)
+    room = _room(task)
+    room.workers = [_worker()]
+    assert list(room._finished()) == [task] and not room.failed
+    assert [theirs.recv() for theirs in asked] == [task]
+
+
 def test_the_longest_come_first(monkeypatch):
     one = _plan(0)
     monkeypatch.setattr(local, "Store", lambda path: SimpleNamespace(records=known))
@@ -130,6 +153,42 @@ def test_the_longest_come_first(monkeypatch):
     measured = {"local_mlp": 9.0, "local_adaln@budget=4": 3.0, "static": 0.3, "global_joint_attention": 8.0}
     known = [SimpleNamespace(design=d, train_seconds=seconds) for d, seconds in measured.items()]
     assert order()[0] == "local_mlp", "what was measured counts"
+
+
+@pytest.fixture
+def faulty(monkeypatch):
+    """What the designs of seed 0 share cannot be made, nor local_adaln of seed 1. Tells what was tried."""
+    tried = []
+
+    def do(task: Task) -> None:
+        tried.append(str(task))
+        if task.run is None and task.plan.experiment.seed == 0:
+            raise Diverged("the loss of backbone became nan by step 25", Progress())
+        if tried[-1] == "local_adaln, seed 1":
+            raise ValueError("no such shape")
+
+    monkeypatch.setattr(local, "do", do)
+    return tried
+
+
+def test_one_process_goes_on_where_a_task_fails(faulty):
+    """But for the runs of a plan whose designs lack what they share."""
+    todo = [Task(p, r) for p in (_plan(0), _plan(1)) for r in (None, *p.runs)]
+    failed = local._alone(todo, Whole(4, "runs"))
+    assert failed == {
+        "what designs share, seed 0": "the loss of backbone became nan by step 25",
+        "local_adaln, seed 1": "ValueError: no such shape",
+    }
+    assert faulty[1:] == ["what designs share, seed 1", "local_adaln, seed 1", "static, seed 1"]
+    assert failed == {str(t): why for t in todo if (why := local._answer(t))}, "a worker says the same"
+
+
+def test_processes_that_train_together_end_where_one_fails(faulty, monkeypatch):
+    """The others may not have failed, and would wait for it; all of them diverge."""
+    monkeypatch.setattr(distributed, "ranks", lambda: 2)
+    assert local._alone([Task(_plan(0))], Whole(4, "runs"))
+    with pytest.raises(ValueError, match="no such shape"):
+        local._alone([Task(_plan(1), _plan(1).runs[0])], Whole(4, "runs"))
 
 
 KILLED = """

@@ -14,8 +14,10 @@ from i4d_bench.config.ablations import ablation
 from i4d_bench.jobs import run
 from i4d_bench.jobs.bench import Bench
 from i4d_bench.jobs.plan import plan
-from i4d_bench.report import build_report, terminal
+from i4d_bench.report import build_report, figures, terminal
+from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
+from i4d_bench.types import UserError
 
 DRAWN = True
 
@@ -77,6 +79,22 @@ def test_fresh_forgets_what_was_trained_and_scored(reports):
     assert not again.backbone.exists() and not again.runs[0].folder.exists()
     assert len(Store(again.report).records) == len(presets.smoke().designs) - 1
     assert not what.unfinished(), "another folder's runs stay"
+
+
+def test_a_baseline_that_failed_hides_no_failure(cpu, tmp_path, monkeypatch):
+    """The report is built without it."""
+
+    def diverged(plans, todo, jobs):
+        data = {"kind": "procedural", "hash": "d", "frames": 3}
+        record = Record("static-s0", "static", "control", "smoke", {}, {}, 0, "sliders", data, "failed", "nan")
+        Store(plans[0].report).add(record, [])
+        return {"static, seed 0": "the loss became nan"}
+
+    monkeypatch.setattr(figures, "draw", lambda *_: None)
+    monkeypatch.setattr(run, "work", diverged)
+    e = dataclasses.replace(presets.smoke(), designs=("static",))
+    with pytest.raises(UserError, match="static, seed 0 failed: the loss became nan"):
+        run.run(e, tmp_path / "reports", tmp_path / "runs", baseline="static")
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

@@ -22,7 +22,6 @@ from i4d_bench.jobs.work import Task, do, tasks
 from i4d_bench.results.store import Store
 from i4d_bench.types import UserError
 
-pytestmark = pytest.mark.slurm
 OPTIONS = {"partition": "main", "cpus_per_task": "1", "timeout_min": "10"}
 
 
@@ -92,6 +91,17 @@ def job_of(of, logs) -> str:
     return next(job for key, job in slurm._known(logs).items() if key.startswith(of.id))
 
 
+def test_a_job_is_the_task_that_it_was_queued_as(cpu, tmp_path):
+    """With a film or curves, too: what it is looks the same on the node, and other code does not."""
+    e = dataclasses.replace(presets.smoke(), designs=("static",))
+    what = plan(e, tmp_path / "reports", tmp_path / "runs", log=tmp_path / "curves", film=True)
+    slurm._Job(Task(what))._check()
+    changed = dataclasses.replace(what, made={**what.made, "training": "other code"})
+    with pytest.raises(UserError, match="have changed since the job was queued"):
+        slurm._Job(Task(changed))._check()
+
+
+@pytest.mark.slurm
 def test_the_records_are_those_of_this_machine(cluster, tmp_path):
     e = dataclasses.replace(presets.smoke(), designs=("local_adaln", "static"))
     each = [dataclasses.replace(e, seed=s) for s in (0, 1)]
@@ -112,6 +122,7 @@ def test_the_records_are_those_of_this_machine(cluster, tmp_path):
         assert gaps[0] == gaps[1]
 
 
+@pytest.mark.slurm
 def test_a_job_that_dies_is_reported_with_its_log(ready, tmp_path):
     what = ready(long(("local_adaln", "local_film")), tmp_path)
     killed, cancelled = what.runs
@@ -130,6 +141,7 @@ def test_a_job_that_dies_is_reported_with_its_log(ready, tmp_path):
     assert len(what.unfinished()) == 2
 
 
+@pytest.mark.slurm
 def test_a_job_that_is_queued_again_goes_on_from_its_checkpoint(ready, tmp_path):
     """By the cluster, then by itself as when its time is up. A second call of the parent meanwhile submits nothing."""
     what = ready(long(("local_adaln",), steps=200), tmp_path)
@@ -152,6 +164,7 @@ def test_a_job_that_is_queued_again_goes_on_from_its_checkpoint(ready, tmp_path)
     assert not what.unfinished() and slurm._known(logs) == {slurm._key(Task(what, one)): job}
 
 
+@pytest.mark.slurm
 def test_a_failure_of_what_is_shared_cancels_the_runs(cluster, tmp_path):
     what = plan(long(("static",)), tmp_path / "reports", tmp_path / "runs")
     other = dataclasses.replace(what, made={**what.made, "hardware": "another"})
@@ -160,6 +173,7 @@ def test_a_failure_of_what_is_shared_cancels_the_runs(cluster, tmp_path):
     assert shared.startswith("planned for another, but this node is") and "ended (cancelled) before it began" in one
 
 
+@pytest.mark.slurm
 def test_mistakes_are_one_sentence(cluster, tmp_path):
     for options, sentence in {
         "nonsense=1": "Unknown argument 'nonsense'",

@@ -158,6 +158,14 @@ def test_a_run_is_known_by_its_pairs_and_its_supervision(tmp_path):
     assert "-pairs-" in folder_name(experiment(b)) and folder_name(experiment(b)).endswith("monocular")
 
 
+def test_seeds_have_lifting_networks_of_their_own_and_one_table(tmp_path):
+    store = teacher.store(tmp_path / "pairs")
+    each = [dataclasses.replace(experiment(store, supervision="lifted"), seed=seed) for seed in (0, 1)]
+    a, b = (plan(e, tmp_path / "reports", tmp_path / "runs") for e in each)
+    assert a.lifter != b.lifter and a.runs[0].id != b.runs[0].id
+    assert a.made == b.made and a.report == b.report
+
+
 def test_a_run_is_known_by_the_network_that_its_identity_term_asks(tmp_path, monkeypatch):
     """MobileFace's weights are a file of the user's: other bytes, another training, from the warm-up on."""
     monkeypatch.setenv("I4D_ASSETS", str(tmp_path))

@@ -10,6 +10,7 @@ import torch
 
 from i4d_bench.config import presets
 from i4d_bench.data.video.files import read_frames
+from i4d_bench.jobs import bench
 from i4d_bench.jobs.run import run
 from i4d_bench.play import film, splats
 from i4d_bench.results.store import Store
@@ -36,10 +37,18 @@ def test_it_turns_then_every_driver_is_met_and_the_last_frame_leads_to_the_first
     assert torch.equal(codes.flame.expression[:, 0], codes.motion[:, 0]) and not codes.flame.shape.any(), "own shape"
 
 
+def pressed(*_):
+    raise KeyboardInterrupt
+
+
 def test_the_first_seed_of_a_call_is_filmed(tmp_path, monkeypatch):
+    """Also where the call was stopped meanwhile."""
     monkeypatch.setattr("i4d_bench.report.build_runs", lambda *a, **k: ({}, {}, []))
     monkeypatch.setattr("i4d_bench.report.terminal.show", lambda *a, **k: None)
     experiment = dataclasses.replace(presets.smoke(), designs=("static",))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(bench, "film", pressed)
+        run(experiment, tmp_path / "reports", tmp_path / "runs", jobs=1, seeds=(3,))
     store = Store(run(experiment, tmp_path / "reports", tmp_path / "runs", jobs=1, seeds=(3, 4)))
     filmed = {r.seed: store.film(r.run_id) for r in store.records}
     assert filmed[3].exists() and not filmed[4].exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pandas as pd
 import pytest
 from helpers import ROOT
@@ -130,6 +132,8 @@ def test_the_note_on_the_onset_says_what_decided():
     _, trained = _arm(3e-3, "own", 0.4, 3.0)
     note = designs.onset(trained, arms)
     assert "by step 600 (18 s); after 600 steps the validation gap is 3.00 dB" in note and text in note
+    arm, diverged = _arm(1e-2, "own", 9.0)
+    assert search.decided(arms | {arm: dataclasses.replace(diverged, status="failed")}) == text
 
 
 def test_the_note_says_where_nothing_followed_or_nothing_mattered():

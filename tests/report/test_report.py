@@ -10,7 +10,7 @@ import pytest
 from helpers.speeds import frame, speed_report, timed
 
 from i4d_bench.metrics.cards import CARDS, OF_RUNS
-from i4d_bench.report import build_report, search
+from i4d_bench.report import build_report, keep_baseline, search
 from i4d_bench.report.baseline import pick
 from i4d_bench.report.columns import METRICS
 from i4d_bench.report.notes import conditions
@@ -161,17 +161,18 @@ def test_sets_without_samples_and_numbers_that_nobody_has(tmp_path, sets):
 
 
 def test_a_search_takes_the_setting_with_the_largest_gap_at_the_end(tmp_path):
-    """Not the one that was largest on the way, nor a failed one."""
-    store = Store(tmp_path)
-    gaps = {(0.001, 0.0): [0.2, 0.6], (0.001, 1.0): [0.9, 0.7], (0.003, 0.0): [0.1, 1.3], (0.003, 1.0): []}
+    """Not the one that was largest on the way, nor one that failed, however far it had come."""
+    store, diverged = Store(tmp_path), (0.003, 1.0)
+    gaps = {(0.001, 0.0): [0.2, 0.6], (0.001, 1.0): [0.9, 0.7], (0.003, 0.0): [0.1, 1.3], diverged: [2.0]}
     for (lr, scale), curve in gaps.items():
         for name, factor in (("local_adaln", 1), ("global_joint_attention", 0.1)):
             points = [{"step": 100 * (k + 1), "gap": factor * g} for k, g in enumerate(curve)]
             entry = f"{name}@lr={lr},init_scale={scale}"
             onset = next((p for p in points if p["gap"] >= 0.5), None)
-            status = "failed" if not curve else "started" if onset else "did not start"
+            failed = (lr, scale) == diverged
+            status = "failed" if failed else "started" if onset else "did not start"
             store.add(Record(run_id=entry, design=entry, family=name.partition("_")[0], preset="gpu", config={"ablation": "search"},
-                             overrides={}, seed=0, driver="sliders", data=DATA, status=status, why="" if curve else "nan",
+                             overrides={}, seed=0, driver="sliders", data=DATA, status=status, why="nan" if failed else "",
                              curve=points, onset=onset), [])  # fmt: skip
     build_report(tmp_path)
     assert [search.best(arms) for arms in search.arms(store).values()] == [(0.003, "silent")] * 2
@@ -232,7 +233,7 @@ def test_the_baseline_is_the_papers_operator_or_the_first_that_is_no_control():
         pick(rows, "local_adaln")
 
 
-def test_pairs_are_compared_with_the_row_that_was_asked_for(tmp_path):
+def test_pairs_are_compared_with_the_row_that_was_asked_for(tmp_path, capsys):
     """And so they are when the report is rebuilt, until another is asked for."""
     store = fill(tmp_path, 4, people=6, metrics=("psnr",))
     told = lambda: ((tmp_path / "pairs.md").read_text().split(";")[0], set(pd.read_csv(tmp_path / "pairs.csv").design))  # noqa: E731
@@ -245,6 +246,10 @@ def test_pairs_are_compared_with_the_row_that_was_asked_for(tmp_path):
         build_report(tmp_path, "local_design_3")
     build_report(tmp_path)
     assert told()[0] == "Differences from global_design_1"
+    keep_baseline(tmp_path, "local_design_3")  # by a run, before it failed
+    build_report(tmp_path)
+    assert told()[0] == "Differences from local_adaln" and "local_design_3 has no scores" in capsys.readouterr().out
+    keep_baseline(tmp_path, "global_design_1")
     store.remove("global_design_1-0")
     store.remove("local_adaln-0")
     build_report(tmp_path)

@@ -90,6 +90,24 @@ def test_a_table_takes_only_what_was_made_alike(tmp_path):
     assert set(store.samples["design"]) == {"local_adaln", "local_mlp"}
 
 
+def test_what_is_asked_for_again_has_the_table_again_as_of_the_day_it_was_made(tmp_path):
+    """Whether another run had taken its place or not: nothing is called finished that no table shows."""
+    store, newer = Store(tmp_path), {"training": "newer code"}
+    older = [record(design, number=1) for design in ("local_adaln", "static")]
+    for one in (
+        *older,
+        record("local_adaln", number=2, made=newer, created="2026-01-02"),
+        record("local_mlp", number=2, made=newer, created="2026-01-02"),
+    ):
+        store.add(one, rows(one))
+    for asked in older:
+        assert asked not in store.records
+        assert store.finished(asked.run_id, "s") and asked.run_id in {r.run_id for r in store.records}
+        assert {r.made["training"] for r in store.records} == {"t"}
+        assert store.finished("local_mlp-s0-2", "s") and {r.made["training"] for r in store.records} == {"newer code"}
+    assert {r.created for r in store.records + store.left_out} == {"2026-01-01", "2026-01-02"}
+
+
 def test_seeds_of_a_design_stand_side_by_side(tmp_path):
     store = Store(tmp_path)
     for seed in range(3):

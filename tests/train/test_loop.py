@@ -87,6 +87,36 @@ def test_a_run_that_diverges_says_when_and_keeps_its_curve(smoke_frames, tmp_pat
     assert [c["step"] for c in e.value.progress.curve] == [2, 4]
 
 
+def spoil_weights(monkeypatch):
+    """Every step leaves a weight that is no number, and a loss that is one: that of the background, which is all that is drawn."""
+    step = Trainer.step
+
+    def spoilt(self, student, *args):
+        loss = step(self, student, *args)
+        with torch.no_grad():
+            next((student.fusion or student.backbone).parameters()).fill_(torch.nan)
+        return torch.full_like(loss, 0.5)
+
+    monkeypatch.setattr(Trainer, "step", spoilt)
+
+
+def test_a_design_whose_weights_are_no_numbers_has_diverged_whatever_its_loss_is(smoke_frames, tmp_path, monkeypatch):
+    t = trainer(smoke_frames)
+    start = warmed(t, tmp_path)
+    spoil_weights(monkeypatch)
+    with pytest.raises(loop.Diverged, match="the weights' norm of local_adaln became nan by step 2"):
+        t.design(tmp_path / "a", "local_adaln", start)
+
+
+def test_a_warm_up_whose_weights_are_no_numbers_leaves_nothing_to_start_from(smoke_frames, tmp_path, monkeypatch):
+    t = trainer(smoke_frames)
+    spoil_weights(monkeypatch)
+    with pytest.raises(loop.Diverged, match="the weights' norm of backbone became nan by step 2"):
+        warmed(t, tmp_path)
+    with pytest.raises(loop.Diverged):
+        warmed(t, tmp_path)
+
+
 TERMS = ["train.loss.adversarial=0.1", "train.loss.adversarial_from=0.5", "train.loss.identity=0.1"]
 
 
@@ -150,6 +180,24 @@ def test_a_step_that_was_interrupted_leaves_nothing(smoke_frames, pairs, tmp_pat
         t.design(tmp_path / "a", "local_adaln", warmed(t, tmp_path))
     state = torch.load(tmp_path / "a" / "checkpoint.pt")
     assert state["progress"]["step"] == 4 and state["adversary"]["steps"] == 1
+
+
+def test_a_validation_that_was_interrupted_is_made_again(smoke_frames, tmp_path, monkeypatch):
+    """What was learned until it is not kept without its row of the curve."""
+    t, validate = trainer(smoke_frames), Trainer._validate
+    start = warmed(t, tmp_path)
+
+    def pressed(self, backbone, fusion, progress, loss):
+        if progress.step == 4:
+            raise KeyboardInterrupt
+        return validate(self, backbone, fusion, progress, loss)
+
+    monkeypatch.setattr(Trainer, "_validate", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        t.design(tmp_path / "a", "local_adaln", start)
+    monkeypatch.setattr(Trainer, "_validate", validate)
+    _, progress = trainer(smoke_frames).design(tmp_path / "a", "local_adaln", start)
+    assert [c["step"] for c in progress.curve] == [2, 4, 6]
 
 
 def test_the_bias_sink_hears_of_the_animators_pictures_alone():
