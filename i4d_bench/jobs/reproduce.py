@@ -64,6 +64,8 @@ def reproduce(
     if unknown:
         raise UserError(f"{published} has no run of {', '.join(unknown)}; it has {', '.join(sorted(records))}")
     chosen = {d: records[d] for d in designs or records}
+    if not set(chosen) & set(store.samples["design"]):
+        raise UserError(f"{published} holds curves alone and no scores to compare, as a search does")
     needs = {"gpu", "paper"} & {r.preset for r in chosen.values()}
     if needs and not torch.cuda.is_available():
         raise UserError(f"{published} was trained with the {needs.pop()} preset, and torch sees no GPU here")

@@ -27,7 +27,7 @@ def world():
 
 
 def test_it_learns_to_read_expression_and_its_file_holds_all_of_it(world, tmp_path):
-    encoder = train_encoder(world, 100, 0, CPU)
+    encoder = train_encoder(world, 70, 0, CPU)
     assert all(0.05 < e < 0.3 for e in encoder.errors.tolist())
     train = np.flatnonzero(split_of(world) == 0)
     codes = encoder.codes(torch.from_numpy(world.rgb[train]) / 255, torch.from_numpy(world.landmarks[train]))

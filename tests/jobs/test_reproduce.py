@@ -21,7 +21,6 @@ from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
 from i4d_bench.train import distil
 from i4d_bench.types import UserError
-from variants.base import parse
 
 DESIGNS = ("local_adaln", "static")
 ROOT = Path(__file__).parents[2]
@@ -151,8 +150,8 @@ def test_other_pairs_are_refused(tmp_path):
 
 @pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.name)
 def test_what_was_published_of_a_rendered_world_can_be_planned_again(folder, tmp_path, monkeypatch):
-    """Designs, settings and drivers of older records still mean something. Data and files are taken to be here; of a search's arms
-    one of each design stands for all."""
+    """Designs, settings and drivers of older records still mean something. Data and files are taken to be here; a search, which
+    keeps no scores, is refused before anything is trained."""
 
     def without_training(experiment, reports, folder, _jobs):
         (found,), _ = runs._planned([experiment], reports, folder, False, None)
@@ -163,9 +162,8 @@ def test_what_was_published_of_a_rendered_world_can_be_planned_again(folder, tmp
         assert experiment.world.kind in ("procedural", "ict")
         return Frames(tmp_path, {"hash": "d", "kind": experiment.world.kind}, {}), None
 
-    records = Store(folder).records
-    arms = {parse(r.design)[0]: r.design for r in records}
-    pairs = records[0].weights.get("teacher")
+    store = Store(folder)
+    pairs = store.records[0].weights.get("teacher")
     monkeypatch.setattr(job, "run", without_training)
     monkeypatch.setattr(job, "torch", SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: True)))
     monkeypatch.setattr(plan, "open_data", opened)
@@ -174,5 +172,6 @@ def test_what_was_published_of_a_rendered_world_can_be_planned_again(folder, tmp
         monkeypatch.setattr(room, "pairs_digest", lambda _: pairs)
     monkeypatch.setattr(plan, "file_digest", lambda _: "f")
     monkeypatch.setattr(names, "file_digest", lambda _: "f")
-    with pytest.raises(Planned):
-        job.reproduce(folder, tuple(arms.values()), tmp_path, tmp_path)
+    said = pytest.raises(Planned) if len(store.samples) else pytest.raises(UserError, match="curves alone")
+    with said:
+        job.reproduce(folder, (), tmp_path, tmp_path)
