@@ -52,7 +52,7 @@ from i4d_bench.train.checkpoint import Progress
 from i4d_bench.train.distil import FromPairs, Mixed
 from i4d_bench.train.lessons import FromFrames, Lessons
 from i4d_bench.train.lifting import Lifter
-from i4d_bench.train.loop import Trainer
+from i4d_bench.train.loop import Diverged, Trainer
 from i4d_bench.train.losses import networks
 from i4d_bench.types import UserError
 from variants import design as design_class
@@ -325,9 +325,12 @@ def _train_reader(experiment: Experiment, path: Path, device: torch.device) -> N
 
 
 def lifting_network(experiment: Experiment, runs: Path) -> Path:
-    """The file of the experiment's lifting network, which is trained if there is none."""
+    """The file of the experiment's lifting network, which is trained if there is none. Raises UserError where it diverges."""
     path = lifter_path(experiment, runs)
-    train_lifter(experiment, path)
+    try:
+        train_lifter(experiment, path)
+    except Diverged as e:
+        raise UserError(str(e)) from e
     return path
 
 

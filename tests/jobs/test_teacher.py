@@ -22,9 +22,13 @@ from i4d_bench.config import presets
 from i4d_bench.config.experiment import Teacher
 from i4d_bench.config.override import override
 from i4d_bench.data.teacher.store import Store as TeacherStore
+from i4d_bench.jobs import bench
 from i4d_bench.jobs.names import folder_name
 from i4d_bench.jobs.plan import plan
 from i4d_bench.results.store import Store
+from i4d_bench.train.checkpoint import Progress
+from i4d_bench.train.loop import Diverged
+from i4d_bench.types import UserError
 
 MAKE = ["teacher", "make", "--animator", "world", "--preset", "smoke", "--pairs", "2", "--frontal", "--out", "pairs"]
 TERMS = ("loss.identity=0.1", "loss.adversarial=0.025", "loss.lpips=0.0", "stages=[[6,16,8,2,2],[6,32,16,2,2]]")
@@ -164,6 +168,15 @@ def test_seeds_have_lifting_networks_of_their_own_and_one_table(tmp_path):
     a, b = (plan(e, tmp_path / "reports", tmp_path / "runs") for e in each)
     assert a.lifter != b.lifter and a.runs[0].id != b.runs[0].id
     assert a.made == b.made and a.report == b.report
+
+
+def test_a_lifting_network_that_diverges_is_said_in_a_sentence(tmp_path, monkeypatch):
+    def diverges(*_):
+        raise Diverged("the loss of lifting network became nan by step 3", Progress())
+
+    monkeypatch.setattr(bench, "train_lifter", diverges)
+    with pytest.raises(UserError, match="became nan by step 3"):
+        bench.lifting_network(presets.smoke(), tmp_path)
 
 
 def test_a_run_is_known_by_the_network_that_its_identity_term_asks(tmp_path, monkeypatch):
