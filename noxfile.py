@@ -52,7 +52,7 @@ def ablations(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
     """The test suite with its coverage; GPU tests skip with a reason where there is no GPU. Options go to pytest in their place."""
-    everything = ["-n", "2", "--dist", "worksteal", "--cov", "--cov-report=term:skip-covered", "tests"]
+    everything = ["-n", "4", "--dist", "worksteal", "--cov", "--cov-report=term:skip-covered", "tests"]
     python(session, "-m", "pytest", *(session.posargs or everything))
 
 
