@@ -61,7 +61,9 @@ class Backbone(nn.Module):
             planes = self.encoder(images, self.texels(sampling))
         anchors, prior, places = sampling(planes, self.decoder, self.surface)
         features = places.features(planes)
-        f, m = features[..., :FEATURE_DIM], features[..., FEATURE_DIM:]
+        f, m = features.split(
+            (FEATURE_DIM, features.shape[-1] - FEATURE_DIM), -1
+        )  # two slices' gradients are three passes more
 
         decode = Decode(self.decoder.phi, prior, f)
         return Identity(planes, f, m, anchors, self.decoder(f, prior), decode, places.read, head)

@@ -93,10 +93,10 @@ def ssim(pred: Float[Tensor, "B H W C"], target: Float[Tensor, "B H W C"]) -> Te
     a, b = pred.movedim(-1, 1), target.movedim(-1, 1)
     rows, columns = (_window(n, a.device).to(a.dtype) for n in a.shape[-2:])
     blur = lambda *maps: (rows @ torch.stack(maps) @ columns.T).unbind()  # noqa: E731
-    (ma, aa, ab), (mb, bb) = blur(a, a * a, a * b), blur(b, b * b)  # apart: the target needs no gradient
+    (ma, squares, ab), (mb,) = blur(a, a * a + b * b, a * b), blur(b)  # apart: the target needs no gradient
     c1, c2 = 0.01**2, 0.03**2
-    cov, va, vb = ab - ma * mb, aa - ma * ma, bb - mb * mb
-    return ((2 * ma * mb + c1) * (2 * cov + c2) / ((ma * ma + mb * mb + c1) * (va + vb + c2))).mean()
+    product, both = ma * mb, ma * ma + mb * mb
+    return ((2 * product + c1) * (2 * (ab - product) + c2) / ((both + c1) * (squares - both + c2))).mean()
 
 
 @functools.cache
