@@ -22,7 +22,7 @@ def digest(*entries: str | Path) -> str:
     """Of modules of ours ("i4d_bench.train.loop") or of files, a user's design for instance, with all that they import."""
     of = hashlib.sha256()
     for name, path in sorted(closure(*entries).items()):
-        of.update(f"{name}\n{meaning(path)}\n".encode())
+        of.update(f"{name}\n{read(path)[0]}\n".encode())
     return of.hexdigest()[:16]
 
 
@@ -40,20 +40,20 @@ def closure(*entries: str | Path) -> dict[str, Path]:
         if name in found or name in SILENT:
             continue
         found[name] = path
-        todo += imported(path)
+        todo += read(path)[1]
     return found
 
 
 @functools.cache
-def meaning(path: Path) -> str:
-    """A file's code in one normal form."""
+def read(path: Path) -> tuple[str, tuple[Path, ...]]:
+    """A file's code in one normal form, and the files of ours, or beside it, that it imports."""
     tree = ast.parse(path.read_bytes())
     for node in ast.walk(tree):
         for field in ("body", "orelse", "finalbody"):
             block = getattr(node, field, None)
             if isinstance(block, list):
                 setattr(node, field, [s for s in block if not _says_nothing(s)] or ([ast.Pass()] if block else []))
-    return ast.unparse(tree)
+    return ast.unparse(tree), tuple(dict.fromkeys(_imported(path, tree)))
 
 
 def _says_nothing(statement: ast.AST) -> bool:
@@ -65,17 +65,11 @@ def _says_nothing(statement: ast.AST) -> bool:
     )
 
 
-@functools.cache
-def imported(path: Path) -> tuple[Path, ...]:
-    """The files of ours, or beside this one, that a file imports."""
-    return tuple(dict.fromkeys(_resolved(path)))
-
-
-def _resolved(path: Path) -> Iterator[Path]:
+def _imported(path: Path, tree: ast.Module) -> Iterator[Path]:
     package = path.parent / "__init__.py"
     if package.is_file():
         yield package
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names, base = [alias.name for alias in node.names], None
         elif isinstance(node, ast.ImportFrom):

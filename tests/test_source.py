@@ -17,14 +17,12 @@ def forward(x):
 @pytest.fixture(autouse=True)
 def fresh_reading():
     """A process reads every file once; tests edit them."""
-    source.meaning.cache_clear()
-    source.imported.cache_clear()
+    source.read.cache_clear()
 
 
 def digest_of(path, text: str) -> str:
     path.write_text(text)
-    source.meaning.cache_clear()
-    source.imported.cache_clear()
+    source.read.cache_clear()
     return source.digest(path)
 
 
@@ -47,7 +45,7 @@ def test_what_lies_beside_a_file_and_is_imported_counts(tmp_path):
     (tmp_path / "helper.py").write_text("GAIN = 1\n")
     before = digest_of(tmp_path / "gain.py", "def forward(x):\n    from helper import GAIN\n    return GAIN * x\n")
     (tmp_path / "helper.py").write_text("GAIN = 2\n")
-    source.meaning.cache_clear()
+    source.read.cache_clear()
     assert source.digest(tmp_path / "gain.py") != before
 
 

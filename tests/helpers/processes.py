@@ -13,7 +13,7 @@ import numba
 
 from helpers import ROOT
 
-LIBRARIES = ["i4d_bench.jobs.local"]
+LIBRARIES = ["i4d_bench.jobs.local", "helpers.warm"]
 """What is imported by then, with all that it imports."""
 
 
