@@ -1,7 +1,8 @@
 """The suite's commands. All sessions share one environment, `.venv`, made once: torch is 6 GB.
 
 nox -s ablations            train and evaluate the designs, write tables and figures under reports/
-nox -s tests                the test suite, and what it covers
+nox -s tests                the test suite
+nox -s coverage             the same, slower, and which lines it covers
 nox -s benchmarks           the speed suite (pytest --benchmark-only)
 nox -s figures              rebuild every table and figure from the stored results
 nox -s site                 build the web site of all published reports into site/
@@ -22,6 +23,8 @@ import nox
 nox.options.sessions = ["lint", "tests"]
 ROOT = Path(__file__).parent
 ENV = ROOT / ".venv"
+EVERYTHING = ["-n", "4", "--dist", "worksteal", "tests"]
+"""All tests, by as many processes as keep two cores busy."""
 PYTHON = ENV / ("Scripts" if os.name == "nt" else "bin") / "python"
 
 
@@ -51,9 +54,14 @@ def ablations(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
-    """The test suite with its coverage; GPU tests skip with a reason where there is no GPU. Options go to pytest in their place."""
-    everything = ["-n", "4", "--dist", "worksteal", "--cov", "--cov-report=term:skip-covered", "tests"]
-    python(session, "-m", "pytest", *(session.posargs or everything))
+    """The test suite; GPU tests skip with a reason where there is no GPU. Options go to pytest in place of EVERYTHING."""
+    python(session, "-m", "pytest", *(session.posargs or EVERYTHING))
+
+
+@nox.session(venv_backend="none")
+def coverage(session: nox.Session) -> None:
+    """The test suite, and which lines it covers: a quarter slower."""
+    python(session, "-m", "pytest", "--cov", "--cov-report=term:skip-covered", *(session.posargs or EVERYTHING))
 
 
 @nox.session(venv_backend="none")

@@ -118,7 +118,7 @@ def test_a_file_may_import_its_neighbours(outside):
     assert variants.load(["./gain.py"]) == ("local_gain",)
     before = source.digest(base.source_of("local_gain"))
     (outside / "width_of_mine.py").write_text("WIDTH = 8\n")
-    source.meaning.cache_clear()
+    source.read.cache_clear()
     assert source.digest(base.source_of("local_gain")) != before
 
 
