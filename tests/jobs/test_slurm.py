@@ -108,7 +108,7 @@ def test_the_records_are_those_of_this_machine(cluster, tmp_path):
     folders = [(tmp_path / name / "reports", tmp_path / name / "runs") for name in ("cluster", "here")]
     logs = tmp_path / "logs"
     plans, todo = slurm.planned(partial(run._planned, each, *folders[0], False, None), OPTIONS, logs)
-    assert plans == [plan(e, *folders[0]) for e in each], "names are those of the node's hardware"
+    assert plans == [plan(e, *folders[0], film=e.seed == 0) for e in each], "names are those of the node's hardware"
     assert slurm.work(plans, todo, OPTIONS, logs) == {}
     assert not tasks(plans) and len(slurm._known(logs)) == 6
     here = [plan(e, *folders[1]) for e in each]
