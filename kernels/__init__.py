@@ -156,3 +156,23 @@ def part_blendshapes(
 
         return part_blendshapes(f, hidden, parts, gains, readout)
     return reference.part_blendshapes(f, hidden, parts, gains, readout)
+
+
+def row_norm(x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+    """Each row less its mean, over its deviation (`reference.row_norm`)."""
+    if triton_wanted(x):
+        from kernels.fused.norms import row_norm
+
+        return row_norm(x)
+    return reference.row_norm(x)
+
+
+def norm_silu(
+    x: Float[Tensor, "B C H W"], weight: Float[Tensor, " C"], bias: Float[Tensor, " C"], groups: int
+) -> Float[Tensor, "B C H W"]:
+    """GroupNorm, then SiLU (`reference.norm_silu`). The kernel returns x's type and channels-last memory."""
+    if triton_wanted(x):
+        from kernels.fused.norms import norm_silu
+
+        return norm_silu(x, weight, bias, groups)
+    return reference.norm_silu(x, weight, bias, groups)

@@ -250,8 +250,19 @@ def _call_part_blendshapes(x) -> tuple[Tensor, ...]:
     return (kernels.part_blendshapes(x["f"], x["hidden"], parts, x["gains"], x["readout"]),)
 
 
+def _row_norm(n, people, frames, storage, draw, width=FEATURES, beside=FEATURES):
+    """The first `width` columns of wider rows."""
+    return {"x": 3 + 2 * draw(people * frames, n, width + beside).to(storage)[..., :width]}
+
+
+def _norm_silu(n, people, frames, storage, draw, channels=96, groups=8, rows=1):
+    """Pictures of n pixels, in channels-last memory."""
+    x = 1 + 2 * draw(people * frames, rows, n // rows, channels).to(storage).movedim(-1, 1)
+    return {"x": x, "weight": 1 + draw(channels, std=0.3), "bias": draw(channels), "groups": groups}
+
+
 def case(name: str) -> Case:
-    return next(c for c in CASES if c.name == name)
+    return next(c for c in (*CASES, *OF_TRAINING) if c.name == name)
 
 
 _PHI_FLOPS = 2 * (FEATURES * HIDDEN + HIDDEN * RAW)
@@ -283,3 +294,9 @@ CASES = [
     Case("part_blendshapes", _part_blendshapes, _call_part_blendshapes, ("f", "hidden", "gains", "readout"),
          2 * 64 * (FEATURES + 3) + 64 + FEATURES),
 ]  # fmt: skip
+OF_TRAINING = [
+    Case("row_norm", _row_norm, lambda x: (kernels.row_norm(x["x"]),), ("x",), 8 * FEATURES),
+    Case("norm_silu", _norm_silu, lambda x: (kernels.norm_silu(x["x"], x["weight"], x["bias"], x["groups"]),),
+         ("x", "weight", "bias"), 12),
+]  # fmt: skip
+"""Ops that no frame of an animated avatar waits for: held to their twins as the others, and not timed."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from kernels.cases import CASES, case
+from kernels.cases import CASES, OF_TRAINING, case
 from kernels.contract import Case, tensors
 from kernels.layout import Unsupported
 
@@ -39,7 +39,7 @@ class Problem(NamedTuple):
 
 
 PROBLEMS = [
-    *(Problem(c) for c in CASES),
+    *(Problem(c) for c in (*CASES, *OF_TRAINING)),
     Problem(case("cross_attention"), sizes={"tokens": 256}),
     Problem(case("flame_skinning"), frames=16),
     Problem(case("flame_skinning_shape"), frames=17),

@@ -338,3 +338,15 @@ def _nearest_rotation(matrix: Float[Tensor, "*B 3 3"]) -> Float[Tensor, "*B 4"]:
     axis = torch.stack([matrix[..., 2, 1] - matrix[..., 1, 2], matrix[..., 0, 2] - matrix[..., 2, 0],
                         matrix[..., 1, 0] - matrix[..., 0, 1]], -1) / (4 * w[..., None])  # fmt: skip
     return torch.cat([w[..., None], axis], -1)
+
+
+def row_norm(x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+    """LayerNorm without affine."""
+    return F.layer_norm(x, x.shape[-1:])
+
+
+def norm_silu(
+    x: Float[Tensor, "B C H W"], weight: Float[Tensor, " C"], bias: Float[Tensor, " C"], groups: int
+) -> Float[Tensor, "B C H W"]:
+    """GroupNorm with affine, then SiLU, in the weights' type; returns x's."""
+    return F.silu(F.group_norm(x.to(weight.dtype), groups, weight, bias)).to(x.dtype)

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+import kernels
 from i4d_bench.types import Gaussians, Identity, MotionCode, UserError
 from variants import imports
 
@@ -66,7 +66,7 @@ def normed(m: Float[Tensor, "B N M"], width: int) -> Float[Tensor, "B N width"]:
         raise UserError(
             f"a design wants a motion basis of {width} channels, the backbone's has {m.shape[-1]} (model.motion_basis)"
         )
-    return F.layer_norm(m[..., :width], (width,))
+    return kernels.row_norm(m[..., :width])
 
 
 def scaled(layer: L, by: float) -> L:

@@ -60,11 +60,7 @@ class Backbone(nn.Module):
         with torch.autocast("cuda", torch.bfloat16, enabled=self.config.bf16 and images.is_cuda):
             planes = self.encoder(images, self.texels(sampling))
         anchors, prior, places = sampling(planes, self.decoder, self.surface)
-        features = places.features(planes)
-        f, m = features.split(
-            (FEATURE_DIM, features.shape[-1] - FEATURE_DIM), -1
-        )  # two slices' gradients are three passes more
-
+        f, m = places.features(planes, slice(FEATURE_DIM), slice(FEATURE_DIM, None))
         decode = Decode(self.decoder.phi, prior, f)
         return Identity(planes, f, m, anchors, self.decoder(f, prior), decode, places.read, head)
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+import kernels
 from i4d_bench.types import Triplane
 
 
@@ -22,7 +23,9 @@ class ResBlock(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(F.silu(self.conv1(F.silu(self.norm(x)))))
+        norm = self.norm
+        normed = kernels.norm_silu(x, norm.weight, norm.bias, norm.num_groups)
+        return x + self.conv2(F.silu(self.conv1(normed)))
 
 
 class TransformerBlock(nn.Module):

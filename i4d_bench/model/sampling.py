@@ -91,16 +91,18 @@ class Places:
 
         return torch.cat([_sum(map(one, group)) for group in self.groups], 1)
 
-    def features(self, planes: Triplane, channels: slice = slice(None)) -> Float[Tensor, "B N C"]:
-        """What `read` gives for the full planes: the trunk is read first, its map applied at the places alone."""
+    def features(self, planes: Triplane, *parts: slice) -> list[Float[Tensor, "B N C"]]:
+        """What `read` gives for parts of the full planes' channels: the trunk is read first, its map applied there alone."""
 
-        def one(look: Look) -> Tensor:
+        def one(look: Look) -> list[Tensor]:
+            looked = _look_up(planes.trunk, look.x, look.y)
             weight, bias = (
-                _sum(w * t[k, channels] for k, w in enumerate(look.mix) if w) for t in (planes.weight, planes.bias)
-            )
-            return F.linear(_look_up(planes.trunk, look.x, look.y), weight, bias)
+                _sum(w * t[k] for k, w in enumerate(look.mix) if w) for t in (planes.weight, planes.bias)
+            )  # not F.linear, which would copy what `_look_up` turned over
+            return [torch.baddbmm(bias[part], looked, weight[part].mT.expand(len(looked), -1, -1)) for part in parts]
 
-        return torch.cat([_sum(map(one, group)) for group in self.groups], 1)
+        groups = [[_sum(each) for each in zip(*map(one, group), strict=True)] for group in self.groups]
+        return [torch.cat(part, 1) for part in zip(*groups, strict=True)]
 
 
 def _sum(tensors: Iterable[Tensor]) -> Tensor:
@@ -165,7 +167,7 @@ class RaySampling:
         first = torch.stack([x[:, None].expand(-1, s), y[:, None].expand(-1, s), z.expand(rays, -1)], -1)
         first = first.reshape(1, rays * s, 3).expand(batch, -1, -1)
         with torch.no_grad():
-            features = triplane_places(first).features(planes, slice(FEATURE_DIM))
+            (features,) = triplane_places(first).features(planes, slice(FEATURE_DIM))
             opacity = decoder(features, self._prior(first, surface)).opacities
             alpha = opacity.unflatten(1, (rays, s))
             seen = torch.cumprod(1 - alpha + 1e-6, -1)
