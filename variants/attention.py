@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import kernels
 from i4d_bench.types import FEATURE_DIM, MOTION_DIM, MOTION_TOKENS, Identity, MotionCode
 from kernels.layout import Layers
 from variants.base import normed, scaled
@@ -162,7 +163,7 @@ class PlaneTokens(nn.Module):
     def of(self, identity: Identity, storage: torch.dtype) -> PlanesOf:
         """Raises UserError for a motion basis of less than FEATURE_DIM channels."""
         pooled = identity.planes.pooled(self.side)[:, :, :FEATURE_DIM].flatten(1, 2).flatten(2).transpose(1, 2)
-        own = torch.cat([F.layer_norm(identity.f, (FEATURE_DIM,)), normed(identity.m, FEATURE_DIM)], -1)
+        own = torch.cat([kernels.row_norm(identity.f), normed(identity.m, FEATURE_DIM)], -1)
         stored = replace(identity, f=identity.f.to(storage))
         return PlanesOf(stored, self.embed(pooled) + self.position, self.fine(own).to(storage))
 

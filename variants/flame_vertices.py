@@ -87,7 +87,7 @@ class FlameVertices(Fusion):
         vertices = torch.linspace(0, count - 1, min(count, self.max_vertices), device=template.device).long()
         on_mesh = own(code.expression, code.pose).vertices[:, vertices]
         near = nearest_points(on_mesh, canonical.means.detach(), 1, NEAR)[1][..., 0]
-        lifted = torch.cat([identity.f, F.layer_norm(identity.m, identity.m.shape[-1:])], -1)
+        lifted = torch.cat([identity.f, kernels.row_norm(identity.m)], -1)
         local = lifted.gather(1, near[..., None].expand(-1, -1, lifted.shape[-1]))
         overall = lifted.mean(1, keepdim=True).expand_as(local)
         place = _encode(template[vertices]).expand(len(local), -1, -1)
