@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+import kernels
 from i4d_bench.config.experiment import Loss
 from i4d_bench.metrics.identity import Embedder, are_known, csim, embedder
 from i4d_bench.metrics.image import Lpips, load_lpips
@@ -66,6 +67,10 @@ def identity_change(
 
 def feature_change(delta: Float[Tensor, "B N K"]) -> Tensor:
     """mean‖δf‖ (PAPER §1)."""
+    if kernels.triton_wanted(delta):
+        from kernels.fused.mean_norm import mean_norm
+
+        return mean_norm(delta)
     return _MeanNorm.apply(delta)
 
 
@@ -88,10 +93,15 @@ class _MeanNorm(torch.autograd.Function):
 def ssim(pred: Float[Tensor, "B H W C"], target: Float[Tensor, "B H W C"]) -> Tensor:
     """Mean SSIM of images in 0..1, Gaussian window 11 × 11: torchmetrics' number.
 
-    Blurs by two matrix products; torchmetrics' depthwise convolution takes half of a training step on CPUs.
+    Blurs by two matrix products; torchmetrics' depthwise convolution takes half of a training step on CPUs. The kernel has no
+    gradient for `target`: where that is recorded, this is plain torch.
     """
+    rows, columns = (_window(n, pred.device).to(pred.dtype) for n in pred.shape[1:3])
+    if kernels.triton_wanted(pred) and not (target.requires_grad and torch.is_grad_enabled()):
+        from kernels.fused.ssim import ssim
+
+        return ssim(pred, target, rows, columns)
     a, b = pred.movedim(-1, 1), target.movedim(-1, 1)
-    rows, columns = (_window(n, a.device).to(a.dtype) for n in a.shape[-2:])
     blur = lambda *maps: (rows @ torch.stack(maps) @ columns.T).unbind()  # noqa: E731
     (ma, squares, ab), (mb,) = blur(a, a * a + b * b, a * b), blur(b)  # apart: the target needs no gradient
     c1, c2 = 0.01**2, 0.03**2
