@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TypeVar
@@ -271,13 +271,27 @@ def _read_off(plan: RunPlan) -> dict[str, float | None]:
     return json.loads(plan.codes.read_text(encoding="utf-8")) if plan.codes.exists() else {}
 
 
-def networks_of_data(plan: RunPlan) -> None:
+def networks_of_data(plan: RunPlan, names: Sequence[str] = ("reader", "encoder")) -> None:
     """Makes what all seeds share: the expression reader and the image driver's encoder, by one process."""
-    device = default_device()
-    for path, train in ((plan.reader, _train_reader), (plan.encoder, _train_encoder)):
-        if path is not None:
-            make = lambda path=path, train=train: train(plan.experiment, path, device)  # noqa: E731
+    device, trains = default_device(), {"reader": _train_reader, "encoder": _train_encoder}
+    for name in names:
+        if (path := getattr(plan, name)) is not None:
+            make = lambda path=path, train=trains[name]: train(plan.experiment, path, device)  # noqa: E731
             distributed.after_first(lambda path=path, make=make: make_once(path, make))
+
+
+def lessons_are_driven(experiment: Experiment) -> bool:
+    """Whether the backbone's lessons are made with the driver, which may need an encoder first."""
+    return experiment.teacher.path is not None or experiment.world.beside is not None
+
+
+def warm_up(plan: RunPlan) -> None:
+    """The backbone alone, as `prepare` makes it. It is reconstruction, which reads no driving code: for the image driver, whose
+    encoder may not be there yet, one stands in that reads any data set. Not for lessons that are driven."""
+    if plan.encoder is not None:
+        plan = dataclasses.replace(plan, experiment=dataclasses.replace(plan.experiment, driver="flame"), encoder=None)
+    with _alone(plan.backbone):
+        Bench(plan).trainer.warm_up(plan.backbone)
 
 
 def prepare(plan: RunPlan) -> Bench:

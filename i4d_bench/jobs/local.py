@@ -21,7 +21,7 @@ import torch
 from i4d_bench.jobs import mps
 from i4d_bench.jobs.bench import networks_of_data
 from i4d_bench.jobs.plan import RunPlan
-from i4d_bench.jobs.work import Task, do
+from i4d_bench.jobs.work import Task, do, pieces
 from i4d_bench.portable import cores
 from i4d_bench.progress import Whole, console, lines_only
 from i4d_bench.results.store import Store
@@ -70,7 +70,10 @@ def work(plans: list[RunPlan], todo: list[Task], jobs: int) -> dict[str, str]:
     with Whole(every, "runs", done=every - left) as whole:
         if count < 2:
             return _alone(todo, whole)
-        networks_of_data(plans[0])  # with all cores
+        if cards:  # a step there waits for one core: together they take as long as the longest
+            todo = [*pieces(todo), *todo]
+        else:
+            networks_of_data(plans[0])  # with all cores
         with mps.shared(jobs if cards else 1):
             places = [cards[k % len(cards)] if cards else None for k in range(min(count, left))]
             return _Room(todo, whole, places, count).done()
@@ -116,8 +119,8 @@ class _Worker:
 
 @dataclass
 class _Room:
-    """Hands tasks to workers: of a plan what is shared before its runs, the longest first, and to a worker those of the plan that
-    it has open, if there are."""
+    """Hands tasks to workers: what is shared before the runs that wait for it, the longest first, and to a worker those of the plan
+    that it has open, if there are."""
 
     todo: list[Task]
     whole: Whole
@@ -156,8 +159,9 @@ class _Room:
                 if why:
                     self.failed[str(task)] = why
                     console.print(f"{task} failed: {why}")
-                    if task.run is None:
-                        self.todo = [t for t in self.todo if t.plan != task.plan]
+                    self.todo = [t for t in self.todo if not t.waits_for(task)]
+                elif task.piece:
+                    console.print(f"{task}: done")
                 if task.run is not None:
                     yield task
 
@@ -173,10 +177,8 @@ class _Room:
 
     def _next(self, worker: _Worker) -> Task | None:
         """The task that this worker takes up, or None where all wait for what is being made."""
-        waiting = [t.plan for t in self.todo if t.run is None] + [
-            w.task.plan for w in self.workers if w.task and w.task.run is None
-        ]
-        ready = [t for t in self.todo if t.run is None or t.plan not in waiting]
+        shared = [t for t in (*self.todo, *(w.task for w in self.workers if w.task)) if t.run is None]
+        ready = [t for t in self.todo if not any(t.waits_for(s) for s in shared)]
         ready.sort(key=lambda t: (t.run is not None, t.plan != worker.last))  # stable: the longest stay first
         return next(iter(ready), None)
 

@@ -3,29 +3,57 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from i4d_bench.jobs.bench import Bench, prepare
+from i4d_bench.jobs.bench import Bench, lessons_are_driven, networks_of_data, prepare, warm_up
 from i4d_bench.jobs.plan import Run, RunPlan
 from i4d_bench.results.store import Store
 from i4d_bench.train import distributed
 from i4d_bench.train.loop import Diverged
 from variants import know
 
+PIECES = {"encoder": "image driver's encoder", "reader": "expression reader", "backbone": "backbone"}
+"""Files of what designs share that can be made at the same time, by the plan's names for them. The first two serve all seeds."""
+
 
 @dataclass(frozen=True)
 class Task:
-    """Trains, scores and stores a run. run None: what the plan's designs share is made, and must be before their runs."""
+    """Trains, scores and stores a run. run None: what the plan's designs share is made, and must be before their runs; of it, where
+    there is a piece, that one alone."""
 
     plan: RunPlan
     run: Run | None = None
+    piece: str = ""
 
     def __str__(self) -> str:
-        return f"{self.run.entry if self.run else 'what designs share'}, seed {self.plan.experiment.seed}"
+        what = self.run.entry if self.run else PIECES.get(self.piece, "what designs share")
+        return what if self.piece in ("encoder", "reader") else f"{what}, seed {self.plan.experiment.seed}"
+
+    def waits_for(self, other: Task) -> bool:
+        """Whether the other makes what this one needs."""
+        if self.piece or other.run:
+            return False
+        if other.piece:
+            return getattr(self.plan, other.piece) == getattr(other.plan, other.piece)
+        return self.run is not None and self.plan == other.plan
 
 
 def tasks(plans: list[RunPlan]) -> list[Task]:
     """What is to be done of these: of each plan that is not finished what its designs share, then its runs."""
     return [Task(p, run) for p in plans if (todo := p.unfinished()) for run in (None, *todo)]
+
+
+def pieces(todo: list[Task]) -> list[Task]:
+    """Those of what these share that are not begun, each once. `prepare` does the rest: a backbone that is begun, or whose lessons
+    are driven."""
+    found: dict[Path, Task] = {}
+    for piece in PIECES:
+        for plan in [t.plan for t in todo if t.run is None]:
+            path, e = getattr(plan, piece), plan.experiment
+            later = piece == "backbone" and (e.init or lessons_are_driven(e))
+            if path is not None and not path.exists() and not later:
+                found.setdefault(path, Task(plan, piece=piece))
+    return list(found.values())
 
 
 _open: Bench | None = None
@@ -37,6 +65,13 @@ def do(task: Task) -> None:
     global _open
     plan, run = task.plan, task.run
     know(plan.experiment.designs, plan.experiment.sources)
+    if task.piece:
+        _open = None
+        if task.piece == "backbone":
+            warm_up(plan)
+        else:
+            networks_of_data(plan, (task.piece,))
+        return
     if run is None:
         _open = prepare(plan)
         return

@@ -12,17 +12,20 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numba
 import pandas as pd
 import pytest
 import torch
 
 from i4d_bench import report
 from i4d_bench.config import presets
+from i4d_bench.config.experiment import Teacher
 from i4d_bench.jobs import local, mps
+from i4d_bench.jobs.bench import prepare
 from i4d_bench.jobs.names import seeds
-from i4d_bench.jobs.plan import Run, RunPlan
+from i4d_bench.jobs.plan import Run, RunPlan, plan
 from i4d_bench.jobs.run import run
-from i4d_bench.jobs.work import Task
+from i4d_bench.jobs.work import Task, do, pieces, tasks
 from i4d_bench.progress import Whole
 from i4d_bench.report import terminal
 from i4d_bench.results.store import Store
@@ -80,10 +83,56 @@ def test_two_processes_make_what_one_makes(cpu, tmp_path, capfd):
     assert "already finished: local_adaln (2 seeds), static (2 seeds)" in capfd.readouterr().out
 
 
-def _plan(seed: int) -> RunPlan:
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    numba.set_num_threads(numba.get_num_threads())  # its begin undoes what torch was told
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("driver", ["image", "sliders"])
+def test_pieces_made_apart_are_those_made_in_turn(cpu, tmp_path, one_thread, driver):
+    """The backbone too, which comes before the encoder here."""
+    whole, apart = (plan(experiment(driver=driver), tmp_path, tmp_path / runs) for runs in ("whole", "apart"))
+    prepare(whole)
+    todo = pieces([Task(apart)])
+    assert [t.piece for t in todo] == ["encoder", "reader", "backbone"][driver != "image" :]
+    for task in reversed(todo):
+        do(task)
+        made, alike = (torch.load(getattr(p, task.piece), weights_only=True) for p in (apart, whole))
+        for part in ("backbone", "optimizer") if task.piece == "backbone" else made.keys():
+            torch.testing.assert_close(made[part], alike[part], rtol=0, atol=0, equal_nan=True)
+    assert not pieces([Task(apart)]) and not apart.codes.exists()
+    do(Task(apart))
+    assert apart.codes.read_bytes() == whole.codes.read_bytes()
+
+
+@pytest.fixture
+def no_card(monkeypatch):
+    """Work goes to a card that there is not, and hence is done on the CPU."""
+    monkeypatch.setattr(local, "_cards", lambda: ["-1"])
+    monkeypatch.setattr(mps, "CONTROL", "no-such-control")
+
+
+def test_on_gpus_workers_make_the_pieces(cpu, tmp_path, no_card, monkeypatch, capfd):
+    monkeypatch.setattr(local, "networks_of_data", lambda *_: pytest.fail("the parent made them"))
+    folder = run(experiment(driver="image"), tmp_path / "reports", tmp_path / "runs", jobs=2)
+    said = capfd.readouterr().out
+    assert {r.design for r in Store(folder).records} == set(DESIGNS) and "waiting for another process" not in said
+    for piece in ("image driver's encoder", "expression reader", "backbone, seed 0"):
+        assert said.count(f"{piece}: done") == 1
+    assert said.count("encoder reads the 52 coefficients") == 1, "the notes of the probe"
+
+
+def _plan(seed: int, **more) -> RunPlan:
     runs = tuple(_run(f"{d}-s{seed}", d) for d in DESIGNS)
     here = Path("nowhere")
-    return RunPlan(experiment(seed=seed), here, here / f"s{seed}.pt", None, None, None, {"training": "t"}, runs)
+    reader, encoder = here / "reader.pt", here / "encoder.pt"
+    return RunPlan(
+        experiment(seed=seed, **more), here, here / f"s{seed}.pt", None, reader, encoder, {"training": "t"}, runs
+    )
 
 
 def _run(name: str, entry: str) -> Run:
@@ -109,6 +158,75 @@ def test_runs_wait_for_what_their_designs_share_and_no_others():
     assert room._next(room.workers[1]) is None
     room.workers[0].task = None
     assert room._next(room.workers[1]) == room.todo[0]
+
+
+def test_pieces_are_given_out_at_once_and_runs_wait_for_theirs():
+    todo = tasks([_plan(0), _plan(1)])
+    room = _room(*pieces(todo), *todo)
+    room.workers = [_worker() for _ in range(5)]
+    given = []
+
+    def give():
+        for worker in room.workers:
+            if worker.task is None and (task := room._next(worker)):
+                room.todo.remove(task)
+                worker.task = task
+                given.append(str(task))
+        return given
+
+    def finish(*names: str):
+        for worker in room.workers:
+            if str(worker.task) in names:
+                worker.task = None
+        given.clear()
+        return give()
+
+    encoder, reader = "image driver's encoder", "expression reader"
+    assert give() == [encoder, reader, "backbone, seed 0", "backbone, seed 1"]
+    assert finish(encoder, "backbone, seed 0") == []
+    assert finish(reader) == ["what designs share, seed 0"]
+    assert finish("what designs share, seed 0") == ["local_adaln, seed 0", "static, seed 0"]
+    assert finish("backbone, seed 1") == ["what designs share, seed 1"]
+    assert finish("what designs share, seed 1") == ["local_adaln, seed 1", "static, seed 1"]
+    assert not room.todo
+
+
+def test_what_is_there_or_needs_the_driver_is_no_piece(tmp_path):
+    """A teacher's pairs are given with codes, and a run's weights have a backbone."""
+    names = lambda *plans: [str(t) for t in pieces(tasks(list(plans)))]  # noqa: E731
+    encoder, reader = "image driver's encoder", "expression reader"
+    assert names(_plan(0, teacher=Teacher(path="pairs"))) == names(_plan(0, init=("runs/its",))) == [encoder, reader]
+    (tmp_path / "its.pt").touch()
+    there = dataclasses.replace(_plan(0), encoder=tmp_path / "its.pt", reader=None)
+    assert names(there) == ["backbone, seed 0"]
+    assert names(dataclasses.replace(there, backbone=tmp_path / "its.pt")) == []
+
+
+@pytest.mark.parametrize(
+    ("fails", "done"),
+    [
+        ("backbone, seed 0", ["local_adaln, seed 1", "static, seed 1"]),
+        ("what designs share, seed 1", ["local_adaln, seed 0", "static, seed 0"]),
+        ("image driver's encoder", []),
+        ("expression reader", []),
+        ("static, seed 0", ["local_adaln, seed 0", "static, seed 0", "local_adaln, seed 1", "static, seed 1"]),
+    ],
+)
+def test_what_waits_for_a_piece_that_failed_is_given_up_alone(monkeypatch, fails, done):
+    def give(self, worker, task):
+        self.todo.remove(task)
+        worker.task = task
+
+    monkeypatch.setattr(local._Room, "_give", give)
+    monkeypatch.setattr(local._Room, "_outcome", lambda _, worker: "it was killed" * (str(worker.task) == fails))
+    monkeypatch.setattr(local, "wait", lambda ready: ready[:1])
+    todo = tasks([_plan(0), _plan(1)])
+    room = _room(*pieces(todo), *todo)
+    room.workers = [_worker(), _worker()]
+    for worker in room.workers:
+        monkeypatch.setattr(worker.process, "_sentinel", object(), raising=False)
+    assert sorted(str(t) for t in room._finished()) == sorted(done)
+    assert room.failed == {fails: "it was killed"} and not room.todo
 
 
 def test_a_worker_stays_with_the_plan_that_it_has_open():
@@ -206,31 +324,44 @@ if __name__ == "__main__":
 """
 
 
-def test_a_process_that_dies_is_named_and_the_others_work_on(cpu, tmp_path, monkeypatch):
+@pytest.fixture
+def killed(monkeypatch):
+    """killed(name): the process that takes up the task of this name will be. Returns their ids."""
+    waited, give, pids = local.wait, local._Room._give, []
+
+    def of(name: str) -> list[int]:
+        rooms = []
+
+        def killing(ready):
+            for worker in rooms[-1].workers:
+                if str(worker.task) == name and not pids:
+                    pids.append(worker.process.pid)
+                    os.kill(worker.process.pid, signal.SIGKILL)
+            return waited(ready)
+
+        monkeypatch.setattr(local._Room, "_give", lambda self, *what: rooms.append(self) or give(self, *what))
+        monkeypatch.setattr(local, "wait", killing)
+        return pids
+
+    return of
+
+
+def test_a_process_that_dies_is_named_and_the_others_work_on(cpu, tmp_path, killed):
     """The run of the one that was killed failed; its next start does it."""
-    waited = local.wait
-
-    def killing(ready):
-        for worker in room.workers:
-            if worker.task and worker.task.run and worker.task.run.entry == "local_adaln" and not killed:
-                killed.append(worker.process.pid)
-                os.kill(worker.process.pid, signal.SIGKILL)
-        return waited(ready)
-
-    killed, rooms = [], local._Room
-    room = None
-
-    def made(*args):
-        nonlocal room
-        room = rooms(*args)
-        return room
-
-    monkeypatch.setattr(local, "_Room", made)
-    monkeypatch.setattr(local, "wait", killing)
+    pids = killed("local_adaln, seed 0")
     with pytest.raises(UserError, match=r"local_adaln, seed 0 failed: its process was killed \(exit code -9\)"):
         run(experiment(), tmp_path / "reports", tmp_path / "runs", jobs=2)
-    assert len(killed) == 1
+    assert len(pids) == 1
     folder = run(experiment(), tmp_path / "reports", tmp_path / "runs", jobs=1)
+    assert {r.design for r in Store(folder).records} == set(DESIGNS)
+
+
+def test_a_piece_whose_process_dies_ends_the_call_and_is_made_by_the_next(cpu, tmp_path, no_card, killed):
+    pids, e = killed("image driver's encoder"), experiment(driver="image")
+    with pytest.raises(UserError, match=r"^image driver's encoder failed: its process was killed [^;]*$"):
+        run(e, tmp_path / "reports", tmp_path / "runs", jobs=2)
+    assert len(pids) == 1 and list((tmp_path / "runs" / "backbones").glob("*.pt")), "the others were made"
+    folder = run(e, tmp_path / "reports", tmp_path / "runs", jobs=2)
     assert {r.design for r in Store(folder).records} == set(DESIGNS)
 
 
