@@ -47,6 +47,10 @@ class Whole:
             if not say:
                 self._finish()
 
+    def begin(self) -> None:
+        """The first part begins now: what was done since `parts` is no part."""
+        self.start = self.last = time.monotonic()
+
     def _finish(self) -> None:
         self.done, self.finished, self.last = self.done + 1, self.finished + 1, time.monotonic()
 

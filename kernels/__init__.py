@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -176,3 +177,27 @@ def norm_silu(
 
         return norm_silu(x, weight, bias, groups)
     return reference.norm_silu(x, weight, bias, groups)
+
+
+def mean_norm(rows: Float[Tensor, "*N K"]) -> Tensor:
+    """The mean of rows' norms (`reference.mean_norm`)."""
+    if triton_wanted(rows):
+        from kernels.fused.mean_norm import mean_norm
+
+        return mean_norm(rows)
+    return reference.mean_norm(rows)
+
+
+def ssim(
+    pred: Float[Tensor, "B H W C"],
+    target: Float[Tensor, "B H W C"],
+    rows: Float[Tensor, "H H"],
+    columns: Float[Tensor, "W W"],
+) -> Tensor:
+    """The mean SSIM of pictures (`reference.ssim`). The kernel has no gradient for the target:
+    where that is recorded, the twin runs."""
+    if triton_wanted(pred) and not (target.requires_grad and torch.is_grad_enabled()):
+        from kernels.fused.ssim import ssim
+
+        return ssim(pred, target, rows, columns)
+    return reference.ssim(pred, target, rows, columns)

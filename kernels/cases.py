@@ -261,6 +261,21 @@ def _norm_silu(n, people, frames, storage, draw, channels=96, groups=8, rows=1):
     return {"x": x, "weight": 1 + draw(channels, std=0.3), "bias": draw(channels), "groups": groups}
 
 
+def _mean_norm(n, people, frames, storage, draw, width=FEATURES):
+    return {"rows": draw(people * frames, n, width).to(storage)}
+
+
+def _ssim(n, people, frames, storage, draw, rows=3, channels=3):
+    """Pictures of n columns, smooth as rendered ones are and near each other, and windows that are wider than they are high."""
+    size = people * frames, rows, n, channels
+    smooth = draw(*size).abs().cumsum(1).cumsum(2)
+    smooth = smooth / smooth.amax((1, 2, 3), keepdim=True)
+    window = lambda k: (torch.eye(k, device=smooth.device) + 0.1 * draw(k, k).abs()).softmax(-1)  # noqa: E731
+    near = (smooth + draw(*size, std=0.05)).clamp(0, 1)
+    x = {"pred": near, "target": smooth, "rows": window(rows), "columns": window(n)}
+    return {k: v.to(storage) for k, v in x.items()}
+
+
 def case(name: str) -> Case:
     return next(c for c in (*CASES, *OF_TRAINING) if c.name == name)
 
@@ -298,5 +313,7 @@ OF_TRAINING = [
     Case("row_norm", _row_norm, lambda x: (kernels.row_norm(x["x"]),), ("x",), 8 * FEATURES),
     Case("norm_silu", _norm_silu, lambda x: (kernels.norm_silu(x["x"], x["weight"], x["bias"], x["groups"]),),
          ("x", "weight", "bias"), 12),
+    Case("mean_norm", _mean_norm, lambda x: (kernels.mean_norm(x["rows"]),), ("rows",), 2 * FEATURES),
+    Case("ssim", _ssim, lambda x: (kernels.ssim(x["pred"], x["target"], x["rows"], x["columns"]),), ("pred",), 4 * 3 * 3),
 ]  # fmt: skip
 """Ops that no frame of an animated avatar waits for: held to their twins as the others, and not timed."""

@@ -32,7 +32,7 @@ class Draw:
         return cls(torch.Generator(device).manual_seed(seed))
 
     def __call__(self, *shape: int, std: float = 1.0) -> Tensor:
-        return std * torch.randn(*shape, generator=self.generator, device=self.generator.device)
+        return std * torch.randn(shape, generator=self.generator, device=self.generator.device)
 
     def below(self, limit: int, *shape: int) -> Tensor:
         return torch.randint(0, limit, shape, generator=self.generator, device=self.generator.device, dtype=torch.int32)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from kernels.layout import (
     COLOR_HEIGHT,
@@ -350,3 +351,39 @@ def norm_silu(
 ) -> Float[Tensor, "B C H W"]:
     """GroupNorm with affine, then SiLU, in the weights' type; returns x's."""
     return F.silu(F.group_norm(x.to(weight.dtype), groups, weight, bias)).to(x.dtype)
+
+
+def mean_norm(rows: Float[Tensor, "*N K"]) -> Tensor:
+    """The mean over all rows of their Euclidean norms."""
+    return _MeanNorm.apply(rows)
+
+
+class _MeanNorm(torch.autograd.Function):
+    """With one pass over the rows for the gradient, where torch has three; none where a row is zero."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor) -> Tensor:
+        norm = torch.linalg.vector_norm(rows, dim=-1)
+        ctx.save_for_backward(rows, norm)
+        return norm.mean()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> Tensor:
+        rows, norm = ctx.saved_tensors
+        return rows * torch.where(norm > 0, grad / (norm.numel() * norm), 0)[..., None]
+
+
+def ssim(
+    pred: Float[Tensor, "B H W C"],
+    target: Float[Tensor, "B H W C"],
+    rows: Float[Tensor, "H H"],
+    columns: Float[Tensor, "W W"],
+) -> Tensor:
+    """The mean SSIM (Wang et al. 2004) of pictures in 0..1, whose window is rows @ picture @ columnsᵀ."""
+    a, b = pred.movedim(-1, 1), target.movedim(-1, 1)
+    blur = lambda *maps: (rows @ torch.stack(maps) @ columns.T).unbind()  # noqa: E731
+    (ma, squares, ab), (mb,) = blur(a, a * a + b * b, a * b), blur(b)  # apart: the target needs no gradient
+    c1, c2 = 0.01**2, 0.03**2
+    product, both = ma * mb, ma * ma + mb * mb
+    return ((2 * product + c1) * (2 * (ab - product) + c2) / ((both + c1) * (squares - both + c2))).mean()

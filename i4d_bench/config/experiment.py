@@ -105,7 +105,7 @@ class Train:
     lr_steps: int = 100  # linear warm-up
     betas: tuple[float, float] = (0.9, 0.99)
     clip: float = 10.0
-    encoder_steps: int = 1000  # of the image driver's encoder, before all else
+    encoder_steps: int = 1000  # of the image driver's encoder
     accumulate: int = 1  # parts that a step's people are taken in, for want of memory; several GPUs share them
     loss: Loss = field(default_factory=Loss)
     validate_every: int = 100

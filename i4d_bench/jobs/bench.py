@@ -286,10 +286,9 @@ def lessons_are_driven(experiment: Experiment) -> bool:
 
 
 def warm_up(plan: RunPlan) -> None:
-    """The backbone alone, as `prepare` makes it. It is reconstruction, which reads no driving code: for the image driver, whose
-    encoder may not be there yet, one stands in that reads any data set. Not for lessons that are driven."""
-    if plan.encoder is not None:
-        plan = dataclasses.replace(plan, experiment=dataclasses.replace(plan.experiment, driver="flame"), encoder=None)
+    """The backbone alone, as `prepare` makes it. It is reconstruction, which reads no driving code: in the driver's place, whose
+    encoder may not be there yet, stands one that reads any data set. Not for lessons that are driven."""
+    plan = dataclasses.replace(plan, experiment=dataclasses.replace(plan.experiment, driver="flame"), encoder=None)
     with _alone(plan.backbone):
         Bench(plan).trainer.warm_up(plan.backbone)
 

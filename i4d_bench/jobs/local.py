@@ -75,7 +75,8 @@ def work(plans: list[RunPlan], todo: list[Task], jobs: int) -> dict[str, str]:
         else:
             networks_of_data(plans[0])  # with all cores
         with mps.shared(jobs if cards else 1):
-            places = [cards[k % len(cards)] if cards else None for k in range(min(count, left))]
+            most = min(jobs * len(cards), len(todo)) if cards else min(count, left)
+            places = [cards[k % len(cards)] if cards else None for k in range(most)]
             return _Room(todo, whole, places, count).done()
 
 
@@ -128,6 +129,7 @@ class _Room:
     shares: int  # of the cores, one for each worker where there is no GPU
     workers: list[_Worker] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    begun: bool = False  # the runs, after what they share
 
     def done(self) -> dict[str, str]:
         """Why tasks failed, once none is left."""
@@ -173,7 +175,10 @@ class _Room:
         except ConnectionError:
             worker = self._replace(worker)
             worker.pipe.send(task)
-        worker.task, worker.last = task, task.plan
+        worker.task, worker.last = task, None if task.piece else task.plan
+        if task.run is not None and not self.begun:
+            self.begun = True
+            self.whole.begin()
 
     def _next(self, worker: _Worker) -> Task | None:
         """The task that this worker takes up, or None where all wait for what is being made."""

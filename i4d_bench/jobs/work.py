@@ -44,14 +44,15 @@ def tasks(plans: list[RunPlan]) -> list[Task]:
 
 
 def pieces(todo: list[Task]) -> list[Task]:
-    """Those of what these share that are not begun, each once. `prepare` does the rest: a backbone that is begun, or whose lessons
-    are driven."""
+    """Those of what these share that there are not, each once. `prepare` does the rest: a backbone whose lessons are driven, or
+    one that may be done, where nothing else is missing."""
     found: dict[Path, Task] = {}
     for piece in PIECES:
         for plan in [t.plan for t in todo if t.run is None]:
             path, e = getattr(plan, piece), plan.experiment
             later = piece == "backbone" and (e.init or lessons_are_driven(e))
-            if path is not None and not path.exists() and not later:
+            begun = piece == "backbone" and found  # a checkpoint does not say whether it is the last
+            if path is not None and not later and (begun or not path.exists()):
                 found.setdefault(path, Task(plan, piece=piece))
     return list(found.values())
 

@@ -91,7 +91,7 @@ class Places:
 
         return torch.cat([_sum(map(one, group)) for group in self.groups], 1)
 
-    def features(self, planes: Triplane, *parts: slice) -> list[Float[Tensor, "B N C"]]:
+    def features(self, planes: Triplane, first: slice, *more: slice) -> list[Float[Tensor, "B N C"]]:
         """What `read` gives for parts of the full planes' channels: the trunk is read first, its map applied there alone."""
 
         def one(look: Look) -> list[Tensor]:
@@ -99,7 +99,10 @@ class Places:
             weight, bias = (
                 _sum(w * t[k] for k, w in enumerate(look.mix) if w) for t in (planes.weight, planes.bias)
             )  # not F.linear, which would copy what `_look_up` turned over
-            return [torch.baddbmm(bias[part], looked, weight[part].mT.expand(len(looked), -1, -1)) for part in parts]
+            return [
+                torch.baddbmm(bias[part], looked, weight[part].mT.expand(len(looked), -1, -1))
+                for part in (first, *more)
+            ]
 
         groups = [[_sum(each) for each in zip(*map(one, group), strict=True)] for group in self.groups]
         return [torch.cat(part, 1) for part in zip(*groups, strict=True)]

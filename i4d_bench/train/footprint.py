@@ -37,7 +37,7 @@ from variants import Fusion
 META = torch.device("meta")
 OPS = (
     "decode", "local_fusion", "spatial_fusion", "cross_attention", "flame_skinning", "bind_gaussians", "blend_gaussians",
-    "part_blendshapes",
+    "part_blendshapes", "row_norm", "norm_silu", "mean_norm", "ssim",
 )  # fmt: skip
 """Those of `kernels`."""
 LOW = (torch.conv2d, F.linear, torch.matmul, F.scaled_dot_product_attention)

@@ -8,7 +8,6 @@ import functools
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 import kernels
 from i4d_bench.config.experiment import Loss
@@ -67,46 +66,15 @@ def identity_change(
 
 def feature_change(delta: Float[Tensor, "B N K"]) -> Tensor:
     """mean‖δf‖ (PAPER §1)."""
-    if kernels.triton_wanted(delta):
-        from kernels.fused.mean_norm import mean_norm
-
-        return mean_norm(delta)
-    return _MeanNorm.apply(delta)
-
-
-class _MeanNorm(torch.autograd.Function):
-    """δf is the largest tensor of a training step, and torch goes over it three times for this gradient."""
-
-    @staticmethod
-    def forward(ctx, delta: Tensor) -> Tensor:
-        norm = torch.linalg.vector_norm(delta, dim=-1)
-        ctx.save_for_backward(delta, norm)
-        return norm.mean()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor) -> Tensor:
-        delta, norm = ctx.saved_tensors
-        return delta * torch.where(norm > 0, grad / (norm.numel() * norm), 0)[..., None]
+    return kernels.mean_norm(delta)
 
 
 def ssim(pred: Float[Tensor, "B H W C"], target: Float[Tensor, "B H W C"]) -> Tensor:
     """Mean SSIM of images in 0..1, Gaussian window 11 × 11: torchmetrics' number.
 
-    Blurs by two matrix products; torchmetrics' depthwise convolution takes half of a training step on CPUs. The kernel has no
-    gradient for `target`: where that is recorded, this is plain torch.
+    Blurs by two matrix products; torchmetrics' depthwise convolution takes half of a training step on CPUs.
     """
-    rows, columns = (_window(n, pred.device).to(pred.dtype) for n in pred.shape[1:3])
-    if kernels.triton_wanted(pred) and not (target.requires_grad and torch.is_grad_enabled()):
-        from kernels.fused.ssim import ssim
-
-        return ssim(pred, target, rows, columns)
-    a, b = pred.movedim(-1, 1), target.movedim(-1, 1)
-    blur = lambda *maps: (rows @ torch.stack(maps) @ columns.T).unbind()  # noqa: E731
-    (ma, squares, ab), (mb,) = blur(a, a * a + b * b, a * b), blur(b)  # apart: the target needs no gradient
-    c1, c2 = 0.01**2, 0.03**2
-    product, both = ma * mb, ma * ma + mb * mb
-    return ((2 * product + c1) * (2 * (ab - product) + c2) / ((both + c1) * (squares - both + c2))).mean()
+    return kernels.ssim(pred, target, *(_window(n, pred.device).to(pred.dtype) for n in pred.shape[1:3]))
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""The mean of rows' norms (twin: `i4d_bench.train.losses.feature_change`), in one pass forward and one back.
+"""The mean of rows' norms (twin: `reference.mean_norm`), in one pass forward and one back.
 
 δf is the largest tensor of a training step. A row is narrow, and torch's norm over narrow rows has a quarter of the memory's
 speed. The norms are not kept: the backward pass reads the rows, and has them again.

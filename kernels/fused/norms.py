@@ -167,10 +167,7 @@ def _normed_back(
 
 def _row_step(x: Tensor) -> tuple[Tensor, int]:
     """Rows that lie one after the other at even steps, and the step; copied where they do not."""
-    try:
-        rows = x.view(-1, x.shape[-1])
-    except RuntimeError:
-        rows = x.contiguous().view(-1, x.shape[-1])
+    rows = x.reshape(-1, x.shape[-1])
     if rows.stride(1) != 1:
         rows = rows.contiguous()
     return rows, rows.stride(0)

@@ -1,4 +1,4 @@
-"""SSIM of pictures with the pictures' gradient (twin: `i4d_bench.train.losses.ssim`), around blurs that are torch's products.
+"""SSIM of pictures with the pictures' gradient (twin: `reference.ssim`), around blurs that are torch's products.
 
 In torch it is some twenty passes over maps as large as the pictures, and most of them are kept for the backward pass. Here three:
 the maps that are blurred, the formula with its slopes, and what these, blurred back, are for a picture. The gradient
@@ -109,12 +109,12 @@ def ssim(
     rows: Float[Tensor, "H H"],
     columns: Float[Tensor, "W W"],
 ) -> Tensor:
-    """`i4d_bench.train.losses.ssim`, blurred by rows @ picture @ columnsᵀ. The gradient is that of `pred` alone; 16 bits are
+    """`reference.ssim`. The gradient is that of `pred` alone; 16 bits are
     computed with in fp32, which the value then has. Raises ValueError for a target that needs a gradient."""
     recorded = torch.is_grad_enabled()
     if recorded and target.requires_grad:
         raise ValueError("SSIM's kernel has no gradient for the target")
-    given = pred, target.expand(pred.shape), rows, columns
+    given = pred, target, rows, columns
     return _Ssim.apply(*given) if recorded and pred.requires_grad else _ssim(*given, False)[0]
 
 

@@ -195,11 +195,14 @@ def test_what_is_there_or_needs_the_driver_is_no_piece(tmp_path):
     """A teacher's pairs are given with codes, and a run's weights have a backbone."""
     names = lambda *plans: [str(t) for t in pieces(tasks(list(plans)))]  # noqa: E731
     encoder, reader = "image driver's encoder", "expression reader"
-    assert names(_plan(0, teacher=Teacher(path="pairs"))) == names(_plan(0, init=("runs/its",))) == [encoder, reader]
+    beside = dataclasses.replace(experiment().world, beside="procedural")
+    for driven in ({"teacher": Teacher(path="pairs")}, {"init": ("runs/its",)}, {"world": beside}):
+        assert names(_plan(0, **driven)) == [encoder, reader]
     (tmp_path / "its.pt").touch()
     there = dataclasses.replace(_plan(0), encoder=tmp_path / "its.pt", reader=None)
     assert names(there) == ["backbone, seed 0"]
     assert names(dataclasses.replace(there, backbone=tmp_path / "its.pt")) == []
+    assert names(dataclasses.replace(_plan(0), backbone=tmp_path / "its.pt")) == [encoder, reader, "backbone, seed 0"]
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.agreement import DEVICE, HALVES, agree
 
 pytest.importorskip("triton")
 import kernels
 from i4d_bench.train.losses import feature_change
+from kernels.cases import case
 from kernels.contract import poisoned
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+CASE = case("mean_norm")
 
 
 def draw(*shape, seed=0):
@@ -33,6 +35,11 @@ def check(delta, rtol=2e-6):
     assert float(value) == pytest.approx(float(true), rel=2e-6)
     assert gradient.shape == delta.shape and gradient.dtype == delta.dtype and gradient.is_contiguous()
     torch.testing.assert_close(gradient.double(), slope, rtol=rtol, atol=rtol * float(slope.abs().max()))
+
+
+@pytest.mark.parametrize("storage", [torch.float32, *HALVES], ids=str)
+def test_equals_the_twin(storage):
+    agree(CASE, CASE.inputs(65, 2, 3, storage, DEVICE))
 
 
 @pytest.mark.parametrize("width", [1, 5, 48, 64, 300, 5000])

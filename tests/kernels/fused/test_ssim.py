@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.agreement import DEVICE, HALVES, agree
 
 pytest.importorskip("triton")
 import kernels
 from i4d_bench.train.losses import ssim
-from kernels.check import LOSSES, losses, precision
+from kernels.cases import case
+from kernels.check import precision
 from kernels.contract import poisoned
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+CASE = case("ssim")
 
 
 def pictures(*shape, seed=0):
@@ -50,18 +52,18 @@ def test_value_and_gradient_are_torchs(shape):
     check(pictures(*shape), pictures(*shape, seed=1))
 
 
+@pytest.mark.parametrize("storage", [torch.float32, *HALVES], ids=str)
+@pytest.mark.parametrize(("n", "rows"), [(1, 1), (37, 13), (64, 80)])
+def test_other_windows_and_types(n, rows, storage):
+    agree(CASE, CASE.inputs(n, 2, 1, storage, DEVICE, rows=rows))
+
+
 def test_pictures_in_any_order_of_memory():
     """Channels first, a part of four channels, every other row, and one picture for all."""
     a, b = pictures(2, 3, 20, 24).movedim(1, -1), pictures(2, 20, 24, 4, seed=1)[..., :3]
     check(a, b)
     check(b, a)
     check(pictures(2, 40, 24, 3)[:, ::2], b[:1].expand(2, -1, -1, -1))
-
-
-@pytest.mark.unchecked("annotations ask for pictures of one shape")
-def test_one_target_for_all():
-    a, b = alike(2, 13, 24, 3)
-    check(a, b[:1])
 
 
 def test_a_picture_has_one_with_itself_and_nowhere_to_go():
@@ -116,7 +118,3 @@ def test_runs_are_the_same_and_may_go_back_twice():
     with precision("tf32"):
         (again,) = torch.autograd.grad(3 * value, a)
     assert torch.equal(once, first[1]) and torch.equal(again, first[1])
-
-
-def test_the_doctors_question_has_an_answer():
-    assert losses(DEVICE) == pytest.approx(LOSSES, rel=1e-5)
