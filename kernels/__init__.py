@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -194,9 +193,9 @@ def ssim(
     rows: Float[Tensor, "H H"],
     columns: Float[Tensor, "W W"],
 ) -> Tensor:
-    """The mean SSIM of pictures (`reference.ssim`). The kernel has no gradient for the target:
-    where that is recorded, the twin runs."""
-    if triton_wanted(pred) and not (target.requires_grad and torch.is_grad_enabled()):
+    """The mean SSIM of pictures (`reference.ssim`). The kernel has no gradient for the target and raises ValueError where one is
+    recorded."""
+    if triton_wanted(pred):
         from kernels.fused.ssim import ssim
 
         return ssim(pred, target, rows, columns)

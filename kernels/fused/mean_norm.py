@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -44,8 +43,11 @@ def _backward(rows, grad, out, COUNT, WIDTH: tl.constexpr, ROWS: tl.constexpr, P
 class _MeanNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, rows):
+        grid, settings = _settings(rows)
+        sums = torch.empty(grid, dtype=torch.promote_types(rows.dtype, torch.float32), device=rows.device)
+        _forward[grid](rows, sums, **settings)
         ctx.save_for_backward(rows)
-        return _mean_norm(rows)
+        return sums.sum() / settings["COUNT"]
 
     @staticmethod
     @once_differentiable
@@ -57,17 +59,9 @@ class _MeanNorm(torch.autograd.Function):
         return out
 
 
-def mean_norm(rows: Float[Tensor, "*N K"]) -> Tensor:
-    """The mean over all rows of their Euclidean norms, in fp32 (of fp64 in fp64)."""
-    rows = rows.contiguous()
-    return _MeanNorm.apply(rows) if torch.is_grad_enabled() and rows.requires_grad else _mean_norm(rows)
-
-
-def _mean_norm(rows: Tensor) -> Tensor:
-    grid, settings = _settings(rows)
-    sums = torch.empty(grid, dtype=torch.promote_types(rows.dtype, torch.float32), device=rows.device)
-    _forward[grid](rows, sums, **settings)
-    return sums.sum() / settings["COUNT"]
+def mean_norm(rows: Tensor) -> Tensor:
+    """`reference.mean_norm`, in fp32 (of fp64 in fp64)."""
+    return _MeanNorm.apply(rows.contiguous())
 
 
 def _settings(rows: Tensor) -> tuple[tuple[int], dict[str, int]]:

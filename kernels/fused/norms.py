@@ -13,10 +13,10 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kernels.fused.launch import EPS, INTERPRETED
+from kernels.fused.launch import EPS
 
-ROWS, PIXELS, PARTS = 32, 16, 32
-"""Rows and pixels of a tile; sums of a picture, at most."""
+TILE, PIXELS, PARTS = 2048, 16, 32
+"""Numbers of a tile of rows, with those that fill a row up to a power of two; pixels of a tile; sums of a picture, at most."""
 
 
 @triton.jit
@@ -195,7 +195,7 @@ class _RowNorm(torch.autograd.Function):
 
 def _run_rows(kernel, *tensors: Tensor, rows: int, step: int, width: int) -> None:
     room = triton.next_power_of_2(width)
-    many = max(1, ROWS * 64 // room) if not INTERPRETED else ROWS
+    many = max(1, TILE // room)
     kernel[(triton.cdiv(rows, many),)](*tensors, rows, step, WIDTH=width, ROOM=room, ROWS=many, num_warps=4)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -103,19 +102,15 @@ class _Ssim(torch.autograd.Function):
         return (grad * gradient).to(ctx.stored), None, None, None
 
 
-def ssim(
-    pred: Float[Tensor, "B H W C"],
-    target: Float[Tensor, "B H W C"],
-    rows: Float[Tensor, "H H"],
-    columns: Float[Tensor, "W W"],
-) -> Tensor:
-    """`reference.ssim`. The gradient is that of `pred` alone; 16 bits are
-    computed with in fp32, which the value then has. Raises ValueError for a target that needs a gradient."""
+def ssim(pred: Tensor, target: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """`reference.ssim`; 16 bits are computed with in fp32, which the value then has. Raises ValueError for a target that needs a
+    gradient."""
     recorded = torch.is_grad_enabled()
     if recorded and target.requires_grad:
         raise ValueError("SSIM's kernel has no gradient for the target")
-    given = pred, target, rows, columns
-    return _Ssim.apply(*given) if recorded and pred.requires_grad else _ssim(*given, False)[0]
+    if recorded and pred.requires_grad:
+        return _Ssim.apply(pred, target, rows, columns)
+    return _ssim(pred, target, rows, columns, False)[0]
 
 
 def _ssim(

@@ -85,17 +85,13 @@ def test_nothing_is_differentiated_unasked():
     assert torch.equal(plain, unrecorded)
 
 
-def test_a_target_with_a_gradient_is_torchs_work():
+def test_a_target_with_a_gradient_is_refused():
+    """Nothing falls back to torch in silence; torch, asked for, has one."""
     a, b = (x.requires_grad_() for x in alike(1, 16, 24, 3))
-    with kernels.using("triton"):
-        fast = torch.autograd.grad(ssim(a, b), (a, b))
+    with kernels.using("triton"), pytest.raises(ValueError, match="no gradient for the target"):
+        ssim(a, b)
     with kernels.using("eager"):
-        plain = torch.autograd.grad(ssim(a, b), (a, b))
-    assert all(torch.equal(x, y) for x, y in zip(fast, plain, strict=True))
-    from kernels.fused import ssim as module
-
-    with pytest.raises(ValueError, match="no gradient for the target"):
-        module.ssim(a, b, torch.eye(16, device=DEVICE), torch.eye(24, device=DEVICE))
+        assert torch.autograd.grad(ssim(a, b), b)[0].any()
 
 
 def test_halves_are_computed_in_singles():
