@@ -2,7 +2,7 @@
 
 gsplat reads the number of (tile, Gaussian) pairs back to the host before it sorts them, which no CUDA graph can hold. Here
 there is room for `capacity` pairs: unused ones belong to a row of tiles below the image, which gsplat's rasteriser leaves at
-once. Keys are 32 bits, tile and quantised depth, where gsplat sorts up to 64.
+once. Keys are tile and quantised depth in 32 bits, or in 64 (gsplat's) where so many tiles leave too few for the depth.
 """
 
 from __future__ import annotations
@@ -117,7 +117,8 @@ def _emit(
         if EXACT:
             here = here & meets(e, column, row, TALL, WIDE)
         fits = here & (slot < CAPACITY)
-        tl.store(keys + slot, ((image + row * ACROSS + column) << BITS) | level, mask=fits)
+        tile = (image + row * ACROSS + column).to(keys.dtype.element_ty)
+        tl.store(keys + slot, (tile << BITS) | level, mask=fits)
         tl.store(owners + slot, i.to(tl.int32), mask=fits)
         slot += here.to(tl.int32)
 
@@ -129,14 +130,14 @@ class TileLists:
         self, images: int, width: int, height: int, capacity: int | None, device, tile: tuple[int, int] = (16, 16)
     ):
         """capacity: pairs there is room for; None: as many as there are, which the host then waits to be told. tile: rows and
-        columns of pixels. Raises ValueError when there are too many tiles for 32-bit keys."""
+        columns of pixels."""
         self.images, self.capacity, self.tile = images, capacity, tile
         self.wide, self.high = -(-width // tile[1]), -(-height // tile[0])
         tiles = images * (self.high + 1) * self.wide
-        self.bits = min(22, 31 - (tiles - 1).bit_length())  # levels that fp32 holds exactly
-        if self.bits < 16:
-            raise ValueError(f"{images} images of {width} × {height} have too many tiles for 32-bit keys")
-        self.first = torch.arange(tiles, dtype=torch.int32, device=device) << self.bits
+        left = 31 - (tiles - 1).bit_length()
+        self.bits = min(22, left) if left >= 16 else 22  # levels that fp32 holds exactly
+        key = torch.int32 if left >= 16 else torch.int64
+        self.first = torch.arange(tiles, dtype=key, device=device) << self.bits
         self.unused = (tiles - 1) << self.bits
 
     def __call__(
@@ -164,7 +165,7 @@ class TileLists:
         _count[grid](*given, span, depths.numel(), *sizes, **how)
         ends = counts.cumsum(0, dtype=torch.int32)
         capacity = int(ends[-1]) if self.capacity is None else self.capacity
-        keys = torch.full((capacity,), self.unused, dtype=torch.int32, device=device)
+        keys = torch.full((capacity,), self.unused, dtype=self.first.dtype, device=device)
         owners = torch.empty(capacity, dtype=torch.int32, device=device)
         _emit[grid](*given, ends, span, keys, owners, depths.numel(), n, *sizes, capacity, BITS=self.bits, **how)
         keys, order = keys.sort(stable=True)

@@ -105,6 +105,19 @@ def test_lists_too_long_for_a_room_are_sorted_as_one(monkeypatch):
     assert pairs > needed
 
 
+@pytest.mark.gpu
+def test_a_whole_batch_with_lists_too_long_for_a_room_is_drawn():
+    """As when a training step has made Gaussians large: 64 images have more tiles than 32-bit keys can tell apart."""
+    g, cam = scene(64, 2 * LONGEST, 0.3, device=DEVICE), camera(64, 128, 128, device=DEVICE)
+    assert counted(rows_of(*(getattr(g, f) for f in FIELDS), cam.viewmats, cam.Ks, 128, 128), 128, 128, TILE) is None
+    picture = drawn(g, 128, 128)[0]
+    one = Gaussians(**{f: getattr(g, f)[-1:] for f in FIELDS})
+    want = render(one, camera(1, 128, 128, device=DEVICE), torch.full((1, 3), 0.25, device=DEVICE), "reference").rgb
+    assert (picture[-1:] - want).abs().mean() < 1e-4
+    picture.sum().backward()
+    assert all(getattr(g, f).grad.isfinite().all() for f in FIELDS)
+
+
 def test_lists_of_fixed_room_have_some_to_spare_and_tell_what_does_not_fit(monkeypatch):
     """Tiles' own, and of all pairs where a tile has too many."""
     g, cam = scene(2, 60, device=DEVICE), camera(2, 16, 12, device=DEVICE)
