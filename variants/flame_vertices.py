@@ -15,7 +15,7 @@ Matched in parameters: 110,268, all of them used once per identity, so that a fr
 for the embedded one). V is as published.
 
 How well the head fits the person decides much: the worlds give the true shape. With the average shape, as on video, the gap on the
-GPU preset was 5.4 dB instead of 8.2 (reports/published/gpu-h100-procedural-oracle-embedded_head).
+GPU preset was 5.4 dB instead of 8.2 (one seed, an earlier state, the true expression as driver).
 """
 
 from __future__ import annotations
