@@ -9,7 +9,7 @@ from i4d_bench.data.splits import UNSEEN
 from i4d_bench.drivers.probe import Leak
 from i4d_bench.metrics.cards import CARDS
 from i4d_bench.report.columns import METRICS, SET_NAMES
-from i4d_bench.report.rows import Row
+from i4d_bench.report.rows import Row, lacking
 from i4d_bench.report.speeds import Speeds
 from i4d_bench.results.environment import code_of
 from i4d_bench.results.record import Record
@@ -40,12 +40,7 @@ def notes(
     if not records:
         return []
     out = [f"{conditions(records)}.", _varies(designs, people), *(speeds.notes(designs) if speeds else [NO_SPEEDS])]
-    seeds = {r.seed for r in records}
-    out += [
-        f"{design} has no run of seed {', '.join(map(str, sorted(lacks)))} yet."
-        for design, row in designs.items()
-        if (lacks := seeds - set(row.seeds))
-    ]
+    out += [f"{design} has no run of seed {those} yet." for design, those in lacking(designs).items()]
     if left_out:
         out.append(
             "Left out, made otherwise (by other code, of other data or on another machine; the same command makes them again): "

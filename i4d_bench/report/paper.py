@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from i4d_bench.report import latex, qualitative
 from i4d_bench.report.columns import Column, expression_metric
-from i4d_bench.report.rows import Row
+from i4d_bench.report.rows import Row, lacking
 from i4d_bench.report.speeds import Speeds
 from i4d_bench.report.writing import write_text
 from i4d_bench.results.record import Record
@@ -85,6 +85,9 @@ def about(designs: dict[str, Row], columns: Sequence[Column], people: int, speed
     seen = sorted({s for row in designs.values() for s in row.last.sees})
     if seen:
         out.append(f"Given more: {'; '.join(seen)}.")
+    lacks = [f"{design.replace('_', ' ')} of seed {those}" for design, those in lacking(designs).items()]
+    if lacks:
+        out.append(f"Not yet run: {'; '.join(lacks)}.")
     if any(row.mark for row in designs.values()):
         out.append("†: a seed did not start or failed.")
     if speeds and ("", "fps") in {c.of for c in columns}:

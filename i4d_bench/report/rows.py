@@ -73,6 +73,13 @@ class Row:
         return float(np.mean(known)) if known else np.nan
 
 
+def lacking(designs: dict[str, Row]) -> dict[str, str]:
+    """By design, the seeds that others have and it has not."""
+    seeds = {seed for row in designs.values() for seed in row.seeds}
+    lacks = {design: sorted(seeds - set(row.seeds)) for design, row in designs.items()}
+    return {design: ", ".join(map(str, those)) for design, those in lacks.items() if those}
+
+
 def rows(store: Store) -> dict[str, Row]:
     """By design, families together, block after block."""
     out: dict[str, list[Record]] = {}

@@ -27,14 +27,15 @@ FAMILY = {"local": "local", "global": "global", "flame": "parametric", "static":
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """A folder with the tables of 20 designs and 4 seeds, every metric of every set among them; no sample is measured for that."""
+    """A folder with the tables of 20 designs and 4 seeds but one run, every metric of every set among them: none is measured."""
     rng, seeds, designs = np.random.default_rng(0), range(4), {}
     for name in NAMES:
         family = FAMILY[name.split("_")[0]]
         sees = ["the true coefficients of the person's shape and expression"] * (family == "parametric")
         record = Record(name, name, family, "gpu", TRAIN, {}, 0, "image", {"kind": "procedural", "hash": "0"}, "started", sees=sees,
                         environment={})  # fmt: skip
-        designs[name] = Row(tuple(dataclasses.replace(record, seed=seed) for seed in seeds))
+        ran = [seed for seed in seeds if (name, seed) != ("global_design_3", 2)]
+        designs[name] = Row(tuple(dataclasses.replace(record, seed=seed) for seed in ran))
     designs = {d: row for block in BLOCKS for d, row in designs.items() if row.block == block}
     best = frozenset(NAMES[:3])
     column = lambda head, of, digits: Column(  # noqa: E731
@@ -93,6 +94,7 @@ def test_a_papers_tables_have_nine_columns_at_most_and_say_what_they_are(built: 
             "driver image",
             "64 pictures at 128",
             "Given more: the true",
+            "Not yet run: global design 3 of seed 2.",
         ):
             assert said.replace(",", r",\allowbreak{}") in text
         heads = [latex.BLOCK_HEADS[b] for b in ("fair", "privileged", "control")]
