@@ -25,6 +25,7 @@ import pandas as pd
 
 from i4d_bench import BENCHMARK_VERSION
 from i4d_bench.cache import atomic_file
+from i4d_bench.config.experiment import FORMER_DRIVERS
 from i4d_bench.results.aggregate import aggregate, finite
 from i4d_bench.results.measured import Measured
 from i4d_bench.results.record import SCHEMA, Record, moment
@@ -229,6 +230,7 @@ class Store:
         try:
             line = json.loads(path.read_text(encoding="utf-8"))
             kept = {k: v for k, v in line.items() if k not in GONE}
+            kept["driver"] = FORMER_DRIVERS.get(line["driver"], line["driver"])
             return kept | {"status": OLDER.get(line["status"], line["status"])}
         except FileNotFoundError:
             return None

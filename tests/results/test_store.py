@@ -60,6 +60,12 @@ def test_what_runs_no_longer_hold_is_not_read(tmp_path):
     assert dataclasses.asdict(store.records[0]) == dataclasses.asdict(one)
 
 
+def test_a_driver_has_the_name_of_today(tmp_path):
+    store = Store(tmp_path)
+    store.add(dataclasses.replace(record(), driver="oracle"), [])
+    assert [r.driver for r in store.records] == ["sliders"]
+
+
 def test_finished_is_a_matter_of_training_and_scoring(tmp_path):
     store, one = Store(tmp_path), record()
     store.add(one, [])
