@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 import torch
-from conftest import TinyHead
 
 import variants
 from helpers import ROOT
+from helpers.heads import TinyHead
 from i4d_bench.types import MotionCode
 from variants.base import Fusion
 

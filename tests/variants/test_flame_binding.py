@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 import torch
-from conftest import TinyHead
 from helpers.designs import Rigid, with_flame
+from helpers.heads import TinyHead
 
 import variants
 from i4d_bench.heads.worlds import exported_head

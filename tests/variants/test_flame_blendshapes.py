@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 import torch
-from conftest import TinyHead
+from helpers.heads import TinyHead
 
 import variants
 from i4d_bench.heads.flame import rodrigues

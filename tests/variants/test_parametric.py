@@ -11,9 +11,9 @@ from functools import cache
 
 import pytest
 import torch
-from conftest import TinyHead
 from helpers.designs import FIELDS, awake, close, differ, make
 from helpers.flame import random_arrays
+from helpers.heads import TinyHead
 
 from i4d_bench.heads import flame
 from i4d_bench.heads.worlds import exported_head
