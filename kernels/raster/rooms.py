@@ -2,7 +2,7 @@
 
 A tile's list is short, so that one program sorts it in registers, by depth and then by index, which is the order that a stable
 sort by depth gives. Rooms are of one size where nothing may wait for the host (a CUDA graph): what does not fit is left out and
-counted. Or they are counted first, and as large as they must be. Lists longer than LONGEST are left to one sort of all pairs.
+counted. Or they are counted first, and as large as they must be. Lists longer than LONGEST are left to a sort of all pairs.
 """
 
 from __future__ import annotations
@@ -161,3 +161,13 @@ class Sorted:
         flat = offsets.flatten(1)
         tiles = flat.shape[1] - offsets.shape[2]  # below the last row begins what is unused
         return Lists(owners, flat[:, :tiles].flatten(), flat[:, 1 : tiles + 1].flatten(), pairs)
+
+
+def sorted_apart(rows: Float[Tensor, "I N R"], width: int, height: int, tile: tuple[int, int]) -> Lists:
+    """Lists of any length, image by image, so that a sort takes the memory of one image's pairs. The host waits for each."""
+    one, n, parts, pairs = Sorted(1, width, height, None, rows.device, tile), rows.shape[1], [], 0
+    for i in range(len(rows)):
+        found = one(rows[i : i + 1])
+        parts.append((found.owners + i * n, found.begins + pairs, found.lasts + pairs))
+        pairs += len(found.owners)
+    return Lists(*map(torch.cat, zip(*parts, strict=True)), rows.new_tensor(pairs, dtype=torch.int32))

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from kernels.raster.draw import Drawn, draw, draw_backward
 from kernels.raster.project import project, project_backward
-from kernels.raster.rooms import LONGEST, Lists, Rooms, Sorted, counted
+from kernels.raster.rooms import LONGEST, Lists, Rooms, Sorted, counted, sorted_apart
 
 TILE = (4, 8)
 """Rows and columns of pixels."""
@@ -65,7 +65,7 @@ def _whole(rows: Tensor, width: int, height: int, pixels: Callable[[Lists], Draw
     found = counted(rows, width, height, TILE)
     if found is None:
         _needed.pop(size, None)
-        found = Sorted(len(rows), width, height, None, rows.device, TILE)(rows)
+        found = sorted_apart(rows, width, height, TILE)
     else:
         _needed[size] = int(found.needed)
     return found, pixels(found)
@@ -91,7 +91,7 @@ def lists_for(rows: Float[Tensor, "I N R"], width: int, height: int, spare: floa
     found = counted(rows, width, height, TILE)
     if found is not None and spare * int(found.needed) <= LONGEST:
         return Rooms(images, width, height, max(1, int(spare * int(found.needed))), device, TILE)
-    pairs = int(Sorted(images, width, height, None, device, TILE)(rows).needed)
+    pairs = int(sorted_apart(rows, width, height, TILE).needed)
     return Sorted(images, width, height, max(1, int(spare * pairs)), device, TILE)
 
 
