@@ -18,6 +18,8 @@ from torch import Tensor
 from kernels.raster.project import DEPTH, REACH
 from kernels.raster.tiles import TileLists, box, ellipse, meets
 
+MOST = (1 << 31) - 1
+"""Places that lists have in all: kernels count them in 32 bits."""
 LONGEST = 1024
 """Gaussians that one program sorts. Twice as many take Triton minutes to compile."""
 TOGETHER = 4
@@ -164,10 +166,13 @@ class Sorted:
 
 
 def sorted_apart(rows: Float[Tensor, "I N R"], width: int, height: int, tile: tuple[int, int]) -> Lists:
-    """Lists of any length, image by image, so that a sort takes the memory of one image's pairs. The host waits for each."""
+    """Lists of any length, image by image, so that a sort takes the memory of one image's pairs. The host waits for each. Raises
+    ValueError where 32 bits do not count the pairs of all."""
     one, n, parts, pairs = Sorted(1, width, height, None, rows.device, tile), rows.shape[1], [], 0
     for i in range(len(rows)):
         found = one(rows[i : i + 1])
         parts.append((found.owners + i * n, found.begins + pairs, found.lasts + pairs))
         pairs += len(found.owners)
+        if pairs > MOST:
+            raise ValueError(f"the images' Gaussians meet more than {MOST:,} tiles")
     return Lists(*map(torch.cat, zip(*parts, strict=True)), rows.new_tensor(pairs, dtype=torch.int32))

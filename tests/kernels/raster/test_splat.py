@@ -112,6 +112,9 @@ def test_lists_too_long_for_a_room_are_sorted_image_by_image(monkeypatch):
     picture, _, _, pairs = drawn(g)
     torch.testing.assert_close(picture, rgb, rtol=0, atol=1e-6)
     assert pairs > needed and (picture[1] == 0.25).all() and (picture[2] != 0.25).any()
+    monkeypatch.setattr("kernels.raster.rooms.MOST", int(pairs) - 1)
+    with pytest.raises(ValueError, match="meet more than"):
+        drawn(g)
 
 
 @pytest.mark.gpu
