@@ -14,8 +14,7 @@ mend the picture. The driver's expression moves vertices and nothing else: attri
 Matched in parameters: 110,268, all of them used once per identity, so that a frame has no FLOPs but the head's own (7 MFLOP
 for the embedded one). V is as published.
 
-How well the head fits the person decides much: the worlds give the true shape. With the average shape, as on video, the gap on the
-GPU preset was 5.4 dB instead of 8.2 (one seed, an earlier state, the true expression as driver).
+How well the head fits the person should decide much: the worlds give the true shape, video the average one.
 """
 
 from __future__ import annotations

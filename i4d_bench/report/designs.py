@@ -13,10 +13,9 @@ from i4d_bench import outputs
 from i4d_bench.cache import atomic_file
 from i4d_bench.report import baseline as baselines
 from i4d_bench.report import search
-from i4d_bench.report.rows import rows
+from i4d_bench.report.rows import Row, rows
 from i4d_bench.report.speeds import Speeds, inside
 from i4d_bench.results.environment import code_of
-from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
 from i4d_bench.speed import rig
 from i4d_bench.speed.costs import COLUMNS as COSTS
@@ -39,7 +38,8 @@ c = [M(source); M(driving)].
 
 Costs are of today's code; times and scores are of the commits that are named, and a design may have changed since.
 Milliseconds: the speed report at the paper's scale, the fastest mode. FPS: {fps}.
-LPIPS and the driving gap: the GPU preset on the embedded world, held-out people driven by their own expressions; {trained}.
+LPIPS and the driving gap: the GPU preset on the embedded world, held-out people driven by their own expressions, means over
+the seeds; {trained}.
 The search: {searched}. Its starts: `silent` at the canonical avatar, `own` the design's default, `deaf` silent to the driver alone.
 
 """
@@ -127,7 +127,7 @@ def write_page(reports: Path, to: Path, baseline: str | None = None, designs: Se
         trained=_named(of_runs),
         searched=_named(of_search),
     )
-    trained = {d: row.last for d, row in rows(of_runs).items()} if of_runs else {}
+    trained = rows(of_runs) if of_runs else {}
     searched = search.arms(of_search) if of_search else {}
     counts = costs.to_dict("records")
     own = {n: [r for r in counts if r["design"].partition("@")[0] == n] for n in designs}
@@ -137,9 +137,7 @@ def write_page(reports: Path, to: Path, baseline: str | None = None, designs: Se
         path.write_text("".join(parts).rstrip() + "\n", encoding="utf-8")
 
 
-def _section(
-    name: str, costs: list[dict], speeds: Speeds | None, trained: Record | None, arms: search.Arms | None
-) -> str:
+def _section(name: str, costs: list[dict], speeds: Speeds | None, trained: Row | None, arms: search.Arms | None) -> str:
     title, diagram, text = variants.about(name)
     lines = [f"## {name}", "", f"*{variants.design(name).family}* · {title}", "", f"    {diagram}", "", text, ""]
     lines += [f"| | {' | '.join(COLUMNS)} |", "|---" + "|---:" * len(COLUMNS) + "|"]
@@ -156,22 +154,35 @@ def _section(
     return "\n".join([*lines, "", ""])
 
 
-def _score(trained: Record | None, metric: str, digits: int) -> str:
-    """Of the self set; empty where it was not measured."""
-    found = trained and trained.metrics.get("self", {}).get(metric)
-    return f"{found['mean']:.{digits}f}" if found else ""
+def _score(trained: Row | None, metric: str, digits: int) -> str:
+    """Of the self set, a mean over the seeds; empty where it was not measured."""
+    found = trained.mean(lambda r: r.metrics.get("self", {}).get(metric, {}).get("mean")) if trained else np.nan
+    return _cell(f"{{:.{digits}f}}", found)
 
 
-def onset(trained: Record | None, arms: search.Arms | None) -> str:
+def onset(trained: Row | None, arms: search.Arms | None) -> str:
     """When a design starts to follow the driver and what decided that."""
     text = "**Onset.** "
     if trained and trained.family == "control":
         return text + "Never: the control."
     if trained:
-        after, ended = trained.curve[-1]["step"], trained.curve[-1]["gap"]
-        start = f"by step {trained.onset['step']} ({trained.onset['seconds']:.0f} s)" if trained.onset else "not"
-        text += f"On the GPU preset it follows the driver {start}; after {after} steps the validation gap is {ended:.2f} dB. "
+        text += f"On the GPU preset ({_seeds(trained)}) it follows the driver {_started(trained)}; "
+        after, ended = trained.last.curve[-1]["step"], trained.mean(lambda r: r.curve[-1]["gap"])
+        text += f"after {after} steps the validation gap is {ended:.2f} dB. "
     return text + (search.decided(arms) if arms else "It has nothing of its own to learn, so nothing to search.")
+
+
+def _seeds(trained: Row) -> str:
+    return f"{len(trained.runs)} seeds" if len(trained.runs) > 1 else f"seed {trained.seeds[0]} alone"
+
+
+def _started(trained: Row) -> str:
+    """By which validation each of the seeds had."""
+    steps = sorted(r.onset["step"] for r in trained.runs if r.onset)
+    if not steps:
+        return "not"
+    by = f"by step {' to '.join(map(str, dict.fromkeys((steps[0], steps[-1]))))}"
+    return by if len(steps) == len(trained.runs) else f"{by} in {len(steps)} of them"
 
 
 def _newest(reports: Path, pattern: str) -> Store | None:

@@ -88,7 +88,7 @@ def decided(arms: Arms) -> str:
         )
         out.append(f"so the {larger[0]} decided more")
     elif larger:
-        out.append(f"rate and start changed it by less than {NOTHING} dB")
+        out.append(f"the best at another rate or start came within {NOTHING} dB")
     text = "; ".join(out) + "."
     if not first:
         return text + f" No setting passed {ONSET_DB} dB by then."

@@ -12,6 +12,7 @@ import variants
 from i4d_bench.config.ablations import STARTS
 from i4d_bench.config.presets import gpu
 from i4d_bench.report import designs, search
+from i4d_bench.report.rows import Row
 from i4d_bench.results.record import Record
 from i4d_bench.speed import costs
 from i4d_bench.speed.costs import COLUMNS
@@ -130,14 +131,23 @@ def test_the_note_on_the_onset_says_what_decided():
     assert "so the start decided more" in text
     assert text.endswith("First to follow, by step 300: lr 0.001 with the start own.")
     _, trained = _arm(3e-3, "own", 0.4, 3.0)
-    note = designs.onset(trained, arms)
-    assert "by step 600 (18 s); after 600 steps the validation gap is 3.00 dB" in note and text in note
+    note = designs.onset(Row((trained,)), arms)
+    assert (
+        "(seed 0 alone) it follows the driver by step 600; after 600 steps the validation gap is 3.00 dB" in note
+        and text in note
+    )
+    _, later = _arm(3e-3, "own", 0.4, 2.0)
+    both = dataclasses.replace(later, seed=1, onset={"step": 900})
+    note = designs.onset(Row((trained, both)), arms)
+    assert "(2 seeds) it follows the driver by step 600 to 900; after 600 steps the validation gap is 2.50 dB" in note
+    both = dataclasses.replace(later, seed=1, onset=None)
+    assert "by step 600 in 1 of them;" in designs.onset(Row((trained, both)), arms)
     arm, diverged = _arm(1e-2, "own", 9.0)
     assert search.decided(arms | {arm: dataclasses.replace(diverged, status="failed")}) == text
 
 
 def test_the_note_says_where_nothing_followed_or_nothing_mattered():
     text = search.decided(dict([_arm(1e-3, "silent", 0.1, 0.21), _arm(3e-3, "silent", 0.1, 0.2), _arm(3e-3, "own")]))
-    assert "rate and start changed it by less than 0.1 dB" in text and text.endswith(
+    assert "the best at another rate or start came within 0.1 dB" in text and text.endswith(
         "No setting passed 0.5 dB by then."
     )
