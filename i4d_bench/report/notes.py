@@ -9,7 +9,7 @@ from i4d_bench.data.splits import UNSEEN
 from i4d_bench.drivers.probe import Leak
 from i4d_bench.metrics.cards import CARDS
 from i4d_bench.report.columns import METRICS, SET_NAMES
-from i4d_bench.report.rows import Row, lacking
+from i4d_bench.report.rows import Row, all_seeds, lacking
 from i4d_bench.report.speeds import Speeds
 from i4d_bench.results.environment import code_of
 from i4d_bench.results.record import Record
@@ -72,7 +72,7 @@ def notes(
 
 def _varies(designs: dict[str, Row], people: int) -> str:
     """What intervals are over, and what bold means."""
-    seeds = len({seed for row in designs.values() for seed in row.seeds})
+    seeds = len(all_seeds(designs))
     if seeds < SEEDS:
         few = "one seed" if seeds == 1 else f"{seeds} seeds"
         few = f"{few[0].upper()}{few[1:]}: intervals are over people alone"

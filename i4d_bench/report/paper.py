@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from i4d_bench.report import latex, qualitative
 from i4d_bench.report.columns import Column, expression_metric
-from i4d_bench.report.rows import Row, lacking
+from i4d_bench.report.rows import Row, all_seeds, lacking
 from i4d_bench.report.speeds import Speeds
 from i4d_bench.report.writing import write_text
 from i4d_bench.results.record import Record
@@ -71,7 +71,7 @@ def pick(columns: Sequence[Column], wanted: Sequence[tuple[str, Sequence[str]]])
 def about(designs: dict[str, Row], columns: Sequence[Column], people: int, speeds: Speeds | None) -> str:
     """A caption: world, driver, people, seeds and budget, and what is bold."""
     one = next(iter(designs.values())).last
-    seeds = len({s for row in designs.values() for s in row.seeds})
+    seeds = len(all_seeds(designs))
     varied = "seeds and people" if seeds >= SEEDS else "people alone"
     out = [
         f"Fusion designs on {one.data['kind']} heads, driver {one.driver}; {people} test people, "

@@ -73,9 +73,13 @@ class Row:
         return float(np.mean(known)) if known else np.nan
 
 
+def all_seeds(designs: dict[str, Row]) -> set[int]:
+    return {seed for row in designs.values() for seed in row.seeds}
+
+
 def lacking(designs: dict[str, Row]) -> dict[str, str]:
     """By design, the seeds that others have and it has not."""
-    seeds = {seed for row in designs.values() for seed in row.seeds}
+    seeds = all_seeds(designs)
     lacks = {design: sorted(seeds - set(row.seeds)) for design, row in designs.items()}
     return {design: ", ".join(map(str, those)) for design, those in lacks.items() if those}
 

@@ -135,8 +135,8 @@ class TileLists:
         self.wide, self.high = -(-width // tile[1]), -(-height // tile[0])
         tiles = images * (self.high + 1) * self.wide
         left = 31 - (tiles - 1).bit_length()
-        self.bits = min(22, left) if left >= 16 else 22  # levels that fp32 holds exactly
-        key = torch.int32 if left >= 16 else torch.int64
+        key, left = (torch.int32, left) if left >= 16 else (torch.int64, 63)
+        self.bits = min(22, left)  # levels that fp32 holds exactly
         self.first = torch.arange(tiles, dtype=key, device=device) << self.bits
         self.unused = (tiles - 1) << self.bits
 
