@@ -424,6 +424,9 @@ def speed(
     resolution: Annotated[int | None, arg(help="at the base point, pixels")] = None,
     base_only: Annotated[bool, arg(help="the base point alone, no axes")] = False,
     frames: Annotated[int | None, arg(help="calls per row")] = None,
+    avatars: Annotated[
+        tuple[Path, ...], arg(help="trained ones that rasterisers draw, too: .ply, or a report's runs/RUN_ID.splats")
+    ] = (),
     reports: Annotated[Path, arg(help="where the report folder goes")] = Path("reports"),
 ) -> None:
     """Times kernels, stages and whole frames in every mode, and writes tables and figures. Goes on where it was stopped.
@@ -432,7 +435,8 @@ def speed(
     """
     from i4d_bench.jobs.speed import main as job
 
-    given = {"designs": designs, "modes": modes, "gaussians": gaussians, "resolution": resolution, "frames": frames}
+    given = {"designs": designs, "modes": modes, "gaussians": gaussians, "resolution": resolution, "frames": frames,
+             "avatars": avatars}  # fmt: skip
     sys.exit(job(reports, {k: v for k, v in given.items() if v}, base_only))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ import torch
 
 import variants
 from i4d_bench import outputs
+from i4d_bench.play import splats
+from i4d_bench.play.ply import read_ply
 from i4d_bench.printing import print_table
 from i4d_bench.results.environment import hardware_name
 from i4d_bench.speed import rig
 from i4d_bench.speed.plan import plan
 from i4d_bench.speed.suite import FAILED, NOT_HERE, run
-from i4d_bench.types import UserError
+from i4d_bench.types import Gaussians, UserError
 
 
 def main(reports: Path, given: dict[str, Any], base_only: bool) -> int:
@@ -38,7 +41,8 @@ def main(reports: Path, given: dict[str, Any], base_only: bool) -> int:
             raise UserError(f"there is no mode {mode!r}; there are {', '.join(rig.MODES)}")
         if mode.startswith("triton") and device.type != "cuda":
             raise UserError(f"the mode {mode} needs a CUDA GPU")
-    what = replace(plan(device), **given)
+    trained = avatars(given.pop("avatars", ()))
+    what = replace(plan(device), avatars=trained, **given)
     if base_only:
         what = replace(what, counts=(), resolutions=(), batches=(), tokens=())
     folder = reports / f"speed-{hardware_name()}-n{what.gaussians}-r{what.resolution}"
@@ -55,3 +59,14 @@ def main(reports: Path, given: dict[str, Any], base_only: bool) -> int:
     if bad:
         print(f"i4d-bench: {len(bad)} rows are wrong or failed: {', '.join(bad)}", file=sys.stderr)
     return int(bool(bad))
+
+
+def avatars(paths: Sequence[Path]) -> dict[str, Gaussians]:
+    """Trained avatars by their files' names: 3DGS .ply, or what a run keeps for its page (.splats), at rest. Raises UserError for a
+    file that is neither, and for two of one name."""
+    found: dict[str, Gaussians] = {}
+    for path in paths:
+        if path.stem in found or path.stem == "static":
+            raise UserError(f"{path}: rows are named by the avatars' files, and {path.stem} is there already")
+        found[path.stem] = splats.read(path) if path.suffix == ".splats" else read_ply(path)
+    return found

@@ -6,6 +6,7 @@ linearly: a blendshape design makes the same of such a face, the others somethin
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from i4d_bench.loader import Loader
 from i4d_bench.model.avatar import Avatar
 from i4d_bench.play.face import Face, named
 from i4d_bench.play.film import lifted, people
-from i4d_bench.types import Gaussians
+from i4d_bench.types import Gaussians, UserError
 
 FACES = ("smile", "open", "pucker", "frown", "blink", "raise", "look left")
 """Of `face.named`."""
@@ -87,3 +88,18 @@ def save(path: Path, found: Splats) -> None:
 def load(path: Path) -> Splats:
     with np.load(path) as stored:
         return {name: stored[name] for name in stored.files}
+
+
+def read(path: Path) -> Gaussians:
+    """The avatar of a file at rest, in canonical axes, a batch of 1. Raises UserError for another file."""
+    try:
+        found = load(path)
+        means, scales, colors, quats = (
+            torch.from_numpy(found[part].T.astype(np.float32) * found["unit"][k]) for k, part in enumerate(PARTS)
+        )
+    except (OSError, EOFError, ValueError, KeyError, IndexError, zipfile.BadZipFile) as e:
+        raise UserError(f"{path} holds no avatar ({e})") from e
+    x, w, z, y = (quats * quats.new_tensor([-1, 1, -1, 1])).unbind(-1)  # as `parts` turned them
+    turned = torch.stack([w, x, y, z], -1)
+    means = means * means.new_tensor([1.0, -1.0, -1.0])
+    return Gaussians(means[None], turned[None], scales[None], colors[None, :, 3], colors[None, :, :3])

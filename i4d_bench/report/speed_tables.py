@@ -128,13 +128,16 @@ def stages_table(rows: dict[Key, dict], base: tuple[int, int, int]) -> pd.DataFr
 
 
 def splats_table(rows: dict[Key, dict]) -> pd.DataFrame:
-    """Per size: what every way of splatting takes, and ours over gsplat's of the same kind."""
+    """Per avatar and size: what every way of splatting takes, and ours over gsplat's of the same kind."""
     found = {k: row for k, row in rows.items() if k.stage.startswith("raster")}
     out = []
-    for stage, b, n, r in dict.fromkeys((k.stage, k.b, k.n, k.r) for k in found):
-        of = {k.mode: row for k, row in found.items() if (k.stage, k.b, k.n, k.r) == (stage, b, n, r)}
+    of_size = lambda k: (k.stage, k.what, k.b, k.n, k.r)  # noqa: E731
+    for size in dict.fromkeys(map(of_size, found)):
+        stage, what, b, n, r = size
+        of = {k.mode: row for k, row in found.items() if of_size(k) == size}
         line = {
             "": "with gradients" if "backward" in stage else "picture",
+            "avatar": "untrained" if what == "static" else what,
             "images": b,
             "Gaussians": n,
             "resolution": r,

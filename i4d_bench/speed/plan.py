@@ -9,6 +9,7 @@ import torch
 
 import variants
 from i4d_bench.speed import rig
+from i4d_bench.types import Gaussians
 
 IN_FULL = ("local_adaln", "global_cross_attention")
 """The paper's operator, and the attention of Gaussians to tokens beside it."""
@@ -27,6 +28,8 @@ class Plan:
     tokens: tuple[int, ...] = (4, 16, 64, 256)
     trained: tuple[tuple[int, int, int], ...] = ((16, 18_000, 128), (4, 196_608, 512))
     """Batch, Gaussians and resolution of pictures with gradients: the preset gpu's, and the paper's."""
+    avatars: Mapping[str, Gaussians] = field(default_factory=dict)
+    """Trained ones by name, in canonical space, a batch of 1 on the CPU: rasterisers draw them beside the untrained one."""
     modes: tuple[str, ...] = rig.MODES
     designs: tuple[str, ...] = field(default_factory=lambda: everything())
     sources: tuple[str, ...] = ()  # of designs from elsewhere, which other processes must `variants.load`
@@ -52,5 +55,5 @@ def plan(device: torch.device) -> Plan:
     if device.type == "cuda":
         return Plan()
     return Plan(
-        4096, 128, 1, (1024, 16_384), (64, 256), (4,), (4, 64), (), ("eager",), tuple(variants.names()), frames=20
+        4096, 128, 1, (1024, 16_384), (64, 256), (4,), (4, 64), (), {}, ("eager",), tuple(variants.names()), frames=20
     )

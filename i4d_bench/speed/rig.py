@@ -5,8 +5,9 @@ compiled      torch.compile of driver and fusion, 16 bits
 triton        compiled driver, our kernels, 16 bits
 triton+graph  the same with splatting that needs no host, all in one CUDA graph
 
-The avatar is a lifted random image with N Gaussians on the mean head, its weights are untrained: time does not depend on
-them. The driver is a ResNet-18 at 224², the size of the field's motion encoders.
+The avatar is a lifted random image with N Gaussians on the mean head, its weights are untrained: the time of networks does not
+depend on them, that of splatting does (`splatted.Trained`). The driver is a ResNet-18 at 224², the size of the field's motion
+encoders.
 """
 
 from __future__ import annotations
@@ -78,7 +79,19 @@ class ImageDriver(nn.Module):
 
 
 @dataclass
-class Rig:
+class View:
+    """What a picture is taken with. Build it with `view`."""
+
+    camera: Camera
+    background: Float[Tensor, "B 3"]
+
+    @property
+    def device(self) -> torch.device:
+        return self.background.device
+
+
+@dataclass
+class Rig(View):
     """One design with all that its modes share. Build it with `rig`."""
 
     fusion: Fusion
@@ -88,13 +101,7 @@ class Rig:
     source: MotionCode
     driver: ImageDriver
     images: list[Float[Tensor, "B 3 X X"]]
-    camera: Camera
-    background: Float[Tensor, "B 3"]
     storage: torch.dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.background.device
 
 
 def rig(
@@ -113,19 +120,22 @@ def rig(
     photo = lambda: F.interpolate(torch.rand(1, 3, 8, 8, device=device), (size, size), mode="bilinear")  # noqa: E731
     photos = [photo() for _ in range(frames)]
     draw = lambda rows: F.interpolate(torch.rand(rows, 3, 14, 14, device=device), (DRIVER_SIZE,) * 2, mode="bilinear")  # noqa: E731
-    focal = 0.5 * resolution / math.tan(math.radians(FOV) / 2)
-    view = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
-    view[2, 3] = RADIUS
-    K = torch.tensor([[focal, 0, resolution / 2], [0, focal, resolution / 2], [0, 0, 1.0]])
-    many = lambda t: t.to(device).expand(batch, *t.shape).contiguous()  # noqa: E731
-    camera = Camera(many(view), many(K), resolution, resolution)
     with torch.no_grad():
         source, identity = driver(draw(1)), encode(photos[0])
     images = [draw(batch) for _ in range(frames)]
     fusion = base.fusion(design, **(overrides or {})).to(device).eval().requires_grad_(False)
-    return Rig(
-        fusion, encode, photos, identity, source, driver, images, camera, torch.zeros(batch, 3, device=device), storage
-    )
+    seen = view(resolution, batch, device)
+    return Rig(seen.camera, seen.background, fusion, encode, photos, identity, source, driver, images, storage)
+
+
+def view(resolution: int, batch: int, device: torch.device) -> View:
+    """A head at rest from the front, before black."""
+    focal = 0.5 * resolution / math.tan(math.radians(FOV) / 2)
+    pose = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
+    pose[2, 3] = RADIUS
+    K = torch.tensor([[focal, 0, resolution / 2], [0, focal, resolution / 2], [0, 0, 1.0]])
+    many = lambda t: t.to(device).expand(batch, *t.shape).contiguous()  # noqa: E731
+    return View(Camera(many(pose), many(K), resolution, resolution), torch.zeros(batch, 3, device=device))
 
 
 def encoder(
@@ -178,22 +188,22 @@ def plain(device: torch.device) -> Backend:
     return "gsplat" if gsplat.built() else "triton"
 
 
-def raster(r: Rig, mode: str, example: Gaussians) -> Callable[[Gaussians], Tensor]:
+def raster(v: View, mode: str, example: Gaussians) -> Callable[[Gaussians], Tensor]:
     """Gaussians → picture, colour alone. In a graph without a word from the host, with room for twice what `example` needs."""
     if mode == "triton":
-        return lambda g: render(g, r.camera, r.background, "triton", depth=False).rgb
+        return lambda g: render(g, v.camera, v.background, "triton", depth=False).rgb
     if mode == "gsplat+graph":
-        size = (len(r.background), r.camera.width, r.camera.height)
-        first = Splatter(*size, 1, r.device)
-        first(example, r.camera, r.background)
+        size = (len(v.background), v.camera.width, v.camera.height)
+        first = Splatter(*size, 1, v.device)
+        first(example, v.camera, v.background)
         assert first.pairs is not None
-        splat = Splatter(*size, 2 * int(first.pairs), r.device)
-        return lambda g: splat(g, r.camera, r.background)
+        splat = Splatter(*size, 2 * int(first.pairs), v.device)
+        return lambda g: splat(g, v.camera, v.background)
     if mode == "triton+graph":
-        ours = Resident(example, r.camera)
-        return lambda g: ours(g, r.camera, r.background)
-    backend = plain(r.device)
-    return lambda g: render(g, r.camera, r.background, backend, depth=False).rgb
+        ours = Resident(example, v.camera)
+        return lambda g: ours(g, v.camera, v.background)
+    backend = plain(v.device)
+    return lambda g: render(g, v.camera, v.background, backend, depth=False).rgb
 
 
 def frame(r: Rig, mode: str) -> Callable[[Tensor], Tensor]:

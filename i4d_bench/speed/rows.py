@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +14,6 @@ import kernels
 import variants
 from i4d_bench.data.video.landmarker import Landmarker
 from i4d_bench.heads.worlds import exported_head
-from i4d_bench.render import Backend, render
 from i4d_bench.speed import protocol, rig
 from i4d_bench.speed.plan import Plan
 from i4d_bench.speed.tracker import tracked_pictures, tracker
@@ -24,8 +23,6 @@ from kernels.contract import ROUNDING
 
 PSNR = 45.0
 """dB to the fp32 eager picture that a fast row must reach."""
-GRADIENTS = 0.01
-"""Of gsplat's in norm, that ours may be off."""
 COMPILED = 50.0
 """How many times `kernels.contract.ROUNDING` a compiled kernel may be from its own source: it rounds at other places."""
 Call = Callable[[int], object]
@@ -149,7 +146,7 @@ class Stage:
         show: Callable[[Any], Tensor]
         if self.stage == "encode":  # once per person, in eager fp32 alone
             call, inputs, show = ref.rig.encode, ref.rig.photos, lambda identity: ref.splat(identity.canonical)
-            return lambda k: call(inputs[k % len(inputs)]), _psnr(
+            return lambda k: call(inputs[k % len(inputs)]), psnr(
                 show(call(inputs[0])), ref.splat(ref.rig.identity.canonical)
             )
         if self.stage == "driver":
@@ -170,42 +167,8 @@ class Stage:
             call, inputs, show = rig.frame(ref.rig, self.mode), ref.rig.images, lambda rgb: rgb
         if self.mode.endswith("+graph") and self.stage != "frame":  # a frame in this mode is one already
             call = protocol.graphed(call, inputs[0])
-        closest = min(_psnr(show(call(x)), true) for x, true in zip(inputs, ref.pictures, strict=True))
+        closest = min(psnr(show(call(x)), true) for x, true in zip(inputs, ref.pictures, strict=True))
         return lambda k: call(inputs[k % len(inputs)]), closest
-
-
-@dataclass(frozen=True)
-class Gradients:
-    """A picture and the gradients of all Gaussians, as training has them. mode: a backend of `render`."""
-
-    mode: Literal["gsplat", "triton"]
-    batch: int
-    n: int
-    resolution: int
-
-    @property
-    def key(self) -> str:
-        return f"raster+backward/static/{self.mode}/b{self.batch}/n{self.n}/r{self.resolution}"
-
-    def measure(self, what: Plan, device: torch.device) -> dict[str, Any]:
-        """error: how far the gradients are from gsplat's, over what they may be (`GRADIENTS`)."""
-        r = rig.rig("static", self.n, self.resolution, self.batch, device, storage=what.storage)
-        with torch.no_grad():
-            still = rig.fusion(r, "eager")(rig.driver(r, "eager")(r.images[0]))
-        fields = ("means", "quats", "scales", "opacities", "colors")
-        given = [getattr(still, f).detach().requires_grad_() for f in fields]
-        weight = torch.rand(self.batch, self.resolution, self.resolution, 3, device=device)
-
-        def gradients(backend: Backend) -> tuple[Tensor, ...]:
-            rgb = render(Gaussians(*given), r.camera, r.background, backend, depth=False).rgb
-            return torch.autograd.grad((rgb * weight).sum(), given)
-
-        more = {}
-        if self.mode != "gsplat":
-            pairs = zip(gradients(self.mode), gradients("gsplat"), strict=True)
-            more["error"] = max(float((a - b).norm() / b.norm()) for a, b in pairs) / GRADIENTS
-        t = protocol.measure(lambda k: gradients(self.mode), what.frames, device)
-        return t.row("ok" if more.get("error", 0) <= 1 else "wrong", **more)
 
 
 @dataclass
@@ -233,7 +196,7 @@ def _reference(design: str, n: int, resolution: int, batch: int, tokens: int | N
     return Reference(r, codes, animate, splat, [splat(animate(code)) for code in codes])
 
 
-def _psnr(a: Tensor, b: Tensor) -> float:
+def psnr(a: Tensor, b: Tensor) -> float:
     """dB, over whole pictures in 0..1; 100 where they are equal."""
     error = float((a.clamp(0, 1) - b.clamp(0, 1)).square().mean())
     return 100.0 if error < 1e-10 else float(-10 * torch.log10(torch.tensor(error)))

@@ -12,7 +12,7 @@ import json
 import multiprocessing
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,13 @@ import variants
 from i4d_bench import source
 from i4d_bench.cache import atomic_file
 from i4d_bench.progress import track
+from i4d_bench.render import Backend
 from i4d_bench.results.environment import environment
 from i4d_bench.speed import protocol, rig
 from i4d_bench.speed.keys import SCHEMA, Key
 from i4d_bench.speed.plan import IN_FULL, Plan, in_every_mode
-from i4d_bench.speed.rows import Gradients, Kernel, Stage, Tracker
+from i4d_bench.speed.rows import Kernel, Stage, Tracker
+from i4d_bench.speed.splatted import Gradients, Trained
 from i4d_bench.types import UserError
 from kernels.cases import CASES
 from variants.base import source_of
@@ -35,7 +37,7 @@ FAILED, NOT_HERE = "failed", "cannot run here"
 """How the status of a row without a time begins; the others are "ok" and "wrong"."""
 SPARE_CORES, MOST_WORKERS = 2, 14
 """Of the processes that compile ahead of the measuring."""
-Row = Kernel | Stage | Gradients | Tracker
+Row = Kernel | Stage | Tracker | Trained | Gradients
 
 
 def rows(what: Plan) -> list[Row]:
@@ -71,7 +73,12 @@ def rows(what: Plan) -> list[Row]:
     out += [Stage("fusion", d, m, *base, t) for d in with_tokens for t in what.tokens for m in modes_of[d]]
     sizes = counts + [(*base[:2], r) for r in what.resolutions]
     out += [Stage("raster", "static", m, *at) for at in sizes + batches for m in splats]
-    out += [Gradients(m, *at) for at in what.trained for m in ("gsplat", "triton") if "triton+graph" in what.modes]
+    backends: tuple[Backend, ...] = ("gsplat", "triton") if "triton+graph" in what.modes else ()
+    out += [Gradients(m, *at) for at in what.trained for m in backends]
+    for name, trained in what.avatars.items():
+        n = trained.means.shape[1]
+        out += [Trained(name, m, n, r) for r in (base[2], *what.resolutions) for m in splats]
+        out += [Gradients(m, b, n, r, name) for b, _, r in what.trained for m in backends]
     whole = full[:1]  # where the splatting is all that changes, one design shows it
     return out + [Stage("frame", d, m, *at) for d in whole for at in sizes for m in what.modes]
 
@@ -80,10 +87,12 @@ def run(folder: Path, device: torch.device, what: Plan) -> Speed:
     """Measures the plan into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     speed = Speed(folder, device, (what.batch, what.gaussians, what.resolution), described(what.designs))
-    missing = [row for row in rows(what) if row.key not in speed.rows]
+    # another avatar may have the name of one that was measured
+    again = lambda row: isinstance(row, (Trained, Gradients)) and row.what in what.avatars  # noqa: E731
+    missing = [row for row in rows(what) if row.key not in speed.rows or again(row)]
     if device.type == "cuda":
         own = [r for r in missing if isinstance(r, (Kernel, Stage)) and r.mode not in ("eager", "triton+graph")]
-        compile_ahead(own, what)
+        compile_ahead(own, replace(what, avatars={}))  # which would travel with every row
     for row in track(missing, "speed", len(missing), note=lambda: f"{len(speed.rows)} rows"):
         speed.measure(row, what)
     return speed

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from i4d_bench.play import splats
-from i4d_bench.types import Gaussians
+from i4d_bench.types import Gaussians, UserError
 
 
 def cloud(seed: int, quats: torch.Tensor | None = None) -> Gaussians:
@@ -41,3 +42,24 @@ def test_a_file_holds_what_was_saved(tmp_path):
         splats.PARTS.items(), back["unit"], splats.parts(cloud(0)), strict=True
     ):
         assert back[name].shape == (numbers, 40) and np.abs(back[name] * unit - part).max() <= 0.51 * unit
+
+
+def test_a_file_is_read_as_the_avatar_that_it_was(tmp_path):
+    path = tmp_path / "a.splats"
+    splats.save(path, splats.rest(cloud(0)))
+    unit, back, quats = splats.load(path)["unit"], splats.read(path), cloud(0).quats
+    for name, finest in (("means", unit[0]), ("scales", unit[1]), ("colors", unit[2]), ("opacities", unit[2])):
+        assert (getattr(back, name) - getattr(cloud(0), name)).abs().max() <= 0.51 * finest
+    assert (back.quats - torch.nn.functional.normalize(quats, dim=-1)).abs().max() <= 0.51 * unit[3]
+
+
+@pytest.mark.parametrize("content", [b"", b"ply", None])
+def test_another_file_is_refused(tmp_path, content):
+    path = tmp_path / "a.splats"
+    if content is None:
+        with path.open("wb") as file:
+            np.savez(file, means=np.zeros(3))
+    else:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.splats holds no avatar"):
+        splats.read(path)

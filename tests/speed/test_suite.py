@@ -13,15 +13,18 @@ import variants
 from i4d_bench.config import presets
 from i4d_bench.data.video.landmarker import Landmarker
 from i4d_bench.heads.worlds import exported_head
-from i4d_bench.jobs.speed import main
+from i4d_bench.jobs.speed import avatars, main
+from i4d_bench.play import splats
+from i4d_bench.play.ply import write_ply
 from i4d_bench.report import build_report
 from i4d_bench.report.speed_tables import frames_table, splats_table
 from i4d_bench.speed import protocol, rig, suite
 from i4d_bench.speed.keys import Key
 from i4d_bench.speed.plan import Plan, in_every_mode
-from i4d_bench.speed.rows import PSNR, Kernel, Stage, Tracker
+from i4d_bench.speed.rows import PSNR, Kernel, Stage, Tracker, psnr
+from i4d_bench.speed.splatted import Trained
 from i4d_bench.speed.tracker import tracked_pictures, tracker
-from i4d_bench.types import UserError
+from i4d_bench.types import Gaussians, UserError
 from kernels.cases import case
 
 CPU = torch.device("cpu")
@@ -77,6 +80,49 @@ def test_rasterisers_stand_beside_each_other():
     table = splats_table(found)
     assert table["triton over gsplat"].tolist() == ["1.5×", ""] and table[""].tolist() == ["with gradients", "picture"]
     assert "triton+graph over gsplat+graph" not in table, "a wrong picture is faster than nothing"
+
+
+def test_trained_avatars_are_drawn_beside_the_untrained_one(tmp_path):
+    """From a .ply and from what a run keeps for its page: at every resolution, in every way that runs here."""
+    r = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.rand(1, 40, *shape, generator=r)  # noqa: E731
+    cloud = Gaussians(0.4 * draw(3) - 0.2, draw(4), 0.01 + 0.03 * draw(3), draw(), draw(3))
+    splats.save(tmp_path / "a.splats", splats.rest(cloud))
+    write_ply(tmp_path / "b.ply", cloud)
+    files = (tmp_path / "a.splats", tmp_path / "b.ply")
+    what = replace(PLAN, designs=("local_adaln",), avatars=avatars(files))
+    own = [row for row in suite.rows(what) if isinstance(row, Trained)]
+    assert [row.key for row in own] == [f"raster/{a}/eager/b1/n40/r{r}" for a in "ab" for r in (32, 16)]
+    for row in own:
+        assert row.measure(what, CPU)["status"] == "ok"
+    a, b = (rig.raster(rig.view(32, 1, CPU), "eager", cloud)(trained) for trained in what.avatars.values())
+    assert psnr(a, b) > 40 and a.max() > 0.1, "the same head in the same place"
+    stored = {row.key: {"ms": 1.0, "p5": 1.0, "p95": 1.0, "status": "ok"} for row in own}
+    found = {Key.parse(k): row for k, row in stored.items()}
+    assert splats_table(found)["avatar"].tolist() == ["a", "a", "b", "b"]
+    fast = [row.key for row in suite.rows(replace(what, modes=rig.MODES)) if "/a/" in row.key]
+    assert [k.split("/")[2] for k in fast if k.endswith("r32")] == list(rig.SPLATS)
+    assert f"raster+backward/a/triton/b{PLAN.trained[0][0]}/n40/r{PLAN.trained[0][2]}" in fast
+
+
+def test_another_avatar_of_the_same_name_is_measured_again(tmp_path, monkeypatch):
+    cloud = lambda: Gaussians(*(torch.rand(1, 9, k) for k in (3, 4, 3)), torch.rand(1, 9), torch.rand(1, 9, 3))  # noqa: E731
+    monkeypatch.setattr(suite, "rows", lambda what: [Trained("mine", "eager", 9, 16)])
+    monkeypatch.setattr(suite.protocol, "roof", lambda device: {})
+    first = suite.run(tmp_path, CPU, replace(PLAN, avatars={"mine": cloud()})).rows
+    assert len(first) == 1 and suite.run(tmp_path, CPU, PLAN).rows == first
+    assert suite.run(tmp_path, CPU, replace(PLAN, avatars={"mine": cloud()})).rows != first
+
+
+def test_an_avatar_that_cannot_be_drawn_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"none\.ply is not a 3DGS \.ply"):
+        main(tmp_path / "out", {"avatars": (tmp_path / "none.ply",)}, True)
+    cloud = Gaussians(*(torch.rand(1, 2, k) for k in (3, 4, 3)), torch.rand(1, 2), torch.rand(1, 2, 3))
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        write_ply(tmp_path / folder / "one.ply", cloud)
+    with pytest.raises(UserError, match=r"one\.ply: rows are named by the avatars' files"):
+        main(tmp_path / "out", {"avatars": tuple(tmp_path / f / "one.ply" for f in "ab")}, True)
 
 
 def test_tables_and_figures_come_from_the_stored_rows_alone(folder):
