@@ -53,15 +53,17 @@ def baseline_of(store: Store, wanted: str | None = None) -> str | None:
 
 
 def pairs(store: Store, baseline: str | None) -> pd.DataFrame:
-    """Every design against the baseline: difference, 95% interval, Holm-adjusted p over the designs, verdict."""
-    found, scores = [], store.measured.scores
+    """Every design against the baseline, in the main table's order: difference, 95% interval, Holm-adjusted p over the designs,
+    verdict."""
+    found, scores, order = [], store.measured.scores, list(rows(store))
     for set_ in SET_NAMES:
         for metric in METRICS:
             measured = scores(set_, metric)
             if baseline not in measured or len(measured) < 2:
                 continue
             card = CARDS[metric]
-            for design, c in compare_family(measured, baseline, card.worst, MARGINS.get(metric)).items():
+            compared = compare_family(measured, baseline, card.worst, MARGINS.get(metric))
+            for design, c in sorted(compared.items(), key=lambda pair: order.index(pair[0])):
                 verdict = _verdict(c, card.higher_is_better)
                 found.append({"set": set_, "metric": metric, "design": design, "difference": c.difference, "lo": c.lo, "hi": c.hi,
                               "p": c.p, "n": c.n, "seeds": c.seeds, "people": c.people, "failures": c.failures,

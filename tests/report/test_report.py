@@ -14,6 +14,7 @@ from i4d_bench.report import build_report, keep_baseline, search
 from i4d_bench.report.baseline import pick
 from i4d_bench.report.columns import METRICS
 from i4d_bench.report.notes import conditions
+from i4d_bench.report.rows import rows
 from i4d_bench.results.environment import hardware_name
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
@@ -87,6 +88,8 @@ def test_what_was_not_measured_stays_empty(many):
 
 def test_comparisons_hold_only_pairs_that_exist(many):
     pairs = pd.read_csv(many.folder / "pairs.csv")
+    order = [d for d in rows(many) if d in set(pairs.design)]
+    assert list(pairs.query("set == 'self' and metric == 'psnr'").design) == order, "as in the main table"
     lpips = set(pairs[pairs.metric == "lpips_alex"].design)
     assert "global_design_1" not in lpips and len(lpips) == 15  # neither the failed one nor the baseline
     far = pairs[(pairs.metric == "psnr") & (pairs.design == "local_design_15") & (pairs.set == "self")].iloc[0]
