@@ -76,7 +76,7 @@ _CARDS = [
     Card("gap", "driving gap", True, "dB",
          "PSNR in eyes and mouth with the driving code minus the same model's with the source's own code"),
     Card("onset", "onset", False, "steps",
-         "training steps until the validation gap first passes 0.5 dB; empty = did not start"),
+         "training step of the validation from which the gap stays above 0.5 dB; empty: it does not"),
     Card("onset_seconds", "onset", False, "s", "training time until the validation gap first passes 0.5 dB"),
     Card("reprojection", "reprojection", False, "",
          "mean absolute RGB difference between a rendered view and another warped into it by the true depth, "

@@ -11,7 +11,7 @@ import pandas as pd
 from i4d_bench.data.splits import UNSEEN
 from i4d_bench.evaluate.references import NAMES
 from i4d_bench.metrics.cards import CARDS
-from i4d_bench.report.rows import BLOCKS, Row
+from i4d_bench.report.rows import BLOCKS, Row, onset
 from i4d_bench.report.speeds import Speeds
 from i4d_bench.results.measured import Measured
 from i4d_bench.results.record import Record
@@ -96,7 +96,7 @@ def cost_columns(designs: dict[str, Row], speeds: Speeds | None) -> list[Column]
         column("lr", 4, lambda r: setting(r, "lr", r.config.get("train", {}).get("lr_fusion"))),
         column("start scale", 2, lambda r: setting(r, "init_scale", _default(r.design, "init_scale"))),
         column("training (s)", 0, lambda r: r.train_seconds),
-        column("onset (steps)", 0, lambda r: r.onset["step"] if r.onset else None, "onset"),
+        column("onset (steps)", 0, onset, "onset"),
         Column("seeds", {d: len(row.runs) for d, row in designs.items()}, 0),
     ]
 

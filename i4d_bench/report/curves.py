@@ -9,7 +9,7 @@ from matplotlib import ticker
 
 from i4d_bench.evaluate.gap import ONSET_DB
 from i4d_bench.report.drawing import PAGE, STYLE, Labelled, label_beside, looks_of, save, short
-from i4d_bench.report.rows import Row, rows
+from i4d_bench.report.rows import Row, onset, rows
 from i4d_bench.results.store import Store
 
 MARKS = 6
@@ -17,7 +17,7 @@ MARKS = 6
 
 
 def draw(store: Store) -> None:
-    """The mean over the seeds, every seed as a thin line behind it. Large marks: where a seed's gap first passed the onset."""
+    """The mean over the seeds, every seed as a thin line behind it. Large marks: each seed's onset (`rows.onset`)."""
     designs = {d: row for d, row in rows(store).items() if any(r.curve for r in row.runs)}
     if not designs:
         return
@@ -58,7 +58,7 @@ def _line(axis, row: Row, text: str, look: dict) -> Labelled:
     for r in row.runs:
         if len(runs) > 1 and r.curve:
             axis.plot(runs[r.seed], **quiet)
-        if r.onset and r.curve:
-            axis.plot(r.onset["step"], runs[r.seed][r.onset["step"]], ms=5.5, **{**look, "ls": "none", "mew": 1.0})
+        if r.curve and (step := onset(r)) is not None:
+            axis.plot(step, runs[r.seed][step], ms=5.5, **{**look, "ls": "none", "mew": 1.0})
     axis.plot(mean, lw=0.9, ms=3, markevery=max(1, len(mean) // MARKS), **look)
     return Labelled(float(mean.index[-1]), float(mean.iloc[-1]), text, look)

@@ -14,6 +14,7 @@ from i4d_bench.cache import atomic_file
 from i4d_bench.report import baseline as baselines
 from i4d_bench.report import search
 from i4d_bench.report.rows import Row, rows
+from i4d_bench.report.rows import onset as started
 from i4d_bench.report.speeds import Speeds, inside
 from i4d_bench.results.environment import code_of
 from i4d_bench.results.store import Store
@@ -178,7 +179,7 @@ def _seeds(trained: Row) -> str:
 
 def _started(trained: Row) -> str:
     """By which validation each of the seeds had."""
-    steps = sorted(r.onset["step"] for r in trained.runs if r.onset)
+    steps = sorted(step for r in trained.runs if (step := started(r)) is not None)
     if not steps:
         return "not"
     by = f"by step {' to '.join(map(str, dict.fromkeys((steps[0], steps[-1]))))}"

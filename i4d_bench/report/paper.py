@@ -35,10 +35,10 @@ WIDE = (
 NARROW = (("self", ("lpips_alex",)), ("cross", ("gap",)), ("cross", AED), ("", ("onset",)), ("", ("fps",)))
 FIGURES = {
     "speed_quality": "Speed against expression error; bars are 95\\,\\% intervals. Where a design waits for FLAME coefficients, a "
-                     "dotted line leads to its speed with the tracker.",
-    "curves": "The driving gap on validation people over training, by family. Large marks: where a seed first passed the dotted "
-              "line; thin lines: seeds.",
-    "intervals": "Means with 95\\,\\% intervals.",
+                     "dotted line leads to its speed with the tracker; its error is without the tracker's.",
+    "curves": "The driving gap on validation people over training, by family. Large marks: the validation from which a seed "
+              "stays above the dotted line; thin lines: seeds.",
+    "intervals": "Means with 95\\,\\% intervals over {varied}.",
     "qualitative": "Cross-reenactment. {rule}. Error: mean absolute difference of RGB, black at {full} and above.",
 }  # fmt: skip
 """Captions by their files; all span both columns."""
@@ -54,7 +54,11 @@ def write(store: Store, columns: Sequence[Column], designs: dict[str, Row], spee
             store.folder / f"{name}.tex", latex.floating(latex.table(shown, designs, wide), caption, wide) + "\n"
         )
         parts.append(rf"\input{{{name}}}")
-    fill = {"rule": latex.escape(qualitative.rule(expression_metric(store.samples))), "full": qualitative.FULL_ERROR}
+    fill = {
+        "varied": varied(designs),
+        "rule": latex.escape(qualitative.rule(expression_metric(store.samples))),
+        "full": qualitative.FULL_ERROR,
+    }
     for name, caption in FIGURES.items():
         if (store.folder / f"{name}.pdf").exists():
             parts.append(latex.picture(name, caption.format(**fill)))
@@ -72,18 +76,16 @@ def about(designs: dict[str, Row], columns: Sequence[Column], people: int, speed
     """A caption: world, driver, people, seeds and budget, and what is bold."""
     one = next(iter(designs.values())).last
     seeds = len(all_seeds(designs))
-    varied = "seeds and people" if seeds >= SEEDS else "people alone"
     out = [
         f"Fusion designs on {one.data['kind']} heads, driver {one.driver}; {people} test people, "
         f"{seeds} seed{'s' * (seeds > 1)}{budget(one)}.",
-        f"Mean ± half of the 95% interval over {varied}.",
+        f"Mean ± half of the 95% interval over {varied(designs)}.",
     ]
     if any(c.bold for c in columns):
         out.append("Bold: best of its block, and not significantly worse (paired, Holm).")
     elif seeds < SEEDS:
         out.append(f"No row is called better than another: that takes {SEEDS} seeds.")
-    seen = sorted({s for row in designs.values() for s in row.last.sees})
-    if seen:
+    if seen := _given(designs):
         out.append(f"Given more: {'; '.join(seen)}.")
     lacks = [f"{design.replace('_', ' ')} of seed {those}" for design, those in lacking(designs).items()]
     if lacks:
@@ -91,8 +93,23 @@ def about(designs: dict[str, Row], columns: Sequence[Column], people: int, speed
     if any(row.mark for row in designs.values()):
         out.append("†: a seed did not start or failed.")
     if speeds and ("", "fps") in {c.of for c in columns}:
-        out.append(f"FPS: {speeds.about()}.")
+        out.append(f"FPS: {speeds.about()}; scores are of the Gaussians trained here.")
+        if speeds.tracker and any(row.block == "privileged" for row in designs.values()):
+            out.append("Scores of designs given true coefficients are without the tracker's error.")
     return " ".join(out)
+
+
+def varied(designs: dict[str, Row]) -> str:
+    """What intervals are over."""
+    return "seeds and people" if len(all_seeds(designs)) >= SEEDS else "people alone"
+
+
+def _given(designs: dict[str, Row]) -> list[str]:
+    """What privileged rows have that others have not: what all of them have, then what some, with their names."""
+    sees = {design.replace("_", " "): row.last.sees for design, row in designs.items() if row.block == "privileged"}
+    having = {s: [d for d, own in sees.items() if s in own] for own in sees.values() for s in own}
+    of = lambda s: "" if len(having[s]) == len(sees) else f"{', '.join(having[s])}: "  # noqa: E731
+    return [of(s) + s for s in sorted(having, key=lambda s: -len(having[s]))]
 
 
 def budget(record: Record) -> str:

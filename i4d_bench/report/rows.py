@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from i4d_bench.evaluate.gap import ONSET_DB
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
 
@@ -71,6 +72,16 @@ class Row:
         """Over the seeds that have a value; NaN where none has."""
         known = [v for r in self.runs if (v := value(r)) is not None]
         return float(np.mean(known)) if known else np.nan
+
+
+def onset(record: Record) -> float | None:
+    """The validation step from which a run's gap stays at ONSET_DB or above to the end; None where it does not. A gap that passes
+    once and falls back is none: a network may move eyes and mouth by chance. A record without its curve has what it says."""
+    if not record.curve:
+        return record.onset["step"] if record.onset else None
+    below = [k for k, c in enumerate(record.curve) if not (c["gap"] or 0) >= ONSET_DB]
+    after = record.curve[below[-1] + 1 if below else 0 :]
+    return after[0]["step"] if after else None
 
 
 def all_seeds(designs: dict[str, Row]) -> set[int]:

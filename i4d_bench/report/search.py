@@ -11,7 +11,7 @@ from i4d_bench.evaluate.gap import ONSET_DB
 from i4d_bench.report import appendix, search_figure
 from i4d_bench.report.columns import Column
 from i4d_bench.report.notes import conditions
-from i4d_bench.report.rows import Row, rows
+from i4d_bench.report.rows import Row, onset, rows
 from i4d_bench.report.search_figure import Arms
 from i4d_bench.report.tables import write
 from i4d_bench.report.writing import write_text
@@ -77,7 +77,7 @@ def decided(arms: Arms) -> str:
         others = [gap(r) for arm, r in ended.items() if arm[k] != (rate, start)[k]]
         if others:
             costs[called] = top - max(others)
-    onsets = {arm: r.onset["step"] for arm, r in ended.items() if r.onset}
+    onsets = {arm: step for arm, r in ended.items() if (step := onset(r)) is not None}
     first = [arm for arm in onsets if onsets[arm] == min(onsets.values())]
     out = [f"In the search ({steps} steps) the gap ended at {top:.2f} dB with lr {rate:g} and the start {start}"]
     larger = sorted(costs, key=lambda factor: costs[factor], reverse=True)
@@ -120,8 +120,8 @@ def compute(store: Store) -> tuple[dict[str, list[Column]], dict[str, Row], list
     for arm in sorted({arm for runs in found.values() for arm in runs}):
         gaps = {n: gap(runs[arm]) if arm in runs else np.nan for n, runs in found.items()}
         columns.append(Column("lr {:g}, {}".format(*arm), gaps, 2, frozenset(n for n in found if chosen[n] == arm)))
-    onset = {n: r.onset["step"] if r.onset else np.nan for n, r in records.items()}
-    columns.append(Column("onset of the best (steps)", onset, 0))
+    steps = {n: np.nan if (step := onset(r)) is None else step for n, r in records.items()}
+    columns.append(Column("onset of the best (steps)", steps, 0))
     under = _notes(store, found, records)
     best_runs = {n: Row((r,)) for n, r in records.items()}
     return {"Driving gap on validation (dB)": columns}, best_runs, under

@@ -136,12 +136,12 @@ def test_the_note_on_the_onset_says_what_decided():
         "(seed 0 alone) it follows the driver by step 600; after 600 steps the validation gap is 3.00 dB" in note
         and text in note
     )
-    _, later = _arm(3e-3, "own", 0.4, 2.0)
-    both = dataclasses.replace(later, seed=1, onset={"step": 900})
-    note = designs.onset(Row((trained, both)), arms)
-    assert "(2 seeds) it follows the driver by step 600 to 900; after 600 steps the validation gap is 2.50 dB" in note
-    both = dataclasses.replace(later, seed=1, onset=None)
-    assert "by step 600 in 1 of them;" in designs.onset(Row((trained, both)), arms)
+    of_seeds = lambda *gaps: designs.onset(  # noqa: E731
+        Row((trained, dataclasses.replace(_arm(3e-3, "own", *gaps)[1], seed=1))), arms
+    )
+    note = of_seeds(0.8, 0.4, 2.0)  # passes by chance and falls back
+    assert "(2 seeds) it follows the driver by step 600 to 900;" in note and "the validation gap is 2.50 dB" in note
+    assert "by step 600 in 1 of them;" in of_seeds(0.1, 0.2)
     arm, diverged = _arm(1e-2, "own", 9.0)
     assert search.decided(arms | {arm: dataclasses.replace(diverged, status="failed")}) == text
 

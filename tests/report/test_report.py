@@ -14,7 +14,7 @@ from i4d_bench.report import build_report, keep_baseline, search
 from i4d_bench.report.baseline import pick
 from i4d_bench.report.columns import METRICS
 from i4d_bench.report.notes import conditions
-from i4d_bench.report.rows import rows
+from i4d_bench.report.rows import onset, rows
 from i4d_bench.results.environment import hardware_name
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
@@ -84,6 +84,22 @@ def test_what_was_not_measured_stays_empty(many):
     assert table.loc["global_design_1", "self PSNR"] == pytest.approx(21, abs=1.5)
     heads = (many.folder / "main.md").read_text().splitlines()[0]
     assert "PSNR" in heads and "MobileFace" not in heads, "a column without any number is not printed"
+
+
+@pytest.mark.parametrize(("gaps", "wanted"), [
+    ((0.1, 0.6, 0.7), 200),
+    ((0.6, 0.1, 0.7), 300),  # passes by chance and falls back
+    ((0.6, 0.7, 0.5), 100),
+    ((0.1, 0.6, 0.4), None),
+    ((None, None, None), None),
+    ((0.1, np.nan, 0.7), 300),
+    ((), 150),  # an older record without its curve says it itself
+])  # fmt: skip
+def test_an_onset_is_where_the_gap_stays(gaps, wanted):
+    curve = [{"step": 100 * (k + 1), "gap": g} for k, g in enumerate(gaps)]
+    run = Record(run_id="a", design="a", family="local", preset="cpu", config={}, overrides={}, seed=0, driver="sliders", data=DATA,
+                 status="started", curve=curve, onset=None if curve else {"step": 150})  # fmt: skip
+    assert onset(run) == wanted
 
 
 def test_comparisons_hold_only_pairs_that_exist(many):

@@ -44,6 +44,10 @@ class Pictures {
     const flip = (on) => () => { this.flipped = on; this.draw(); };
     this.flipButton.addEventListener("pointerdown", flip(true));
     for (const end of ["pointerup", "pointerleave", "pointercancel"]) this.flipButton.addEventListener(end, flip(false));
+    const pressed = (on) => (e) => { if (e.key === " " || e.key === "Enter") flip(on)(); };
+    this.flipButton.addEventListener("keydown", pressed(true));
+    this.flipButton.addEventListener("keyup", pressed(false));
+    this.flipButton.addEventListener("blur", flip(false));
     controls.append(this.errorButton, this.flipButton, range(8, 0.5, 1, "zoom", (z) => this.#enlarge(z)));
     this.canvas = make("canvas", { width: this.p.width, height: this.p.height, role: "img", "aria-label": this.chosen });
     this.stage = make("div", { class: "stage", tabindex: "0", "aria-label": "Picture; left and right arrows flip, up and down change the sample" }, this.canvas);
