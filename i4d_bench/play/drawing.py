@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from i4d_bench.model.prepared import prepared
+from i4d_bench.play.widened import widened
 from i4d_bench.render.resident import Resident
 from i4d_bench.render.views import GREY, on_grey
 from i4d_bench.speed.protocol import graphed
@@ -30,23 +31,23 @@ Draw = Callable[[MotionCode, Camera], Picture]
 """Draws one frame (batch of 1)."""
 
 
-def drawing(fusion: Fusion, identity: Identity, source: MotionCode) -> Draw:
-    """The fastest way to draw this person here."""
-    return (Graphed if identity.f.is_cuda else Staged)(fusion, identity, source)
+def drawing(fusion: Fusion, identity: Identity, source: MotionCode, width: float = 0.0) -> Draw:
+    """The fastest way to draw this person here. width: of Gaussians in training (`widened`)."""
+    return (Graphed if identity.f.is_cuda else Staged)(fusion, identity, source, width)
 
 
 class Staged:
     """Fusion, then whatever renders on this device."""
 
-    def __init__(self, fusion: Fusion, identity: Identity, source: MotionCode):
-        self.animate = prepared(fusion, identity, source)
+    def __init__(self, fusion: Fusion, identity: Identity, source: MotionCode, width: float = 0.0):
+        self.animate, self.width = prepared(fusion, identity, source), width
 
     @torch.no_grad()
     def __call__(self, code: MotionCode, camera: Camera) -> Picture:
         begun = time.perf_counter()
         gaussians = self.animate(code)
         fused = time.perf_counter()
-        rgb = on_grey(gaussians, camera)[0]
+        rgb = on_grey(widened(gaussians, self.width, camera), camera)[0]
         return Picture(rgb, {"fusion": 1e3 * (fused - begun), "splatting": 1e3 * (time.perf_counter() - fused)})
 
 
@@ -66,8 +67,8 @@ class Graphed:
     size of picture. A frame that needs more room than its graph has is drawn again by a new graph with twice the room it needs.
     """
 
-    def __init__(self, fusion: Fusion, identity: Identity, source: MotionCode):
-        self.animate = prepared(fusion, identity, source, "triton", torch.float16)
+    def __init__(self, fusion: Fusion, identity: Identity, source: MotionCode, width: float = 0.0):
+        self.animate, self.width = prepared(fusion, identity, source, "triton", torch.float16), width
         self.graphs: dict[tuple[int, int], tuple[Callable[[Shot], Tensor], Resident]] = {}
 
     @torch.no_grad()
@@ -88,7 +89,8 @@ class Graphed:
 
     def _captured(self, shot: Shot) -> tuple[Callable[[Shot], Tensor], Resident]:
         """A graph with room for twice what this shot needs."""
-        gaussians: Gaussians = self.animate(shot.code)
+        shown: Callable[[Shot], Gaussians] = lambda s: widened(self.animate(s.code), self.width, s.camera)  # noqa: E731
+        gaussians = shown(shot)
         splat = Resident(gaussians, shot.camera)
         grey = gaussians.means.new_full((1, 3), GREY)
-        return graphed(lambda s: splat(self.animate(s.code), s.camera, grey), shot), splat
+        return graphed(lambda s: splat(shown(s), s.camera, grey), shot), splat

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import base64
-import math
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,14 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from i4d_bench.camera import FOV, RADIUS
 from i4d_bench.play.ply import read_ply
 from i4d_bench.play.splats import PARTS, Splats, load, rest
+from i4d_bench.play.widened import in_training
 from i4d_bench.report.qualitative import chosen, errors
 from i4d_bench.report.rows import Row
 from i4d_bench.report.web.pictures import data_url
 from i4d_bench.results.store import Store
-from kernels.layout import EPS_2D
 
 KINDS = {".webm": "video/webm", ".mp4": "video/mp4"}
 
@@ -30,7 +28,11 @@ def avatars(store: Store, designs: Mapping[str, Row]) -> list[dict[str, Any]]:
     kept = {d: _first(store.splats(r.run_id) for r in row.runs) for d, row in designs.items()}
     kept = {d: path for d, path in kept.items() if path}
     shown = chosen({d: designs[d].family for d in kept}, errors(store.measured)) if kept else []
-    found = [_packed(d, load(kept[d]), blur(designs[d].last.config["world"]["resolution"])) for d in shown if d in kept]
+    found = [
+        _packed(d, load(kept[d]), in_training(designs[d].last.config["world"]["resolution"]))
+        for d in shown
+        if d in kept
+    ]
     own = sorted((store.folder / "avatars").glob("*.ply"))
     return found + [_packed(path.stem, rest(read_ply(path))) for path in own]
 
@@ -47,14 +49,8 @@ def _first(paths: Iterable[Path]) -> Path | None:
     return next((path for path in paths if path.exists()), None)
 
 
-def blur(resolution: int) -> float:
-    """By how much the rasteriser widened Gaussians in training (`EPS_2D` pixels²), in canonical units at the head. A viewer of more
-    pixels must do as much, or what was trained to be closed has holes."""
-    return math.sqrt(EPS_2D) * 2 * RADIUS * math.tan(math.radians(FOV) / 2) / resolution
-
-
-def _packed(name: str, found: Splats, widened: float = 0.0) -> dict[str, Any]:
-    """What lies at rest, and the change towards every face, deflated. widened: added to scales, in squares."""
+def _packed(name: str, found: Splats, width: float = 0.0) -> dict[str, Any]:
+    """What lies at rest, and the change towards every face, deflated. width: of Gaussians in training, which is added to scales."""
     faces = [
         {"name": str(face), "step": step.tolist(), "change": _deflated(change)}
         for face, step, change in zip(*(found.get(k, ()) for k in ("names", "step", "change")), strict=True)
@@ -64,7 +60,7 @@ def _packed(name: str, found: Splats, widened: float = 0.0) -> dict[str, Any]:
         "name": name,
         "rest": at_rest,
         "unit": found["unit"].tolist(),
-        "blur": widened,
+        "width": width,
         "count": found["means"].shape[1],
         "faces": faces,
     }

@@ -64,7 +64,7 @@ class Avatars {
   #mix() {
     this.moved = false;
     const on = this.faces.map((f, k) => ({ ...f, weight: this.weights[k] })).filter((f) => f.weight);
-    const count = this.rest[0].length / 3, blur = this.avatars[this.choice.value].blur;
+    const count = this.rest[0].length / 3, wide = this.avatars[this.choice.value].width;
     let first = 0;
     Object.values(PARTS).forEach(([width, , array], p) => {
       const out = this.splat.data[array], unit = array === "colors" ? 255 : 1;
@@ -73,7 +73,7 @@ class Avatars {
         for (let i = 0; i < count; i++) {
           let value = this.rest[p][c * count + i];
           for (const f of on) value += f.weight * f.step[p] * f.change[(first + c) * count + i];
-          if (array === "scales") value = Math.hypot(value, blur); // as the rasteriser did in training
+          if (array === "scales") value = Math.hypot(value, wide); // as in training's pictures
           out[i * width + c] = Math.min(Math.max(unit * value, low), high);
         }
       }
