@@ -11,7 +11,7 @@ from matplotlib.text import Text
 
 from i4d_bench.heads.base import REGIONS
 from i4d_bench.report import curves, dots, drawing, qualitative
-from i4d_bench.report.drawing import HUES, PAGE, SMALL, looks, spread
+from i4d_bench.report.drawing import HUES, OTHER_HUES, PAGE, SMALL, looks, spread
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
 
@@ -67,6 +67,12 @@ def test_families_differ_in_grey_and_designs_by_marker_and_dash():
     own = looks({f"local_{k}": "local" for k in range(8)} | {"global_a": "global"})
     assert len({(d["marker"], d["ls"]) for d in own.values() if d["fillstyle"] == "full"}) == 8
     assert own["global_a"]["fillstyle"] == "none"
+
+
+def test_every_hue_is_seen_on_white():
+    for hue in (*HUES.values(), *OTHER_HUES):
+        straight = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in colors.to_rgb(hue)]
+        assert 1.05 / (np.dot(straight, (0.2126, 0.7152, 0.0722)) + 0.05) >= 3, hue
 
 
 def test_unknown_families_have_looks_of_their_own():

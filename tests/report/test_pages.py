@@ -19,6 +19,7 @@ from i4d_bench.errors import UserError
 from i4d_bench.play.ply import write_ply
 from i4d_bench.play.splats import change, rest
 from i4d_bench.report import content
+from i4d_bench.report.drawing import HUES
 from i4d_bench.report.web import page as pages
 from i4d_bench.report.web import site
 from i4d_bench.report.web.avatars import _packed, avatars, clips
@@ -91,6 +92,30 @@ def test_a_page_fits_its_screen_and_asks_for_nothing_beside_itself(browser, fold
         page.get_by_text("Columns", exact=True).first.click()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.locator("ul.notes").inner_text().count("<b>said</b>") == 1, "text stays text"
+
+
+def contrast(a, b) -> float:
+    """As WCAG 2 has it, of two colours with 8 bits per channel."""
+    straight = [
+        np.where((c := np.asarray(v) / 255) <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) for v in (a, b)
+    ]
+    light = sorted(float(v @ (0.2126, 0.7152, 0.0722)) + 0.05 for v in straight)
+    return light[1] / light[0]
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_a_familys_mark_has_the_hue_of_the_figures_and_is_seen(browser, folder, dark):
+    with opened(browser, folder / "index.html", 1400, dark) as page:
+        for family in ("local", "global", "parametric", "control"):
+            mark = page.locator(f"#table-0 tbody .family.{family}").first
+            drawn = np.array(Image.open(io.BytesIO(mark.screenshot(scale="device"))).convert("RGB"), int)
+            hue = tuple(int(HUES[family][k : k + 2], 16) for k in (1, 3, 5))
+            assert mark.evaluate("m => getComputedStyle(m).color") == f"rgb{hue}"
+            paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+            paper = [int(v) for v in re.findall(r"\d+", paper)]
+            middle = drawn[len(drawn) // 2, drawn.shape[1] // 2]
+            assert contrast(middle, paper) >= 3
+            assert dark or np.abs(middle - hue).max() <= 2
 
 
 def test_rows_are_ranked_within_their_block(page):
