@@ -11,6 +11,7 @@ import pandas as pd
 from i4d_bench.metrics.cards import CARDS
 from i4d_bench.report.columns import SET_NAMES, Column
 from i4d_bench.report.pairs import RESOLUTION
+from i4d_bench.report.qualitative import rule
 from i4d_bench.report.rows import Row
 from i4d_bench.report.web.avatars import avatars, clips
 from i4d_bench.report.web.pictures import pictures
@@ -22,7 +23,8 @@ from i4d_bench.results.store import Store
 
 FIGURES = {
     "speed_quality": "Speed against expression error",
-    "curves": "When designs start to follow the driver",
+    "curves": "When designs start to follow the driver. Thick lines: means over the seeds; thin: seeds; grey: range of the "
+    "family's means; circles: onsets",
     "intervals": "Scores with 95% intervals",
     "search": "The gap of every setting over training",
 }
@@ -46,7 +48,7 @@ def content(
     shown = [of_columns(title, columns, designs) for title, columns in tables.items()]
     if differences is not None and len(differences):
         shown.append(_differences(differences, baseline, designs))
-    filmed = clips(store, designs)
+    filmed, moving = clips(store, designs), avatars(store, designs, baseline)
     return finite(
         {
             "title": store.folder.resolve().name,
@@ -55,7 +57,8 @@ def content(
             "tables": shown,
             "figures": FIGURES,
             "pictures": pictures(store, designs),
-            "avatars": avatars(store, designs),
+            "avatars": moving,
+            "avatars_about": f"{rule(store.measured, baseline)}." if any(a["name"] in designs for a in moving) else "",
             "clips": filmed,
             "runs": {name: _provenance(store.folder, r) for name, r in designs.items()},
         }
