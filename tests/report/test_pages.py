@@ -24,6 +24,7 @@ from i4d_bench.report.web import page as pages
 from i4d_bench.report.web import site
 from i4d_bench.report.web.avatars import _packed, avatars, clips
 from i4d_bench.report.web.pictures import sheet
+from i4d_bench.report.web.table import Head, row, table
 from i4d_bench.results import submissions
 from i4d_bench.results.evidence import Reproduction, keep_check, keep_reproduction
 from i4d_bench.results.record import Record
@@ -130,6 +131,25 @@ def test_rows_are_ranked_within_their_block(page):
     assert names(table) == ["local_a", "global_c", "local_b"] and head.get_attribute("aria-sort") == "ascending"
 
 
+@pytest.mark.parametrize("width", [390, 1400])
+def test_heads_and_names_stay_where_a_long_table_is_scrolled(browser, tmp_path, width):
+    heads = [Head(f"column {k}", group="self" if k < 6 else "cross") for k in range(12)]
+    rows = [row(f"local_design_{r}", [{"v": 1000 * r + k} for k in range(12)], "local") for r in range(13)]
+    shown = {"title": "long", "facts": {}, "notes": [], "figures": {}, "runs": {}}
+    with opened(
+        browser, pages.write(tmp_path, shown | {"tables": [table("Long", "rows", heads, rows)]}), width
+    ) as page:
+        page.set_viewport_size({"width": width, "height": 400})
+        page.locator("#table-0 .scroll").evaluate("s => s.scrollTo({top: 100, left: 40, behavior: 'instant'})")
+        box = lambda what: page.locator(f"#table-0 {what}").first.bounding_box()  # noqa: E731
+        outer = box(".scroll")
+        assert page.locator("#table-0 .scroll").evaluate("s => s.scrollTop") == 100
+        assert box("thead")["y"] == pytest.approx(outer["y"], abs=1.5)
+        assert box("thead .name")["x"] == box("tbody .name")["x"] == pytest.approx(outer["x"], abs=1.5)
+        corner = [outer["x"] + 20, outer["y"] + 12]
+        assert page.evaluate("([x, y]) => document.elementFromPoint(x, y).closest('th').className", corner) == "name"
+
+
 def test_rows_are_found_by_name_and_by_family(page):
     table = page.locator("#table-0")
     table.get_by_label("Find").fill("LOCAL")
@@ -221,6 +241,21 @@ def test_pictures_flip_and_their_error_is_that_to_the_truth(page):
     assert not np.array_equal(pixels(), IMAGES["flame_d"][1])
     viewer.get_by_label("zoom").fill("4")
     assert stage.evaluate("s => s.scrollWidth / s.clientWidth") == pytest.approx(4, abs=0.05)
+
+
+def test_names_beneath_pictures_break_between_words_alone(browser, tmp_path):
+    named = ("local_part_blendshapes", "global_interleaved_attention")
+    designs = [{"name": n, "seed": 0, "data": "d", "family": "local", "sheet": sheet(IMAGES["truth"])} for n in named]
+    shared = {"d": {k: sheet(IMAGES[k]) for k in ("source", "driver", "truth")}}
+    shown = {"title": "long names", "facts": {}, "notes": [], "tables": [], "figures": {}, "runs": {}}
+    sizes = {"count": 3, "height": 16, "width": 16}
+    start = pages.write(tmp_path, shown | {"pictures": sizes | {"shared": shared, "designs": designs}})
+    with opened(browser, start, 390) as page:
+        page.locator("#pictures .strip b", has_text="interleaved").wait_for()
+        lines = """() => [...document.querySelectorAll('#pictures .strip b')].flatMap((b) => [...b.childNodes])
+            .filter((n) => n.nodeType === Node.TEXT_NODE)
+            .map((n) => { const r = document.createRange(); r.selectNode(n); return [n.data, r.getClientRects().length]; })"""
+        assert [word for word, count in page.evaluate(lines) if count > 1] == []
 
 
 def test_seeds_may_have_different_designs(browser, tmp_path):
