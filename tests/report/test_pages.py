@@ -416,6 +416,8 @@ def test_a_site_leads_to_every_report_and_changes_none(browser, folder, tmp_path
     with opened(browser, start, 390) as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         assert page.get_by_role("link", name="tiny").get_attribute("href") == "tiny/index.html"
+        card = page.get_by_role("listitem").inner_text()
+        assert all(said in card for said in ("procedural", "driver sliders", "designs 5", "seeds 0, 1, 2"))
     with opened(browser, start.parent / "tiny" / "index.html") as page:
         assert page.get_by_role("link", name="i4d_bench").get_attribute("href") == "../index.html"
         assert "local_b" in names(page.locator("#table-0"))

@@ -51,7 +51,7 @@ def render(template: str, scripts: tuple[str, ...], content: dict[str, Any], **m
 
 def _hues(content: dict[str, Any]) -> Markup:
     """A rule for every family whose name can be a class: it has the hue of the figures."""
-    families = (row["family"] for table in content["tables"] for row in table["rows"])
+    families = (row["family"] for table in content.get("tables", ()) for row in table["rows"])
     found = hues(f for f in families if f.isidentifier())
     return Markup("".join(f".family.{family} {{ color: {hue}; }}\n" for family, hue in found.items()))
 

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from i4d_bench.metrics.cards import CARDS
+from i4d_bench.report import answer
 from i4d_bench.report.columns import SET_NAMES, Column
 from i4d_bench.report.pairs import RESOLUTION
 from i4d_bench.report.qualitative import rule
@@ -48,11 +49,13 @@ def content(
     shown = [of_columns(title, columns, designs) for title, columns in tables.items()]
     if differences is not None and len(differences):
         shown.append(_differences(differences, baseline, designs))
+    first = next(iter(tables.values()))
     filmed, moving = clips(store, designs), avatars(store, designs, baseline)
     return finite(
         {
             "title": store.folder.resolve().name,
             "facts": facts(store, designs),
+            "answer": answer.of_search(first, designs) if differences is None else answer.of_designs(first, designs),
             "notes": [*notes, FILMED] if filmed else notes,
             "tables": shown,
             "figures": FIGURES,
