@@ -31,7 +31,7 @@ STYLE: dict[Any, Any] = {
     "figure.constrained_layout.w_pad": 0.02, "figure.constrained_layout.h_pad": 0.02,
 }  # fmt: skip
 SUFFIXES = ("pdf", "png")
-HUES = {"local": "#004488", "global": "#aa3355", "parametric": "#a07800", "control": "#666666"}
+HUES = {"local": "#004488", "global": "#aa3355", "parametric": "#a07800", "control": "#808080"}
 """Blue and red as in Paul Tol's high-contrast scheme, and a yellow dark enough for lines on white; colour-blind readers tell them
 apart. In grey, fills do. A dark page turns them as it turns figures."""
 OTHER_HUES = ("#117733", "#882255", "#2b92b0", "#333333")
