@@ -1,4 +1,4 @@
-"""Several designs in one picture: panels side by side, all seen by the visitor's camera, each with its name."""
+"""Several designs side by side, each with its name: panels of one picture that the visitor's camera sees, or heads in a scene."""
 
 from __future__ import annotations
 
@@ -10,17 +10,31 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from i4d_bench.camera import FOV, RADIUS
 from i4d_bench.play.cameras import camera_of
 from i4d_bench.render.views import GREY
 from i4d_bench.types import Camera
 
 STEP = 32
 """Sides of panels are multiples of it: a CUDA graph is made for every size."""
+SEEN = 2 * RADIUS * math.tan(math.radians(FOV) / 2)
+"""Canonical units that the first camera sees from top to bottom; a head of its own fills them."""
+LARGEST = 0.9
+"""Of SEEN, a head in a scene: its name stands above it."""
+LETTER = 0.55
+"""A letter's width over the height of its line, at most."""
 
 
 def side(panels: int, height: int, aspect: float) -> int:
     """Pixels per side of the square panels that fit into a picture of that height. aspect: its width over its height."""
     return max(STEP, int(min(height, height * aspect / panels)) // STEP * STEP)
+
+
+def beside(heads: int, aspect: float) -> tuple[list[float], float]:
+    """Where heads stand in a scene, their x in canonical units, and their size over that of the avatar: as panels, side by side
+    in what the first camera sees. aspect: its width over its height."""
+    size = min(LARGEST, aspect / heads)
+    return [size * SEEN * (k - (heads - 1) / 2) for k in range(heads)], size
 
 
 def seen_by(
@@ -40,8 +54,9 @@ def arranged(
     """The panels in the middle of a grey picture; names stand below the heads where there are several."""
     width, grey = round(height * aspect), round(GREY * 255)
     canvas = Image.new("RGB", (width, height), (grey,) * 3)
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(max(10, height // 28))
     s = pictures[0].shape[0]
+    fitting = int(s / (LETTER * max(map(len, names))))
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(max(8, min(height // 28, fitting)))
     left, top = (width - s * len(pictures)) // 2, (height - s) // 2
     for k, (picture, name) in enumerate(zip(pictures, names, strict=True)):
         x = left + k * s

@@ -16,7 +16,7 @@ import torch
 
 from i4d_bench.camera import FOV, RADIUS
 from i4d_bench.extras import extra
-from i4d_bench.play.panels import arranged, seen_by, side
+from i4d_bench.play.panels import LETTER, SEEN, arranged, beside, seen_by, side
 from i4d_bench.play.stage import Stage
 from i4d_bench.progress import console
 from i4d_bench.render.views import GREY
@@ -34,8 +34,6 @@ DRAFT, STILL = 0.5, 0.3
 """On a CPU pictures have this share of their height while something moves, and all of it after so many seconds."""
 KEPT, TOLD = 20, 0.5
 """Pictures that times are medians of; seconds between two tellings."""
-APART = 0.9
-"""Between heads that are shown as splats, canonical units."""
 
 
 class Viewer:
@@ -55,6 +53,7 @@ class Viewer:
         self.controls = Controls(self.server.gui, stage, self.clip, HEIGHT[stage.device.type], self.changed.set)
         self.server.on_client_connect(self._welcome)
         self.person, self.told, self.sharp = self.controls.person.value, 0.0, True
+        self.placed: tuple = ()  # what the splats in the scene are
         self.times: dict[str, dict[str, deque]] = defaultdict(lambda: defaultdict(lambda: deque(maxlen=KEPT)))
 
     def _welcome(self, client: viser.ClientHandle) -> None:
@@ -85,15 +84,21 @@ class Viewer:
             stage.lift(self.person)
             controls.photo.image = stage.photo(self.person)
         begun = time.perf_counter()
-        code = self.clip.code(controls.frame.value) if controls.driven else stage.face(controls.coefficients)
+        face = controls.frame.value if controls.driven else controls.coefficients
+        code = stage.face(face) if isinstance(face, np.ndarray) else self.clip.code(face)
         driver = 1e3 * (time.perf_counter() - begun)
-        splats = controls.way.value == SPLATS
-        for client in self.server.get_clients().values():
+        splats, clients = controls.way.value == SPLATS, self.server.get_clients().values()
+        for client in clients:
             if splats:
                 client.scene.set_background_image(np.full((8, 8, 3), round(GREY * 255), np.uint8))
             else:
                 self._send_picture(client, code, driver)
-        self._place_splats(code, splats)
+        shown = controls.shown() if splats and clients else []
+        aspect = min((round(client.camera.aspect, 2) for client in clients), default=1.0)  # that all may see them
+        wanted = (shown, self.person, aspect, np.asarray(face).tobytes())
+        if wanted != self.placed:
+            self.placed = wanted
+            self._place_splats(code, shown, aspect)
         if time.monotonic() - self.told > TOLD:
             self.told = time.monotonic()
             shown = [stage.names[k] for k in controls.shown()]
@@ -115,25 +120,26 @@ class Viewer:
             for part, ms in {"driver": driver, **picture.ms, "sending": sent}.items():
                 self.times[name][part].append(ms)
 
-    def _place_splats(self, code: MotionCode, visible: bool) -> None:
-        """Those of the designs that are shown, side by side; all others are taken away."""
-        shown = self.controls.shown() if visible else []
-        for k, name in enumerate(self.stage.names):
-            if k not in shown:
-                self.server.scene.remove_by_name(f"/{name}")
-                continue
-            x = APART * (shown.index(k) - (len(shown) - 1) / 2)
-            splats = _as_splats(self.stage.puppets[k].gaussians(code))
-            self.server.scene.add_gaussian_splats(f"/{name}", *splats, position=(x, 0.0, 0.0))
-            self.server.scene.add_label(f"/{name}/name", name, position=(0.0, -0.5, 0.0), anchor="top-center")
+    def _place_splats(self, code: MotionCode, shown: list[int], aspect: float) -> None:
+        """Those of the designs that are shown, side by side with their names above them; all others are taken away."""
+        scene, names = self.server.scene, self.stage.names
+        for k in set(range(len(names))) - set(shown):
+            scene.remove_by_name(f"/{names[k]}")
+        places, size = beside(max(len(shown), 1), aspect)
+        for k, x in zip(shown, places, strict=False):
+            splats = _as_splats(self.stage.puppets[k].gaussians(code), size)
+            scene.add_gaussian_splats(f"/{names[k]}", *splats, position=(x, 0.0, 0.0))
+            letters = min(0.04, size / (LETTER * max(len(names[k]) for k in shown))) * SEEN
+            scene.add_label(f"/{names[k]}/name", names[k], position=(0.0, size * SEEN / 2, 0.0), anchor="bottom-center",
+                            font_size_mode="scene", font_scene_height=letters)  # fmt: skip
 
 
-def _as_splats(g: Gaussians) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Centres [N,3], covariances [N,3,3], colours [N,3] and opacities [N,1] of a batch of one."""
+def _as_splats(g: Gaussians, size: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Centres [N,3], covariances [N,3,3], colours [N,3] and opacities [N,1] of a batch of one, scaled by `size`."""
     turns = viser.transforms.SO3(torch.nn.functional.normalize(g.quats[0], dim=-1).double().cpu().numpy()).as_matrix()
     spread = turns * g.scales[0].double().cpu().numpy()[:, None]
     opacities, colors = (t[0].clamp(0, 1).cpu().numpy() for t in (g.opacities, g.colors))
-    return g.means[0].cpu().numpy(), spread @ spread.swapaxes(1, 2), colors, opacities[:, None]
+    return size * g.means[0].cpu().numpy(), size**2 * spread @ spread.swapaxes(1, 2), colors, opacities[:, None]
 
 
 def view(

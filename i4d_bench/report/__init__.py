@@ -55,7 +55,7 @@ def build_runs(folder: Path, baseline: str | None = None) -> tuple[dict[str, lis
             page.write(folder, runs.content(store, *built))
         else:
             compared = pairs.baseline_of(store, baseline or _kept(store))
-            figures.draw(store, timed)  # paper.tex shows those that are there
+            figures.draw(store, timed, compared)  # paper.tex shows those that are there
             built = tables.write_all(store, timed, compared)
             if baseline is not None:
                 keep_baseline(folder, baseline)

@@ -1,64 +1,85 @@
-"""The driving gap over training: one panel per family, onsets marked."""
+"""The driving gap over training: a panel per design, a line of them per family, onsets marked."""
 
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from matplotlib import ticker
+from matplotlib.axes import Axes
 
 from i4d_bench.evaluate.gap import ONSET_DB
-from i4d_bench.report.drawing import PAGE, STYLE, Labelled, label_beside, looks_of, save, short
+from i4d_bench.report.drawing import PAGE, SMALL, STYLE, hues, plain, save, short
 from i4d_bench.report.rows import Row, onset, rows
 from i4d_bench.results.store import Store
 
-MARKS = 6
-"""Of a line, beside its onset."""
+ACROSS = 8
+"""Panels side by side, at most."""
 
 
 def draw(store: Store) -> None:
-    """The mean over the seeds, every seed as a thin line behind it. Large marks: each seed's onset (`rows.onset`)."""
-    designs = {d: row for d, row in rows(store).items() if any(r.curve for r in row.runs)}
+    """A design's mean over its seeds, and its last value in the corner; every seed as a thin line, with a mark at its onset
+    (`rows.onset`). In grey behind it: from the lowest to the highest mean of its family. A control's gap is 0 by nature: it has no
+    panel beside others."""
+    curved = {d: row for d, row in rows(store).items() if any(r.curve for r in row.runs)}
+    designs = {d: row for d, row in curved.items() if row.family != "control"} or curved
     if not designs:
         return
-    look = looks_of(designs)
-    families = list(dict.fromkeys(row.family for row in designs.values() if row.family != "control"))
-    families = families or ["control"]
-    ends: list[list[Labelled]] = []
-    most = max(sum(row.family in (f, "control") for row in designs.values()) for f in families)
+    hue, lines = hues(row.family for row in designs.values()), _lines(designs)
+    means = {d: _seeds(row).mean(axis=1).dropna() for d, row in designs.items()}
     with plt.rc_context(STYLE):
-        size = (PAGE, max(2.3, 0.7 + 0.13 * most))
-        figure, axes = plt.subplots(1, len(families), figsize=size, sharex=True, sharey=True, squeeze=False)
-        for axis, family in zip(axes[0], families, strict=True):
-            axis.axhline(ONSET_DB, color="k", lw=0.6, ls=(0, (1, 2)))
-            axis.set_title(family, loc="left")
-            own = [d for d, row in designs.items() if row.family in (family, "control")]
-            ends.append([_line(axis, designs[d], short(d) + designs[d].mark, look[d]) for d in own])
-            axis.set_xscale("log")  # onsets lie at a hundredth to a half of the steps
-            axis.margins(x=0.03)
-            axis.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 3), numticks=9))
-            axis.xaxis.set_major_formatter(
-                ticker.FuncFormatter(lambda x, _: f"{x / 1000:g}k" if x >= 1000 else f"{x:g}")
-            )
-            axis.xaxis.set_minor_locator(ticker.NullLocator())
-        for axis, own in zip(axes[0], ends, strict=True):  # by now the panels have their common limits
-            label_beside(axis, [end for end in own if np.isfinite(end.y)])
-        axes[0][0].set_ylabel("driving gap, validation (dB)")
+        size = (PAGE, max(1.8, 0.4 + 0.95 * len(lines)))
+        figure, axes = plt.subplots(len(lines), max(map(len, lines)), figsize=size, sharey=True, squeeze=False)
+        for row, line in zip(axes, lines, strict=True):
+            for axis in row[len(line) :]:
+                axis.set_axis_off()
+            for axis, d in zip(row, line, strict=False):
+                _steps(axis, (1, 3) if len(row) < ACROSS // 2 else (1,))
+                family = designs[d].family
+                own = pd.DataFrame({other: means[other] for other in designs if designs[other].family == family})
+                if own.shape[1] > 1:
+                    axis.fill_between(own.index, own.min(axis=1), own.max(axis=1), color="0.82", lw=0)
+                _panel(axis, designs[d], means[d], hue[family])
+                words = plain(d) if len(lines) == 1 else short(d)
+                broken = words.replace("@ ", "@").replace(" ", "\n").replace(",", ",\n")
+                axis.set_title(broken + designs[d].mark, fontsize=SMALL, pad=2)
+            if len(lines) > 1:
+                row[0].set_ylabel(designs[line[0]].family)
         figure.supxlabel("training steps after the warm-up", fontsize=STYLE["axes.labelsize"])
+        figure.supylabel("driving gap, validation (dB)", fontsize=STYLE["axes.labelsize"])
         save(figure, store.folder, "curves")
 
 
-def _line(axis, row: Row, text: str, look: dict) -> Labelled:
-    """Draws a design; returns the end of its line."""
-    runs = {r.seed: pd.Series({c["step"]: c["gap"] for c in r.curve}, dtype=float) for r in row.runs if r.curve}
-    mean = pd.DataFrame(runs).mean(axis=1)
-    if row.family == "control":
-        look = {**look, "ls": (0, (1, 2)), "marker": ""}
-    quiet = {"color": look["color"], "ls": look["ls"], "lw": 0.5, "alpha": 0.5}
+def _lines(designs: dict[str, Row]) -> list[list[str]]:
+    """The designs of each line of panels, ACROSS at most: one family's, or all of few."""
+    if len(designs) <= ACROSS:
+        return [list(designs)]
+    families = dict.fromkeys(row.family for row in designs.values())
+    own = [[d for d, row in designs.items() if row.family == f] for f in families]
+    return [some[k : k + ACROSS] for some in own for k in range(0, len(some), ACROSS)]
+
+
+def _seeds(row: Row) -> pd.DataFrame:
+    """The gap by step and seed."""
+    return pd.DataFrame(
+        {r.seed: pd.Series({c["step"]: c["gap"] for c in r.curve}, dtype=float) for r in row.runs if r.curve}
+    )
+
+
+def _steps(axis: Axes, ticks: tuple[int, ...]) -> None:
+    """Logarithmic: onsets lie at a hundredth to a half of the steps."""
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(ticker.LogLocator(subs=ticks, numticks=9))
+    axis.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _: f"{x / 1000:g}k" if x >= 1000 else f"{x:g}"))
+    axis.xaxis.set_minor_locator(ticker.NullLocator())
+
+
+def _panel(axis: Axes, row: Row, mean: pd.Series, color: str) -> None:
+    seeds = _seeds(row)
+    axis.axhline(ONSET_DB, color="k", lw=0.5, ls=(0, (1, 2)))
+    axis.plot(seeds, color=color, lw=0.4, alpha=0.6)
+    axis.plot(mean, color=color, lw=1.1)
     for r in row.runs:
-        if len(runs) > 1 and r.curve:
-            axis.plot(runs[r.seed], **quiet)
         if r.curve and (step := onset(r)) is not None:
-            axis.plot(step, runs[r.seed][step], ms=5.5, **{**look, "ls": "none", "mew": 1.0})
-    axis.plot(mean, lw=0.9, ms=3, markevery=max(1, len(mean) // MARKS), **look)
-    return Labelled(float(mean.index[-1]), float(mean.iloc[-1]), text, look)
+            axis.plot(step, seeds[r.seed][step], "o", ms=3.2, color=color, mfc="white", mew=0.8)
+    if len(mean):
+        axis.text(0.05, 0.97, f"{mean.iloc[-1]:.1f} dB", transform=axis.transAxes, va="top", fontsize=SMALL)

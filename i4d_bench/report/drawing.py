@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,10 +31,10 @@ STYLE: dict[Any, Any] = {
     "figure.constrained_layout.w_pad": 0.02, "figure.constrained_layout.h_pad": 0.02,
 }  # fmt: skip
 SUFFIXES = ("pdf", "png")
-HUES = {"local": "#004488", "global": "#aa3355", "parametric": "#a07800", "control": "#666666"}
+HUES = {"local": "#004488", "global": "#aa3355", "parametric": "#a07800", "control": "#808080"}
 """Blue and red as in Paul Tol's high-contrast scheme, and a yellow dark enough for lines on white; colour-blind readers tell them
-apart. In grey, fills do."""
-OTHER_HUES = ("#117733", "#882255", "#33a0c0", "#333333")
+apart. In grey, fills do. A dark page turns them as it turns figures."""
+OTHER_HUES = ("#117733", "#882255", "#2b92b0", "#333333")
 """Of families that are none of those, in turn."""
 FILLS = {"local": "full", "global": "none", "parametric": "right"}
 """What tells families apart in grey: filled, open and half-filled markers."""
@@ -63,14 +63,19 @@ def save(figure, folder: Path, name: str) -> None:
     plt.close(figure)
 
 
+def hues(families: Iterable[str]) -> dict[str, str]:
+    """By family: HUES, and one of OTHER_HUES for each that is none of those."""
+    others = list(dict.fromkeys(f for f in families if f not in HUES))
+    return HUES | {f: OTHER_HUES[k % len(OTHER_HUES)] for k, f in enumerate(others)}
+
+
 def looks(families: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Per design, given its family: the family's hue and fill, and a marker and dash of its own, the same in every figure."""
     out, known = {}, list(families.values())
-    others = list(dict.fromkeys(f for f in known if f not in HUES))
-    hues = HUES | {f: OTHER_HUES[k % len(OTHER_HUES)] for k, f in enumerate(others)}
+    hue = hues(known)
     for n, (name, family) in enumerate(families.items()):
         k = known[:n].count(family)
-        out[name] = {"color": hues[family], "marker": SHAPES[k % len(SHAPES)], "fillstyle": FILLS.get(family, "full"),
+        out[name] = {"color": hue[family], "marker": SHAPES[k % len(SHAPES)], "fillstyle": FILLS.get(family, "full"),
                      "ls": DASHES[k % len(DASHES)], "markerfacecoloralt": "white", "mew": 0.7}  # fmt: skip
     return out
 

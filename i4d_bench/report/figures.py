@@ -7,7 +7,9 @@ from i4d_bench.report.speeds import Speeds
 from i4d_bench.results.store import Store
 
 
-def draw(store: Store, speeds: Speeds | None) -> None:
+def draw(store: Store, speeds: Speeds | None, baseline: str | None) -> None:
+    """baseline: the design that others are compared with."""
     tradeoff.draw(store, speeds)
-    for figure in (curves, dots, qualitative):
-        figure.draw(store)
+    curves.draw(store)
+    dots.draw(store)
+    qualitative.draw(store, baseline)

@@ -37,7 +37,7 @@ class Setting(NamedTuple):
 
 
 WIDE = Setting(r"\footnotesize", r"\scriptsize", "3.5pt")
-NARROW = Setting(r"\scriptsize", r"\fontsize{6}{7}\selectfont", "2.2pt")
+NARROW = Setting(r"\scriptsize", r"\fontsize{6.5}{7.5}\selectfont", "2.2pt")
 DENSE = Setting(r"\scriptsize", "", "2.2pt")
 """Of both columns of a page, of one, and of both with many columns of its own."""
 DOCUMENT = r"""\documentclass[10pt,twocolumn]{article}

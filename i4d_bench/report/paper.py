@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from i4d_bench.report import latex, qualitative
-from i4d_bench.report.columns import Column, expression_metric
+from i4d_bench.report.columns import Column
 from i4d_bench.report.rows import Row, all_seeds, lacking
 from i4d_bench.report.speeds import Speeds
 from i4d_bench.report.writing import write_text
@@ -36,16 +36,19 @@ NARROW = (("self", ("lpips_alex",)), ("cross", ("gap",)), ("cross", AED), ("", (
 FIGURES = {
     "speed_quality": "Speed against expression error; bars are 95\\,\\% intervals. Where a design waits for FLAME coefficients, a "
                      "dotted line leads to its speed with the tracker; its error is without the tracker's.",
-    "curves": "The driving gap on validation people over training, by family. Large marks: the validation from which a seed "
-              "stays above the dotted line; thin lines: seeds.",
+    "curves": "The driving gap on validation people over training. Thick lines: means over the seeds, with their last values; thin "
+              "lines: seeds; grey: from the lowest to the highest mean of the family. Circles: the validation from which a seed "
+              "stays above the dotted line.",
     "intervals": "Means with 95\\,\\% intervals over {varied}.",
-    "qualitative": "Cross-reenactment. {rule}. Error: mean absolute difference of RGB, black at {full} and above.",
+    "qualitative": "Cross-reenactment. {rule}. {cases}. Error: mean absolute difference of RGB, black at {full} and above.",
 }  # fmt: skip
 """Captions by their files; all span both columns."""
 
 
-def write(store: Store, columns: Sequence[Column], designs: dict[str, Row], speeds: Speeds | None) -> None:
-    """paper_column.tex, paper_wide.tex and paper.tex. columns: of the main table."""
+def write(
+    store: Store, columns: Sequence[Column], designs: dict[str, Row], speeds: Speeds | None, baseline: str | None = None
+) -> None:
+    """paper_column.tex, paper_wide.tex and paper.tex. columns: of the main table. baseline: what others are compared with."""
     parts, people = [], len(set(store.samples["identity"]))
     for name, wanted, wide in (("paper_column", NARROW, False), ("paper_wide", WIDE, True)):
         shown = pick(columns, wanted)
@@ -56,7 +59,8 @@ def write(store: Store, columns: Sequence[Column], designs: dict[str, Row], spee
         parts.append(rf"\input{{{name}}}")
     fill = {
         "varied": varied(designs),
-        "rule": latex.escape(qualitative.rule(expression_metric(store.samples))),
+        "rule": latex.escape(qualitative.rule(store.measured, baseline)),
+        "cases": qualitative.CASES,
         "full": qualitative.FULL_ERROR,
     }
     for name, caption in FIGURES.items():

@@ -31,11 +31,10 @@ FULL_ERROR = 0.3
 
 
 class Case(NamedTuple):
-    """A picture of the grid: which, why, and its rank among all cases (1: the worst)."""
+    """A picture of the grid: which, and why."""
 
     index: int
     rule: str
-    rank: float
 
 
 class Box(NamedTuple):
@@ -48,13 +47,34 @@ class Box(NamedTuple):
         return image[self.top : self.top + self.height, self.left : self.left + self.width]
 
 
-def rule(metric: str | None) -> str:
-    """In words, how designs and cases are chosen."""
-    by = f"{CARDS[metric].label} in cross-reenactment" if metric else "name"
-    return (
-        f"Of each family the designs with the best and the worst {by}. Cases: of the stored ones those whose error, averaged over "
-        "the designs, is nearest the median and the worst decile of all"
-    )
+def rule(measured: Measured, baseline: str | None) -> str:
+    """In words, how designs are chosen (`chosen`)."""
+    metric = _deciding(measured)
+    if metric is None:
+        return "Designs: the first six"
+    own = f"; of the reference's family the reference, {plain(baseline)}, and the best other" if baseline else ""
+    return f"Designs: of each family the best and the worst by {CARDS[metric].label} in cross-reenactment{own}"
+
+
+CASES = (
+    "Cases: of the stored ones those whose expression error, averaged over the designs, is nearest the median and the worst decile "
+    "of all"
+)
+
+
+def merits(measured: Measured) -> dict[str, float]:
+    """By design its mean in cross-reenactment: the driving gap where that is known, else the expression error. Larger is better."""
+    metric = _deciding(measured)
+    if metric is None:
+        return {}
+    sign = 1 if CARDS[metric].higher_is_better else -1
+    found = measured.intervals(people_set(measured.samples, "cross"), metric)
+    return {d: sign * i.mean for d, i in found.items() if np.isfinite(i.mean)}
+
+
+def _deciding(measured: Measured) -> str | None:
+    cross = people_set(measured.samples, "cross")
+    return next((m for m in ("gap", "aed_true", "aed_mp52") if measured.scores(cross, m)), None)
 
 
 def errors(measured: Measured) -> dict[str, pd.Series]:
@@ -67,14 +87,19 @@ def errors(measured: Measured) -> dict[str, pd.Series]:
     return {d: sign * cast("pd.Series", s.groupby("sample").mean()) for d, s in found.items()}
 
 
-def chosen(families: Mapping[str, str], errors: Mapping[str, pd.Series]) -> list[str]:
-    """Of designs with their families: of each the best and the worst; without errors the first six."""
-    if not errors:
+def chosen(families: Mapping[str, str], merits: Mapping[str, float], baseline: str | None = None) -> list[str]:
+    """Of designs with their families, of each family the best and the worst; of the baseline's, it and the best other; no other
+    control. Without merits the first six."""
+    if not merits:
         return list(families)[:6]
     out = []
-    for family in dict.fromkeys(f for f in families.values() if f != "control"):
-        own = sorted((d for d, f in families.items() if f == family and d in errors), key=lambda d: errors[d].mean())
-        out += own if len(own) < 3 else [own[0], own[-1]]
+    for family in dict.fromkeys(f for d, f in families.items() if f != "control" or d == baseline):
+        own = sorted((d for d, f in families.items() if f == family and d in merits), key=lambda d: -merits[d])
+        if baseline in own:
+            own.remove(baseline)
+            out += [baseline, *own[:1]]
+        else:
+            out += own if len(own) < 3 else [own[0], own[-1]]
     return out or list(families)
 
 
@@ -82,13 +107,13 @@ def cases(errors: Sequence[pd.Series], stored: int) -> list[Case]:
     """Of the pictures stored, the first `stored` of `evaluator.spread_over`: by DECILES of the error of all cases, averaged over
     designs. The first where there are no errors."""
     if not any(e.notna().any() for e in errors):
-        return [Case(0, "first", 0.0)]
+        return [Case(0, "first")]
     rank = (sum(errors[1:], errors[0]) / len(errors)).rank(pct=True)
     of_stored = rank.to_numpy()[spread_over(len(rank))[:stored]]
     out: dict[int, Case] = {}
     for name, decile in DECILES.items():
         k = int(np.nanargmin(np.abs(of_stored - decile)))
-        out.setdefault(k, Case(k, name, float(of_stored[k])))
+        out.setdefault(k, Case(k, name))
     return list(out.values())
 
 
@@ -120,7 +145,7 @@ def error_map(image: UInt8[np.ndarray, "H W 3"], truth: UInt8[np.ndarray, "H W 3
     return np.abs(image.astype(float) - truth.astype(float)).mean(-1) / 255
 
 
-def draw(store: Store) -> None:
+def draw(store: Store, baseline: str | None = None) -> None:
     """A column each for source, driver, truth (where it is known) and the designs; per case the face, then eyes and mouth with
     their errors. Runs that stored no regions have the whole picture and its error."""
     images = store.images
@@ -129,7 +154,7 @@ def draw(store: Store) -> None:
     if not families or not stored:
         return
     off = errors(store.measured)
-    designs = chosen(families, off)
+    designs = chosen(families, merits(store.measured), baseline)
     moving = [e for d, e in off.items() if families.get(d, "control") != "control"]
     shown = cases(moving, stored)
     columns = [*(c for c in SHOWN if c in images), *designs]
@@ -165,10 +190,10 @@ def draw(store: Store) -> None:
 
 def _lines(images: dict[str, np.ndarray], case: Case) -> list[tuple[str, Box, Case, bool]]:
     """Of a case: what each line of pictures is called, where it is cut out, and whether it shows errors."""
-    name, size = f"{case.rule}\n(rank {100 * case.rank:.0f} of 100)", images["source"].shape[1:3]
+    size = images["source"].shape[1:3]
     known, whole = "truth" in images, Box(0, 0, *size)
     face = head(images[REGION][case.index]) if REGION in images else None
-    out = [(name, face or whole, case, False)]
+    out = [(case.rule, face or whole, case, False)]
     boxes = {p: crop(images[REGION][case.index], p) for p in PARTS} if REGION in images else {"face": whole}
     for part, box in boxes.items():
         if box is not None:

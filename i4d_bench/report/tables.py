@@ -95,6 +95,6 @@ def write_all(
     found = pairs.pairs(store, baseline)
     pairs.write(store.folder, baseline, found)
     if designs:
-        paper.write(store, columns, designs, speeds)
+        paper.write(store, columns, designs, speeds, baseline)
         appendix.write(store.folder, [*columns, *more], designs, under, (baseline, found))
     return tables, designs, under

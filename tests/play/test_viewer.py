@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,12 +19,15 @@ from helpers import pages
 from helpers.runs import untrained
 from PIL import Image
 
+from i4d_bench.camera import RADIUS
 from i4d_bench.config.presets import smoke
 from i4d_bench.drivers.image import ImageEncoder
 from i4d_bench.heads.expressions import INDEX
 from i4d_bench.play import face
-from i4d_bench.play.panels import arranged, seen_by, side
+from i4d_bench.play.controls import SPLATS
+from i4d_bench.play.panels import SEEN, arranged, seen_by, side
 from i4d_bench.play.stage import Stage
+from i4d_bench.play.viewer import Viewer
 from i4d_bench.types import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -80,6 +84,42 @@ def test_panels_stand_side_by_side_and_fit():
     assert ahead.project(torch.zeros(1, 3)).flatten().tolist() == pytest.approx([32, 32])
 
 
+def test_names_stay_in_their_panels():
+    picture = arranged([torch.zeros(96, 96, 3)] * 2, ["global_cross_attention", "a"], 192, 1.0)
+    named = picture[48:144, :96]
+    assert named.any() and not named[:, :2].any() and not named[:, -2:].any()
+
+
+@pytest.mark.parametrize("aspect", [0.6, 1.3, 2.5])
+def test_splats_stand_side_by_side_in_the_first_view_and_are_sent_once(runs, monkeypatch, aspect):
+    sent, labels = {}, {}
+    viewer = Viewer(Stage([runs]), "127.0.0.1", 8767)
+    scene = SimpleNamespace(set_background_image=lambda *_: None)
+    client = SimpleNamespace(camera=SimpleNamespace(aspect=aspect), scene=scene)
+
+    def splats(name, centres, *_, position):
+        assert name not in sent, "sent again"
+        sent[name] = centres + position
+
+    def label(name, text, position, anchor, font_size_mode, font_scene_height):
+        labels[name] = position[1] + font_scene_height
+
+    monkeypatch.setattr(viewer.server, "get_clients", lambda: {0: client})
+    monkeypatch.setattr(viewer.server.scene, "add_gaussian_splats", splats)
+    monkeypatch.setattr(viewer.server.scene, "add_label", label)
+    viewer.controls.way.value = SPLATS
+    viewer.draw()
+    viewer.draw()  # the camera moved
+    viewer.server.stop()
+    left, right = sent["/local_adaln"], sent["/static"]
+    assert np.median(left[:, 0]) < 0 < np.median(right[:, 0])
+    for centres in (left, right):
+        seen = centres[:, :2] / (RADIUS - centres[:, 2:]) * 2 * RADIUS / SEEN
+        assert (np.abs(np.median(seen, axis=0)) < (aspect, 1)).all()
+        assert (np.abs(seen) < (1.15 * aspect, 1)).mean() > 0.9
+    assert max(labels.values()) < SEEN / 2
+
+
 @pytest.fixture
 def address(runs) -> Iterator[str]:
     """Of a server in a process of its own."""
@@ -122,10 +162,10 @@ def test_the_page_shows_heads_that_turn_change_and_become_splats(address):
         page.mouse.move(420, 300, steps=5)
         page.mouse.up()
         turned = another(front, "dragging does not turn the heads")
-        page.get_by_label("static", exact=True).click()
-        alone = another(turned, "a design cannot be taken away")
         page.get_by_role("combobox", name="as").click()
         page.get_by_role("option", name="splats").click()
-        another(alone, "no splats")
+        both = another(turned, "no splats")
+        page.get_by_label("static", exact=True).click()
+        another(both, "a design cannot be taken away")
         assert page.get_by_text("FPS").count() and page.get_by_text("fusion").count()
         browser.close()

@@ -19,10 +19,12 @@ from i4d_bench.errors import UserError
 from i4d_bench.play.ply import write_ply
 from i4d_bench.play.splats import change, rest
 from i4d_bench.report import content
+from i4d_bench.report.drawing import HUES
 from i4d_bench.report.web import page as pages
 from i4d_bench.report.web import site
 from i4d_bench.report.web.avatars import _packed, avatars, clips
 from i4d_bench.report.web.pictures import sheet
+from i4d_bench.report.web.table import Head, row, table
 from i4d_bench.results import submissions
 from i4d_bench.results.evidence import Reproduction, keep_check, keep_reproduction
 from i4d_bench.results.record import Record
@@ -93,6 +95,30 @@ def test_a_page_fits_its_screen_and_asks_for_nothing_beside_itself(browser, fold
         assert page.locator("ul.notes").inner_text().count("<b>said</b>") == 1, "text stays text"
 
 
+def contrast(a, b) -> float:
+    """As WCAG 2 has it, of two colours with 8 bits per channel."""
+    straight = [
+        np.where((c := np.asarray(v) / 255) <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) for v in (a, b)
+    ]
+    light = sorted(float(v @ (0.2126, 0.7152, 0.0722)) + 0.05 for v in straight)
+    return light[1] / light[0]
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_a_familys_mark_has_the_hue_of_the_figures_and_is_seen(browser, folder, dark):
+    with opened(browser, folder / "index.html", 1400, dark) as page:
+        for family in ("local", "global", "parametric", "control"):
+            mark = page.locator(f"#table-0 tbody .family.{family}").first
+            drawn = np.array(Image.open(io.BytesIO(mark.screenshot(scale="device"))).convert("RGB"), int)
+            hue = tuple(int(HUES[family][k : k + 2], 16) for k in (1, 3, 5))
+            assert mark.evaluate("m => getComputedStyle(m).color") == f"rgb{hue}"
+            paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+            paper = [int(v) for v in re.findall(r"\d+", paper)]
+            middle = drawn[len(drawn) // 2, drawn.shape[1] // 2]
+            assert contrast(middle, paper) >= 3
+            assert dark or np.abs(middle - hue).max() <= 2
+
+
 def test_rows_are_ranked_within_their_block(page):
     table = page.locator("#table-0")
     assert names(table) == ["local_a", "local_b", "global_c"], "in the report's order, until a reader asks for another"
@@ -103,6 +129,25 @@ def test_rows_are_ranked_within_their_block(page):
     assert head.get_attribute("aria-sort") == "descending"
     head.get_by_role("button").press("Enter")
     assert names(table) == ["local_a", "global_c", "local_b"] and head.get_attribute("aria-sort") == "ascending"
+
+
+@pytest.mark.parametrize("width", [390, 1400])
+def test_heads_and_names_stay_where_a_long_table_is_scrolled(browser, tmp_path, width):
+    heads = [Head(f"column {k}", group="self" if k < 6 else "cross") for k in range(12)]
+    rows = [row(f"local_design_{r}", [{"v": 1000 * r + k} for k in range(12)], "local") for r in range(13)]
+    shown = {"title": "long", "facts": {}, "notes": [], "figures": {}, "runs": {}}
+    with opened(
+        browser, pages.write(tmp_path, shown | {"tables": [table("Long", "rows", heads, rows)]}), width
+    ) as page:
+        page.set_viewport_size({"width": width, "height": 400})
+        page.locator("#table-0 .scroll").evaluate("s => s.scrollTo({top: 100, left: 40, behavior: 'instant'})")
+        box = lambda what: page.locator(f"#table-0 {what}").first.bounding_box()  # noqa: E731
+        outer = box(".scroll")
+        assert page.locator("#table-0 .scroll").evaluate("s => s.scrollTop") == 100
+        assert box("thead")["y"] == pytest.approx(outer["y"], abs=1.5)
+        assert box("thead .name")["x"] == box("tbody .name")["x"] == pytest.approx(outer["x"], abs=1.5)
+        corner = [outer["x"] + 20, outer["y"] + 12]
+        assert page.evaluate("([x, y]) => document.elementFromPoint(x, y).closest('th').className", corner) == "name"
 
 
 def test_rows_are_found_by_name_and_by_family(page):
@@ -196,6 +241,21 @@ def test_pictures_flip_and_their_error_is_that_to_the_truth(page):
     assert not np.array_equal(pixels(), IMAGES["flame_d"][1])
     viewer.get_by_label("zoom").fill("4")
     assert stage.evaluate("s => s.scrollWidth / s.clientWidth") == pytest.approx(4, abs=0.05)
+
+
+def test_names_beneath_pictures_break_between_words_alone(browser, tmp_path):
+    named = ("local_part_blendshapes", "global_interleaved_attention")
+    designs = [{"name": n, "seed": 0, "data": "d", "family": "local", "sheet": sheet(IMAGES["truth"])} for n in named]
+    shared = {"d": {k: sheet(IMAGES[k]) for k in ("source", "driver", "truth")}}
+    shown = {"title": "long names", "facts": {}, "notes": [], "tables": [], "figures": {}, "runs": {}}
+    sizes = {"count": 3, "height": 16, "width": 16}
+    start = pages.write(tmp_path, shown | {"pictures": sizes | {"shared": shared, "designs": designs}})
+    with opened(browser, start, 390) as page:
+        page.locator("#pictures .strip b", has_text="interleaved").wait_for()
+        lines = """() => [...document.querySelectorAll('#pictures .strip b')].flatMap((b) => [...b.childNodes])
+            .filter((n) => n.nodeType === Node.TEXT_NODE)
+            .map((n) => { const r = document.createRange(); r.selectNode(n); return [n.data, r.getClientRects().length]; })"""
+        assert [word for word, count in page.evaluate(lines) if count > 1] == []
 
 
 def test_seeds_may_have_different_designs(browser, tmp_path):
@@ -356,6 +416,8 @@ def test_a_site_leads_to_every_report_and_changes_none(browser, folder, tmp_path
     with opened(browser, start, 390) as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         assert page.get_by_role("link", name="tiny").get_attribute("href") == "tiny/index.html"
+        card = page.get_by_role("listitem").inner_text()
+        assert all(said in card for said in ("procedural", "driver sliders", "designs 5", "seeds 0, 1, 2"))
     with opened(browser, start.parent / "tiny" / "index.html") as page:
         assert page.get_by_role("link", name="i4d_bench").get_attribute("href") == "../index.html"
         assert "local_b" in names(page.locator("#table-0"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from i4d_bench.metrics.cards import CARDS
 from i4d_bench.report import appendix, latex, pairs, paper
 from i4d_bench.report.columns import METRICS, SET_NAMES, Column
+from i4d_bench.report.drawing import SMALL
 from i4d_bench.report.rows import BLOCKS, Row
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
@@ -99,6 +101,14 @@ def test_a_papers_tables_have_nine_columns_at_most_and_say_what_they_are(built: 
             assert said.replace(",", r",\allowbreak{}") in text
         heads = [latex.BLOCK_HEADS[b] for b in ("fair", "privileged", "control")]
         assert [text.index(h) for h in heads] == sorted(text.index(h) for h in heads)
+
+
+def test_a_papers_tables_have_no_text_smaller_than_figures_have(built: Path):
+    """\\scriptsize is 7 pt in a document of 10."""
+    for name in ("paper_column", "paper_wide"):
+        sizes = re.findall(r"\\fontsize\{([\d.]+)\}", (built / f"{name}.tex").read_text(encoding="utf-8"))
+        assert all(float(size) >= SMALL for size in sizes)
+        assert r"\tiny" not in (built / f"{name}.tex").read_text(encoding="utf-8")
 
 
 def test_comparisons_are_marks_and_tiny_p_are_no_numbers():

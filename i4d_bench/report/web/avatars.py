@@ -14,7 +14,7 @@ import numpy as np
 from i4d_bench.play.ply import read_ply
 from i4d_bench.play.splats import PARTS, Splats, load, rest
 from i4d_bench.play.widened import in_training
-from i4d_bench.report.qualitative import chosen, errors
+from i4d_bench.report.qualitative import chosen, merits
 from i4d_bench.report.rows import Row
 from i4d_bench.report.web.pictures import data_url
 from i4d_bench.results.store import Store
@@ -22,12 +22,12 @@ from i4d_bench.results.store import Store
 KINDS = {".webm": "video/webm", ".mp4": "video/mp4"}
 
 
-def avatars(store: Store, designs: Mapping[str, Row]) -> list[dict[str, Any]]:
+def avatars(store: Store, designs: Mapping[str, Row], baseline: str | None = None) -> list[dict[str, Any]]:
     """Of the designs that the qualitative figure shows, each of its first run that kept one; then those in the folder, by their
-    files' names. Raises UserError for a file that is no 3DGS .ply."""
+    files' names. baseline: what others are compared with. Raises UserError for a file that is no 3DGS .ply."""
     kept = {d: _first(store.splats(r.run_id) for r in row.runs) for d, row in designs.items()}
     kept = {d: path for d, path in kept.items() if path}
-    shown = chosen({d: designs[d].family for d in kept}, errors(store.measured)) if kept else []
+    shown = chosen({d: designs[d].family for d in kept}, merits(store.measured), baseline) if kept else []
     found = [
         _packed(d, load(kept[d]), in_training(designs[d].last.config["world"]["resolution"]))
         for d in shown

@@ -10,6 +10,7 @@ import jinja2
 from markupsafe import Markup
 from PIL import Image
 
+from i4d_bench.report.drawing import hues
 from i4d_bench.report.web.pictures import data_url
 from i4d_bench.report.writing import write_text
 
@@ -40,8 +41,19 @@ def write(folder: Path, content: dict[str, Any], out: Path | None = None, home: 
 def render(template: str, scripts: tuple[str, ...], content: dict[str, Any], **more: Any) -> str:
     """A page with its style, scripts and content within. What would end a script early is written otherwise."""
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-    inside = {"style": _read("assets/style.css"), "scripts": [_read(s) for s in scripts], "json": Markup(text)}
+    inside = {
+        "style": _read("assets/style.css") + _hues(content),
+        "scripts": [_read(s) for s in scripts],
+        "json": Markup(text),
+    }
     return TEMPLATES.get_template(template).render(content=content, **inside, **more)
+
+
+def _hues(content: dict[str, Any]) -> Markup:
+    """A rule for every family whose name can be a class: it has the hue of the figures."""
+    families = (row["family"] for table in content.get("tables", ()) for row in table["rows"])
+    found = hues(f for f in families if f.isidentifier())
+    return Markup("".join(f".family.{family} {{ color: {hue}; }}\n" for family, hue in found.items()))
 
 
 def _figure(title: str, path: Path) -> dict[str, Any]:

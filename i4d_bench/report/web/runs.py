@@ -9,8 +9,10 @@ from typing import Any
 import pandas as pd
 
 from i4d_bench.metrics.cards import CARDS
+from i4d_bench.report import answer
 from i4d_bench.report.columns import SET_NAMES, Column
 from i4d_bench.report.pairs import RESOLUTION
+from i4d_bench.report.qualitative import rule
 from i4d_bench.report.rows import Row
 from i4d_bench.report.web.avatars import avatars, clips
 from i4d_bench.report.web.pictures import pictures
@@ -22,7 +24,8 @@ from i4d_bench.results.store import Store
 
 FIGURES = {
     "speed_quality": "Speed against expression error",
-    "curves": "When designs start to follow the driver",
+    "curves": "When designs start to follow the driver. Thick lines: means over the seeds; thin: seeds; grey: range of the "
+    "family's means; circles: onsets",
     "intervals": "Scores with 95% intervals",
     "search": "The gap of every setting over training",
 }
@@ -46,16 +49,19 @@ def content(
     shown = [of_columns(title, columns, designs) for title, columns in tables.items()]
     if differences is not None and len(differences):
         shown.append(_differences(differences, baseline, designs))
-    filmed = clips(store, designs)
+    first = next(iter(tables.values()))
+    filmed, moving = clips(store, designs), avatars(store, designs, baseline)
     return finite(
         {
             "title": store.folder.resolve().name,
             "facts": facts(store, designs),
+            "answer": answer.of_search(first, designs) if differences is None else answer.of_designs(first, designs),
             "notes": [*notes, FILMED] if filmed else notes,
             "tables": shown,
             "figures": FIGURES,
             "pictures": pictures(store, designs),
-            "avatars": avatars(store, designs),
+            "avatars": moving,
+            "avatars_about": f"{rule(store.measured, baseline)}." if any(a["name"] in designs for a in moving) else "",
             "clips": filmed,
             "runs": {name: _provenance(store.folder, r) for name, r in designs.items()},
         }

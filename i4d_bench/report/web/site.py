@@ -1,5 +1,5 @@
 """A site of all reports: a folder of pages that any web server, or none, can show. What is better known stands apart from what is
-less well known: every tier has a table of its own, and no ranking goes beyond one report."""
+less well known: every tier has cards of its own, and no ranking goes beyond one report."""
 
 from __future__ import annotations
 
@@ -14,18 +14,22 @@ from i4d_bench import outputs
 from i4d_bench.progress import console, track
 from i4d_bench.report import content
 from i4d_bench.report.web import page
-from i4d_bench.report.web.table import Cell, Head, number, row, table
+from i4d_bench.report.web.table import Head, number, row, table
 from i4d_bench.report.writing import write_text
 from i4d_bench.results.evidence import check_of, reproductions
 from i4d_bench.results.store import Store
 from i4d_bench.results.submissions import unpack
 from i4d_bench.types import UserError
 
-SCRIPTS = ("vendor/table-core.min.js", "assets/table.js", "assets/site.js")
-SHOWN = ("Hardware", "Preset", "Data", "Driver", "Designs", "Seeds", "Measured")
-"""Of a report's facts."""
-FILTERED = ("Hardware", "Data", "Driver")
-KINDS = {"": "comparison", "supervision-": "supervision", "ablation-": "ablation", "speed-": "speed"}
+SHOWN = ("Data", "Driver", "Designs", "Seeds", "Preset", "Hardware", "Base", "Measured")
+"""Of a report's facts, on its card."""
+KINDS = {
+    "": "comparison",
+    "supervision-": "supervision",
+    "ablation-": "ablation",
+    "speed-": "speed",
+    "papers": "printed",
+}
 """By how a folder's name begins, in this order."""
 TIERS = {
     "Reproduced": "Published here, and every design trained again with numbers that agree (i4d-bench reproduce).",
@@ -51,20 +55,22 @@ def write(reports: Path, out: Path, submitted: Path | None = None) -> Path:
     checks = {pack: check_of(pack) for pack in packs}
     out = outputs.site(out, [reports, *([submitted] if submitted else [])])
     _empty(out)
-    lines: dict[str, list[dict[str, Any]]] = {tier: [] for tier in TIERS}
+    cards: dict[str, list[dict[str, Any]]] = {tier: [] for tier in TIERS}
     for folder in track(folders, "pages", len(folders)):
         name = folder.relative_to(reports).as_posix()
         tier, told = _known(folder)
         home = "../" * (name.count("/") + 1) + "index.html"
-        lines[tier].append(_line(name, _report(folder, out / name, home, tier, told), None))
+        cards[tier].append(_card(name, _report(folder, out / name, home, tier, told)))
     for pack in track(packs, "submissions", len(packs)):
         name = f"submitted/{pack.stem}"
         found, who = _submission(pack, out / name, checks[pack].created[:10])
-        lines["Submitted"].append(_line(name, found, who))
+        cards["Submitted"].append(_card(name, found, who))
     if (reports / REPORTED).exists():
-        lines["From papers"].append(_papers(reports / REPORTED, out / "papers"))
-    listed = {"tables": [_listed(tier, lines[tier]) for tier in TIERS if lines[tier]], "tiers": TIERS}
-    write_text(out / "index.html", page.render("site.html", SCRIPTS, listed))
+        cards["From papers"].append(_card("papers", _papers(reports / REPORTED, out / "papers")))
+    tiers = [
+        {"title": tier, "about": TIERS[tier], "cards": sorted(own, key=_order)} for tier, own in cards.items() if own
+    ]
+    write_text(out / "index.html", page.render("site.html", (), {"tiers": tiers}))
     console.print(f"{out}: {len(folders) + len(packs)} reports, {_size(out) / 1e6:.1f} MB")
     return out / "index.html"
 
@@ -107,7 +113,7 @@ def _submission(pack: Path, out: Path, checked: str) -> tuple[dict[str, Any], st
 
 
 def _papers(file: Path, out: Path) -> dict[str, Any]:
-    """Writes the page of printed numbers; returns its line."""
+    """Writes the page of printed numbers; returns its content."""
     printed = pd.read_csv(file, keep_default_na=False)
     heads = [
         Head("set", words=True, filtered=True),
@@ -124,6 +130,8 @@ def _papers(file: Path, out: Path) -> dict[str, Any]:
     ]
     found = {
         "title": "Numbers that papers print",
+        "answer": f"{len(printed)} numbers of {printed['method'].nunique()} methods, from "
+        f"{', '.join(printed['source'].str.split(',').str[0].unique())}.",
         "facts": {"Evidence": "from papers", "Methods": str(printed["method"].nunique()), "Numbers": str(len(printed))},
         "notes": [f"{TIERS['From papers']} They do not compare with any report of this site."],
         "tables": [table("As printed", "numbers", heads, rows)],
@@ -131,27 +139,19 @@ def _papers(file: Path, out: Path) -> dict[str, Any]:
         "runs": {},
     }
     page.write(file.parent, found, out, "../index.html")
-    about: list[Cell] = [{"v": ", ".join(printed["source"].str.split(",").str[0].unique())}, {"v": str(len(printed))}]
-    return row("papers", about)
+    return found
 
 
-def _listed(tier: str, lines: list[dict[str, Any]]) -> dict[str, Any]:
-    kinds = list(KINDS.values())
-    if tier == "From papers":
-        return table(tier, "pages", [Head("source", words=True), Head("numbers", words=True)], lines)
-    lines = sorted(lines, key=lambda line: (kinds.index(line["cells"][0]["v"]), line["name"]))
-    heads = [
-        Head("kind", words=True, filtered=True),
-        Head("by", words=True),
-        *(Head(h.lower(), words=True, filtered=h in FILTERED) for h in SHOWN),
-    ]
-    return table(tier, "reports", heads, lines)
-
-
-def _line(name: str, found: dict[str, Any], who: str | None) -> dict[str, Any]:
+def _card(name: str, found: dict[str, Any], who: str = "") -> dict[str, Any]:
+    """What the first page says of a report: its answer, and under which conditions that was found. who: submitted it."""
     kind = KINDS[max((start for start in KINDS if name.rpartition("/")[2].startswith(start)), key=len)]
-    facts = [{"v": found["facts"][h]} if h in found["facts"] else None for h in SHOWN]
-    return row(name, [{"v": kind}, {"v": who} if who else None, *facts])
+    facts = {"by": who, **{h.lower(): found["facts"].get(h, "") for h in SHOWN}}
+    return {"name": name, "kind": kind, "answer": found["answer"], "facts": {h: v for h, v in facts.items() if v}}
+
+
+def _order(card: dict[str, Any]) -> tuple[int, int, str]:
+    """Kind after kind, the report of most designs first."""
+    return list(KINDS.values()).index(card["kind"]), -int(card["facts"].get("designs", 0)), card["name"]
 
 
 def _empty(out: Path) -> None:

@@ -56,8 +56,30 @@ def content(folder: Path) -> dict[str, Any]:
     lines = [row(k.what, _cells(k, r), families.get(k.what.partition("@")[0], "")) for k, r in rows.items()]
     timed = table("Times", "rows", HEADS, lines)
     return finite(
-        {"title": folder.resolve().name, "facts": facts, "notes": notes, "tables": [timed], "figures": FIGURES, "runs": {}}
-    )  # fmt: skip
+        {
+            "title": folder.resolve().name,
+            "answer": _answer(rows, tuple(stored["base"]), described(stored, rows)),
+            "facts": facts,
+            "notes": notes,
+            "tables": [timed],
+            "figures": FIGURES,
+            "runs": {},
+        }
+    )
+
+
+def _answer(rows: dict[Key, dict[str, Any]], base: tuple[int, ...], designs: dict[str, dict[str, str]]) -> str:
+    """The fastest frame at the base, of designs that are driven by the picture alone. Empty where none was timed."""
+    needs = lambda k: designs[k.what.partition("@")[0]]["needs"]  # noqa: E731
+    frames = {
+        k: r for k, r in rows.items() if (k.stage, k.b, k.n, k.r, k.t) == ("frame", *base, None) and r["status"] == "ok"
+    }
+    rates = {k: k.b * r["fps"] for k, r in frames.items() if needs(k) == "motion"}
+    if not rates:
+        return ""
+    k = max(rates, key=lambda k: rates[k])
+    size = f"{k.mode}; {k.n:,} Gaussians, {k.r}², batch {k.b}"
+    return f"Most frames per second without a tracker: {k.what}, {rates[k]:,.0f} ({size})."
 
 
 def _cells(key: Key, r: dict[str, Any]) -> list[dict[str, Any] | None]:

@@ -234,7 +234,7 @@ class ResultTable {
     }
     for (const old of this.body.querySelectorAll("tbody")) old.remove();
     this.body.append(...drawn);
-    this.scroll.classList.toggle("tall", rows.length > 40);
+    this.scroll.classList.toggle("tall", rows.length > 12);
     this.count.textContent = `${rows.length} of ${this.table.rows.length} ${this.table.noun}`;
   }
 
