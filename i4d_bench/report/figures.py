@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from i4d_bench.report import curves, dots, qualitative, tradeoff
+from i4d_bench.report import curves, differences, dots, qualitative, tradeoff
 from i4d_bench.report.speeds import Speeds
 from i4d_bench.results.store import Store
 
@@ -12,4 +12,5 @@ def draw(store: Store, speeds: Speeds | None, baseline: str | None) -> None:
     tradeoff.draw(store, speeds)
     curves.draw(store)
     dots.draw(store)
+    differences.draw(store, baseline)
     qualitative.draw(store, baseline)

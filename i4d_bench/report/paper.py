@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from i4d_bench.report import latex, qualitative
 from i4d_bench.report.columns import Column
+from i4d_bench.report.drawing import plain
 from i4d_bench.report.rows import Row, all_seeds, lacking
 from i4d_bench.report.speeds import Speeds
 from i4d_bench.report.writing import write_text
@@ -39,6 +40,8 @@ FIGURES = {
     "curves": "The driving gap on validation people over training. Thick lines: means over the seeds, with their last values; thin "
               "lines: seeds; grey: from the lowest to the highest mean of the family. Circles: the validation from which a seed "
               "stays above the dotted line.",
+    "differences": "Paired differences from {baseline} with 95\\,\\% intervals over {varied}; filled: $p<0.05$ after Holm over all "
+                   "designs. Below, on scales of their own: designs that see more.",
     "intervals": "Means with 95\\,\\% intervals over {varied}.",
     "qualitative": "Cross-reenactment. {rule}. {cases}. Error: mean absolute difference of RGB, black at {full} and above.",
 }  # fmt: skip
@@ -59,6 +62,7 @@ def write(
         parts.append(rf"\input{{{name}}}")
     fill = {
         "varied": varied(designs),
+        "baseline": latex.escape(plain(baseline or "")),
         "rule": latex.escape(qualitative.rule(store.measured, baseline)),
         "cases": qualitative.CASES,
         "full": qualitative.FULL_ERROR,

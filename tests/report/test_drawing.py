@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.text import Text
 
 from i4d_bench.heads.base import REGIONS
-from i4d_bench.report import curves, dots, drawing, qualitative
+from i4d_bench.report import curves, differences, dots, drawing, qualitative
 from i4d_bench.report.drawing import HUES, OTHER_HUES, PAGE, SMALL, looks, spread
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
@@ -40,11 +40,13 @@ def store(tmp_path):
     return made
 
 
-@pytest.mark.parametrize("figure", [curves, dots, qualitative], ids=lambda module: module.__name__.rpartition(".")[2])
+@pytest.mark.parametrize(
+    "figure", [curves, differences, dots, qualitative], ids=lambda module: module.__name__.rpartition(".")[2]
+)
 def test_a_figure_is_as_wide_as_a_page_and_its_text_is_readable_there(figure, store, monkeypatch):
     drawn = []
     monkeypatch.setattr(figure, "save", lambda figure, *_: drawn.append(figure))
-    figure.draw(store)
+    figure.draw(store, *["local_adaln"] * (figure is differences))
     assert drawn[0].get_figwidth() == PAGE
     texts = [t for t in drawn[0].findobj(Text) if t.get_text() and t.get_visible()]
     assert texts and min(t.get_fontsize() for t in texts) >= SMALL
@@ -68,6 +70,32 @@ def test_every_design_has_a_panel_of_its_own_with_its_curve_and_its_familys_rang
         assert len(panel.collections) == (record.family == "local"), "a range where there are two"
         assert f"{gaps[-1]:.1f} dB" in [t.get_text() for t in panel.texts]
     plt.close(drawn[0])
+
+
+def test_a_difference_is_filled_where_it_is_significant_and_the_control_has_none(tmp_path, monkeypatch):
+    rng, made, drawn = np.random.default_rng(0), Store(tmp_path), []
+    better = {"local_adaln": 0.0, "local_mlp": 0.0, "global_cross_attention": 5.0, "flame_uv": -5.0, "static": -9.0}
+    for name, mean in better.items():
+        for seed in range(3):
+            run, given = f"{name}-{seed}", ["the true coefficients"] if name == "flame_uv" else []
+            rows = [{"run_id": run, "design": name, "seed": seed, "set": "cross", "sample": p, "identity": p, "driver": p,
+                     "metric": "gap", "value": mean + rng.normal(), "ok": True} for p in range(8)]  # fmt: skip
+            made.add(
+                Record(
+                    run, name, FAMILY[name.split("_")[0]], "cpu", {}, {}, seed, "sliders", {}, "started", sees=given
+                ),
+                rows,
+            )
+    monkeypatch.setattr(differences, "save", lambda figure, *_: drawn.append(figure))
+    differences.draw(made, "local_adaln")
+    above, below = drawn[0].axes
+    names = lambda axis: [t.get_text() for t in axis.get_yticklabels()]  # noqa: E731
+    filled = lambda axis: [m.get_markerfacecolor() != "white" for m in axis.lines if m.get_marker() == "o"]  # noqa: E731
+    assert names(above) == ["global cross attention", "local mlp"] and filled(above) == [True, False]
+    assert names(below) == ["flame uv"] and filled(below) == [True]
+    plt.close(drawn[0])
+    differences.draw(made, None)
+    assert len(drawn) == 1
 
 
 def test_labels_stand_apart_in_their_order_and_near_their_points():

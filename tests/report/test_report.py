@@ -72,7 +72,7 @@ def test_every_design_has_its_row_and_a_failed_one_says_so(many):
     assert len(table) == 18 and set(table.design) == {r.design for r in many.records}
     failed = table[table.status == "failed"].iloc[0]
     assert np.isnan(failed["self PSNR"]) and f"{failed.design}†" in (many.folder / "main.md").read_text()
-    for name in ("speed_quality", "curves", "intervals"):
+    for name in ("speed_quality", "curves", "differences", "intervals"):
         assert (many.folder / f"{name}.png").stat().st_size > 5000
 
 

@@ -26,6 +26,8 @@ FIGURES = {
     "speed_quality": "Speed against expression error",
     "curves": "When designs start to follow the driver. Thick lines: means over the seeds; thin: seeds; grey: range of the "
     "family's means; circles: onsets",
+    "differences": "Paired differences from one design, with 95% intervals; filled: significant. Below, on scales of their own, "
+    "designs that see more",
     "intervals": "Scores with 95% intervals",
     "search": "The gap of every setting over training",
 }
