@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 import variants
@@ -47,10 +48,11 @@ def main(reports: Path, given: dict[str, Any], base_only: bool) -> int:
         what = replace(what, counts=(), resolutions=(), batches=(), tokens=())
     folder = reports / f"speed-{hardware_name()}-n{what.gaussians}-r{what.resolution}"
     speed = run(folder, device, what)
-    frames = report.write(folder)["frames"].astype(str)
-    print_table(
-        list(frames), frames.to_numpy().tolist(), ("mode", "batch", "frames per second", "host (ms)", "device (ms)")
-    )
+    tables = report.write(folder)
+    _print(tables["frames"], ("mode", "batch", "frames per second", "host (ms)", "device (ms)"))
+    if trained:
+        print()
+        _print(tables["splats"].loc[lambda table: table["avatar"].isin(trained)])
     statuses = {key: row["status"] for key, row in speed.rows.items()}
     absent = sum(status.startswith(NOT_HERE) for status in statuses.values())
     print(f"\nkernels, stages and figures: {folder / 'speed.md'}")
@@ -59,6 +61,12 @@ def main(reports: Path, given: dict[str, Any], base_only: bool) -> int:
     if bad:
         print(f"i4d-bench: {len(bad)} rows are wrong or failed: {', '.join(bad)}", file=sys.stderr)
     return int(bool(bad))
+
+
+def _print(table: pd.DataFrame, order: Sequence[str] = ()) -> None:
+    """order: as `print_table` has it."""
+    text = table.astype(str)
+    print_table(list(text), text.to_numpy().tolist(), order)
 
 
 def avatars(paths: Sequence[Path]) -> dict[str, Gaussians]:

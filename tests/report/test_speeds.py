@@ -108,7 +108,7 @@ def test_it_is_what_the_speed_reports_own_table_says():
     assert len(own) > 15
     for _, row in own.iterrows():
         flame = row["design"].startswith("flame")
-        assert f"{found.fps(row['design']):.0f}" == row["with tracker" if flame else "frames per second"]
+        assert f"{found.fps(row['design']):.0f}" == str(row["with tracker" if flame else "frames per second"])
 
 
 @pytest.mark.parametrize(("entry", "fps"), [
