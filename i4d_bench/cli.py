@@ -379,7 +379,7 @@ def view(
     from variants import load
 
     load(designs)
-    job(run, source, driving, host, port, model, driver)
+    sys.exit(job(run, source, driving, host, port, model, driver))
 
 
 @app.command

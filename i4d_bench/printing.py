@@ -12,6 +12,11 @@ LOG_WIDTH = 132
 """Of output that goes to no terminal."""
 
 
+def counted(n: int, one: str, many: str = "") -> str:
+    """ "1 frame", "3 frames". many: where it is not `one` with an s."""
+    return f"{n} {one if n == 1 else many or f'{one}s'}"
+
+
 def print_table(
     head: Sequence[str], rows: Sequence[Sequence[str]], order: Sequence[str] = (), under: Sequence[Sequence[str]] = ()
 ) -> list[str]:

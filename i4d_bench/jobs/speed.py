@@ -15,7 +15,7 @@ import variants
 from i4d_bench import outputs
 from i4d_bench.play import splats
 from i4d_bench.play.ply import read_ply
-from i4d_bench.printing import print_table
+from i4d_bench.printing import counted, print_table
 from i4d_bench.results.environment import hardware_name
 from i4d_bench.speed import rig
 from i4d_bench.speed.plan import plan
@@ -56,10 +56,12 @@ def main(reports: Path, given: dict[str, Any], base_only: bool) -> int:
     statuses = {key: row["status"] for key, row in speed.rows.items()}
     absent = sum(status.startswith(NOT_HERE) for status in statuses.values())
     print(f"\nkernels, stages and figures: {folder / 'speed.md'}")
-    print(f"{folder}: {len(statuses)} rows" + (f", {absent} of which cannot run here" if absent else ""))
+    print(f"{folder}: {counted(len(statuses), 'row')}" + (f", {absent} of which cannot run here" if absent else ""))
     bad = [key for key, status in statuses.items() if status == "wrong" or status.startswith(FAILED)]
     if bad:
-        print(f"i4d-bench: {len(bad)} rows are wrong or failed: {', '.join(bad)}", file=sys.stderr)
+        print(
+            f"i4d-bench: {counted(len(bad), 'row is', 'rows are')} wrong or failed: {', '.join(bad)}", file=sys.stderr
+        )
     return int(bool(bad))
 
 

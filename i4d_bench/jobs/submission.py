@@ -24,7 +24,7 @@ from i4d_bench.loader import targets
 from i4d_bench.metrics import image
 from i4d_bench.metrics.cards import CARDS
 from i4d_bench.metrics.weights import WeightsUnavailable
-from i4d_bench.printing import print_table
+from i4d_bench.printing import counted, print_table
 from i4d_bench.progress import console, track
 from i4d_bench.render.views import GREY
 from i4d_bench.results import evidence, predictions
@@ -54,7 +54,7 @@ def submit(report: Path, runs: Path, out: Path, name: str, url: str = "") -> Pat
         if record.status != "failed":
             files[f"{PREDICTIONS}{record.run_id}.npz"] = _pictures(record, runs)
     pack(out, files, name, url)
-    console.print(f"{out}: {len(store.records)} runs, {out.stat().st_size / 1e6:.0f} MB")
+    console.print(f"{out}: {counted(len(store.records), 'run')}, {out.stat().st_size / 1e6:.0f} MB")
     return out
 
 

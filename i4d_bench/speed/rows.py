@@ -12,7 +12,7 @@ from torch import Tensor
 
 import kernels
 import variants
-from i4d_bench.data.video.landmarker import Landmarker
+from i4d_bench.data.video import quiet
 from i4d_bench.heads.worlds import exported_head
 from i4d_bench.speed import protocol, rig
 from i4d_bench.speed.plan import Plan
@@ -92,7 +92,7 @@ class Tracker:
     @torch.no_grad()
     def measure(self, what: Plan, device: torch.device) -> dict[str, Any]:
         pictures = tracked_pictures(8)
-        with Landmarker() as landmarker:
+        with quiet.landmarker() as landmarker:
             track = tracker(landmarker, exported_head("procedural").to(device))
             return protocol.measure(lambda k: track(pictures[k % len(pictures)]), what.frames, device).row()
 
