@@ -86,7 +86,8 @@ def _head(column: Column) -> Head:
         better = {"↑": "high", "↓": "low"}.get(column.head[-1], "")
         rate = column.head.startswith("lr ")  # of a search, whose columns are all there is to see
         shown = rate or column.head in FIRST_COSTS or column.of[1] == "fps"
-        return Head(column.head, "", column.digits, better, shown=shown)
+        about = CARDS[column.of[1]].definition if column.of[1] else ""
+        return Head(column.head, "", column.digits, better, about, shown=shown)
     set_, metric = column.of
     card = CARDS[metric]
     better = {True: "high", False: "low", None: ""}[card.higher_is_better]
