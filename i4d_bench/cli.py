@@ -379,7 +379,7 @@ def view(
     from variants import load
 
     load(designs)
-    job(run, source, driving, host, port, model, driver)
+    sys.exit(job(run, source, driving, host, port, model, driver))
 
 
 @app.command
@@ -418,7 +418,10 @@ def pack(
 def speed(
     designs: Counted = (),
     modes: Annotated[
-        tuple[str, ...], arg(help="eager, compiled, triton, triton+graph; default: all that run here")
+        tuple[str, ...],
+        arg(
+            help="eager, compiled, triton, triton+graph (which brings triton+graph+ahead along); default: all that run here"
+        ),
     ] = (),
     gaussians: Annotated[int | None, arg(help="at the base point")] = None,
     resolution: Annotated[int | None, arg(help="at the base point, pixels")] = None,

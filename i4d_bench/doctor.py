@@ -111,9 +111,9 @@ def _opened(path: str, file: Path) -> tuple[Literal["ok", "broken", "unread"], s
         elif path == assets.LANDMARKER:
             if importlib.util.find_spec("mediapipe") is None:
                 return "unread", f"reading it needs mediapipe: {install('video')}"
-            from i4d_bench.data.video.landmarker import Landmarker
+            from i4d_bench.data.video import quiet
 
-            Landmarker(file).close()
+            quiet.landmarker(file).close()
         elif path in (assets.MOBILEFACE, assets.MOBILEFACE_GRAPH):
             from i4d_bench.metrics.identity import MobileFaceEmbedder
 

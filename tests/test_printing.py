@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from i4d_bench import printing
-from i4d_bench.printing import print_table
+from i4d_bench.printing import counted, print_table
 
 HEAD = ("design", "FPS", "PSNR", "empty", "gap")
 ROWS = [("local_adaln", "1811", "31.01", "", "5.63"), ("static", "1937", "29.05", "", "0.00")]
@@ -50,6 +50,17 @@ def test_heads_of_several_words_stand_in_two_lines(capsys):
         "──────  ────────────  ────",
         "static          0.00  1937",
     ]
+
+
+def test_one_is_not_many():
+    assert [counted(n, "frame") for n in (0, 1, 2)] == ["0 frames", "1 frame", "2 frames"]
+    assert counted(1, "person", "people") == "1 person" and counted(12, "person", "people") == "12 people"
+
+
+def test_rows_below_are_printed_where_they_have_something_to_show(capsys):
+    below = [("true frame", "", "", "1.00", ""), ("photo", "", "29.00", "", "")]
+    assert print_table(HEAD, ROWS, under=below) == []
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]] == ["local_adaln", "static", "photo"]
 
 
 def test_no_rows_is_a_head(capsys):

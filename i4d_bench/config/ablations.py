@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from i4d_bench.config.experiment import Experiment
+from i4d_bench.config.nearest import nearest
 from i4d_bench.config.override import override
 from i4d_bench.types import UserError
 from variants import names
@@ -131,8 +131,7 @@ def ablation(name: str, experiment: Experiment, more: tuple[str, ...] = ()) -> E
     """
     known = ablations()
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.3) or list(known)
-        raise UserError(f"there is no ablation {name!r}; did you mean {', '.join(near)}?")
+        raise UserError(f"there is no ablation {name!r}; did you mean {nearest(name, known)}?")
     chosen = known[name]
     if name == "finals" and not more:
         raise UserError(

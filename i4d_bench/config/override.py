@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 from dataclasses import replace
 
 from i4d_bench.config.experiment import Experiment
+from i4d_bench.config.nearest import nearest
 from i4d_bench.types import UserError
 from variants import design
 
@@ -37,8 +37,7 @@ def _set(node, keys: list[str], text: str, full: str):
         return {**node, head: value}
     fields = {f.name for f in dataclasses.fields(node)}
     if head not in fields:
-        near = difflib.get_close_matches(head, fields, n=3, cutoff=0.4) or sorted(fields)
-        raise UserError(f"there is no setting {full!r}; did you mean {', '.join(near)}?")
+        raise UserError(f"there is no setting {full!r}; did you mean {nearest(head, sorted(fields))}?")
     old = getattr(node, head)
     if rest:
         if not (dataclasses.is_dataclass(old) or isinstance(old, dict)):

@@ -3,11 +3,11 @@ configuration travels with every result."""
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import replace
 
 from i4d_bench.config.ablations import STARTS
 from i4d_bench.config.experiment import Evaluate, Experiment, Loss, Model, Stage, Train, World
+from i4d_bench.config.nearest import nearest
 from i4d_bench.types import UserError
 from variants import names
 from variants.base import defaults
@@ -143,6 +143,5 @@ PRESETS = {"cpu": cpu, "gpu": gpu, "paper": paper, "smoke": smoke}
 def preset(name: str) -> Experiment:
     """Raises UserError with the nearest names."""
     if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=3, cutoff=0.3) or list(PRESETS)
-        raise UserError(f"there is no preset {name!r}; did you mean {', '.join(near)}?")
+        raise UserError(f"there is no preset {name!r}; did you mean {nearest(name, PRESETS)}?")
     return PRESETS[name]()

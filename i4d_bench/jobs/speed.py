@@ -8,13 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 import variants
 from i4d_bench import outputs
 from i4d_bench.play import splats
 from i4d_bench.play.ply import read_ply
-from i4d_bench.printing import print_table
+from i4d_bench.printing import counted, print_table
 from i4d_bench.results.environment import hardware_name
 from i4d_bench.speed import rig
 from i4d_bench.speed.plan import plan
@@ -47,18 +48,27 @@ def main(reports: Path, given: dict[str, Any], base_only: bool) -> int:
         what = replace(what, counts=(), resolutions=(), batches=(), tokens=())
     folder = reports / f"speed-{hardware_name()}-n{what.gaussians}-r{what.resolution}"
     speed = run(folder, device, what)
-    frames = report.write(folder)["frames"].astype(str)
-    print_table(
-        list(frames), frames.to_numpy().tolist(), ("mode", "batch", "frames per second", "host (ms)", "device (ms)")
-    )
+    tables = report.write(folder)
+    _print(tables["frames"], ("mode", "batch", "frames per second", "host (ms)", "device (ms)"))
+    if trained:
+        print()
+        _print(tables["splats"].loc[lambda table: table["avatar"].isin(trained)])
     statuses = {key: row["status"] for key, row in speed.rows.items()}
     absent = sum(status.startswith(NOT_HERE) for status in statuses.values())
     print(f"\nkernels, stages and figures: {folder / 'speed.md'}")
-    print(f"{folder}: {len(statuses)} rows" + (f", {absent} of which cannot run here" if absent else ""))
+    print(f"{folder}: {counted(len(statuses), 'row')}" + (f", {absent} of which cannot run here" if absent else ""))
     bad = [key for key, status in statuses.items() if status == "wrong" or status.startswith(FAILED)]
     if bad:
-        print(f"i4d-bench: {len(bad)} rows are wrong or failed: {', '.join(bad)}", file=sys.stderr)
+        print(
+            f"i4d-bench: {counted(len(bad), 'row is', 'rows are')} wrong or failed: {', '.join(bad)}", file=sys.stderr
+        )
     return int(bool(bad))
+
+
+def _print(table: pd.DataFrame, order: Sequence[str] = ()) -> None:
+    """order: as `print_table` has it."""
+    text = table.astype(str)
+    print_table(list(text), text.to_numpy().tolist(), order)
 
 
 def avatars(paths: Sequence[Path]) -> dict[str, Gaussians]:

@@ -24,7 +24,7 @@ from i4d_bench.loader import targets
 from i4d_bench.metrics import image
 from i4d_bench.metrics.cards import CARDS
 from i4d_bench.metrics.weights import WeightsUnavailable
-from i4d_bench.printing import print_table
+from i4d_bench.printing import counted, print_table
 from i4d_bench.progress import console, track
 from i4d_bench.render.views import GREY
 from i4d_bench.results import evidence, predictions
@@ -44,8 +44,8 @@ BATCH = 16
 
 def submit(report: Path, runs: Path, out: Path, name: str, url: str = "") -> Path:
     """Packs a report's runs and their predictions; not those that its tables leave out, which `validate` would not take. name:
-    whose results these are. runs: where checkpoints lie. Raises UserError for a report that has no results, or whose pictures were
-    not kept."""
+    whose results these are. runs: where checkpoints lie. Warns of pictures of real people. Raises UserError for a report that has
+    no results, or whose pictures were not kept."""
     store, out = Store(report), outputs.file(out, [report, runs])
     if not store.records:
         raise UserError(f"{report} holds no results to submit")
@@ -54,8 +54,19 @@ def submit(report: Path, runs: Path, out: Path, name: str, url: str = "") -> Pat
         if record.status != "failed":
             files[f"{PREDICTIONS}{record.run_id}.npz"] = _pictures(record, runs)
     pack(out, files, name, url)
-    console.print(f"{out}: {len(store.records)} runs, {out.stat().st_size / 1e6:.0f} MB")
+    console.print(f"{out}: {counted(len(store.records), 'run')}, {out.stat().st_size / 1e6:.0f} MB")
+    filmed = sorted({path for r in store.records if r.data["kind"] == "clips" for path in _data_sets(r)})
+    if filmed:
+        console.print(
+            f"Careful: it holds pictures of real people's faces, those of {', '.join(filmed)} as they are and as avatars. "
+            "Pass it on only where they agree."
+        )
     return out
+
+
+def _data_sets(record: Record) -> list[str]:
+    world = record.config["world"]
+    return [world["path"], *world.get("further", ())]
 
 
 def _pictures(record: Record, runs: Path) -> Path:

@@ -16,6 +16,7 @@ from i4d_bench.play import ply
 from i4d_bench.play.cameras import DRIVER, cameras
 from i4d_bench.play.puppet import Puppet
 from i4d_bench.play.session import load_run, open_driving, open_source, shown_at
+from i4d_bench.printing import counted
 from i4d_bench.progress import console, track
 from i4d_bench.types import Camera, UserError
 
@@ -60,7 +61,7 @@ def animate(
         frames = (_frame(puppet, photo, driver_of, seen, k, size) for k in track(range(count), "animating", count))
         times, fps = shown_at(drivers)
         write_video(out, frames, fps, times[:count])
-    console.print(f"{out}: {trained.design}, {1 if out.suffix == '.ply' else count} frames")
+    console.print(f"{out}: {trained.design}, {counted(1 if out.suffix == '.ply' else count, 'frame')}")
     return out
 
 

@@ -6,9 +6,11 @@ the visitor's browser, for a close look. One thread draws; viser's own threads o
 
 from __future__ import annotations
 
+import io
 import threading
 import time
 from collections import defaultdict, deque
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -150,10 +152,17 @@ def view(
     port: int,
     model: Path | None,
     driver: Path | None,
-) -> None:
-    """Serves until it is interrupted. Arguments as `Stage` and `Viewer` have them. Raises UserError."""
+) -> int:
+    """Serves until it is interrupted; returns the exit code of that. Arguments as `Stage` and `Viewer` have them. Raises
+    UserError."""
     stage = Stage(runs, source, driving, model, driver)
     viewer = Viewer(stage, host, port)
     slow = "" if stage.device.type == "cuda" else "; drawn on the CPU, slower than on a GPU"
     console.print(f"{', '.join(stage.names)}: http://{host}:{viewer.port}{slow}; Ctrl-C ends it")
-    viewer.serve()
+    try:
+        viewer.serve()
+    except KeyboardInterrupt:
+        with redirect_stdout(io.StringIO()):  # viser has a line of its own
+            viewer.server.stop()
+        console.print("the viewer has ended")
+    return 130

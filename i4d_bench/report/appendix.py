@@ -30,7 +30,7 @@ def write(
     compared: tuple[str | None, pd.DataFrame] | None = None,
 ) -> None:
     """compared: the baseline, and what `pairs.pairs` found."""
-    shown = [c for c in columns if any(v == v for v in c.values.values())]  # NaN differs from itself
+    shown = [c for c in columns if not c.empty]
     parts = []
     for group, own in groupby(shown, lambda c: c.group):
         for some in _pieces(list(own), MOST_COLUMNS):

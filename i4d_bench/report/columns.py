@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -12,7 +13,7 @@ from i4d_bench.data.splits import UNSEEN
 from i4d_bench.evaluate.references import NAMES
 from i4d_bench.metrics.cards import CARDS
 from i4d_bench.report.rows import BLOCKS, Row, onset
-from i4d_bench.report.speeds import Speeds
+from i4d_bench.report.speeds import NO_FPS, Speeds
 from i4d_bench.results.measured import Measured
 from i4d_bench.results.record import Record
 from i4d_bench.stats import Interval, best_and_ties
@@ -45,13 +46,16 @@ METRICS = (
     "leak_driver",
 )
 DIGITS = {"psnr": 2, "gap": 2, "apd": 2, "akd": 2, "floaters": 2}
+"""Of printed means, at least; others have 3."""
+FIGURES, MOST_DIGITS = 2, 6
+"""A column has so many digits that its largest value shows that many figures, up to MOST_DIGITS."""
 
 
 @dataclass(frozen=True)
 class Column:
     """One column: its head, a number per design (NaN: none) and how it is printed; `bold` designs are the best. references: what is
     known without any avatar scores there, by name. of: its set and metric, where it has some. intervals: of measured
-    means, by design."""
+    means, by design. absent: what stands in place of a design's number that is missing."""
 
     head: str
     values: dict[str, float]
@@ -60,6 +64,17 @@ class Column:
     references: dict[str, float] = field(default_factory=dict)
     of: tuple[str, str] = ("", "")
     intervals: dict[str, Interval] = field(default_factory=dict)
+    absent: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its head without the arrow, as .csv files have it."""
+        return self.head.rstrip(" ↑↓")
+
+    @property
+    def empty(self) -> bool:
+        """Whether no design has a number; such a column is not printed."""
+        return not any(np.isfinite(v) for v in self.values.values())
 
     @property
     def group(self) -> str:
@@ -74,9 +89,12 @@ class Column:
     def text(self, value: float) -> str:
         return f"{value:.{self.digits}f}" if np.isfinite(value) else ""
 
+    def printed(self, design: str) -> str:
+        return self.text(self.values[design]) or self.absent
+
 
 def cost_columns(designs: dict[str, Row], speeds: Speeds | None) -> list[Column]:
-    """Means over the seeds; FPS where there is a speed report."""
+    """Means over the seeds; at the end FPS, where there is a speed report."""
 
     def column(head: str, digits: int, value: Callable[[Record], float | None], metric: str = "") -> Column:
         return Column(head, {d: row.mean(value) for d, row in designs.items()}, digits, of=("", metric))
@@ -87,7 +105,6 @@ def cost_columns(designs: dict[str, Row], speeds: Speeds | None) -> list[Column]
 
     scaled = lambda v, by: None if v is None else v / by  # noqa: E731
     return [
-        *([fps_column(designs, speeds)] if speeds else []),
         column("params (M)", 3, lambda r: scaled(r.params, 1e6)),
         column("Gaussians", 0, lambda r: r.gaussians),
         column("GFLOP / person", 3, lambda r: scaled(r.flops_identity, 1e9)),
@@ -98,12 +115,15 @@ def cost_columns(designs: dict[str, Row], speeds: Speeds | None) -> list[Column]
         column("training (s)", 0, lambda r: r.train_seconds),
         column("onset (steps)", 0, onset, "onset"),
         Column("seeds", {d: len(row.runs) for d, row in designs.items()}, 0),
+        *([fps_column(designs, speeds)] if speeds else []),
     ]
 
 
 def fps_column(designs: dict[str, Row], speeds: Speeds) -> Column:
+    """Its head names the machine they were measured on, which may be another than the runs'; what has none is marked."""
     found = {d: speeds.fps(d) for d in designs}
-    return Column("FPS ↑", found, 0 if np.nanmin([np.inf, *found.values()]) >= 10 else 2, of=("", "fps"))
+    digits = 0 if np.nanmin([np.inf, *found.values()]) >= 10 else 2
+    return Column(f"FPS ({speeds.machine}) ↑", found, digits, of=("", "fps"), absent=NO_FPS)
 
 
 def _default(entry: str, setting: str) -> float | None:
@@ -123,8 +143,14 @@ def metric_column(designs: dict[str, Row], set_: str, metric: str, measured: Mea
         if len(own) > 1 and card.higher_is_better is not None and block != "control":
             bold |= best_and_ties(own, card.higher_is_better, card.worst, means)
     head = f"{SET_NAMES[set_]} {card.label} {card.arrow}".strip()
-    digits, references = DIGITS.get(metric, 3), _references(designs, set_, metric)
+    digits, references = _digits(means.values(), DIGITS.get(metric, 3)), _references(designs, set_, metric)
     return Column(head, means, digits, frozenset(bold), references, (set_, metric), intervals)
+
+
+def _digits(values: Iterable[float], least: int) -> int:
+    """So many that the largest has FIGURES of them: what is small everywhere is not printed as 0.00 throughout."""
+    largest = max((abs(v) for v in values if np.isfinite(v)), default=0.0)
+    return max(least, min(FIGURES - 1 - math.floor(math.log10(largest)), MOST_DIGITS)) if largest else least
 
 
 def _references(designs: dict[str, Row], set_: str, metric: str) -> dict[str, float]:

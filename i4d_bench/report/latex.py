@@ -20,6 +20,7 @@ SIGNS = {
     "≤": r"$\le$", "≥": r"$\ge$", "≈": r"$\approx$", "Σ": r"$\Sigma$", "σ": r"$\sigma$", "µ": r"$\mu$", "γ": r"$\gamma$",
     "β": r"$\beta$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "→": r"$\to$", "▲": r"$\blacktriangle$", "△": r"$\vartriangle$",
     "▼": r"$\blacktriangledown$", "▽": r"$\triangledown$", "@": r"@\allowbreak{}", ",": r",\allowbreak{}", "/": r"/\allowbreak{}",
+    "‡": r"$^\ddagger$",
 }  # fmt: skip
 BLOCK_HEADS = {
     "fair": "same information",
@@ -127,7 +128,7 @@ def _cell(column: Column, design: str, after: str) -> str:
     text, interval = column.text(column.values[design]), column.intervals.get(design)
     half = (interval.hi - interval.lo) / 2 if interval else np.nan
     if not text:
-        return ""
+        return escape(column.absent)
     mean = rf"\textbf{{{text}}}" if design in column.bold else text
     return mean + rf"{{{after}$\,\pm${half:.{column.digits}f}}}" * bool(np.isfinite(half))
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from i4d_bench.data.splits import UNSEEN
 from i4d_bench.drivers.probe import Leak
 from i4d_bench.metrics.cards import CARDS
 from i4d_bench.report.columns import METRICS, SET_NAMES
-from i4d_bench.report.rows import Row, all_seeds, lacking
+from i4d_bench.report.rows import Row, all_seeds, came_to_nothing, lacking
 from i4d_bench.report.speeds import Speeds
 from i4d_bench.results.environment import code_of
 from i4d_bench.results.record import Record
@@ -40,7 +40,8 @@ def notes(
     if not records:
         return []
     out = [f"{conditions(records)}.", _varies(designs, people), *(speeds.notes(designs) if speeds else [NO_SPEEDS])]
-    out += [f"{design} has no run of seed {those} yet." for design, those in lacking(designs).items()]
+    for those, lacks in _alike(lacking(designs)).items():
+        out.append(f"{', '.join(lacks)} {'has' if len(lacks) == 1 else 'have'} no run of seed {those} yet.")
     if left_out:
         out.append(
             "Left out, made otherwise (by other code, of other data or on another machine; the same command makes them again): "
@@ -53,10 +54,11 @@ def notes(
         out.append(f"No samples in {' and '.join(empty)}{why}.")
     leaks = {str(leak) for r in records if (leak := Leak.of(r.extras))}
     out += [f"Read linearly off the driver's code: {leak}." for leak in sorted(leaks)]
+    given = {d: " and ".join(row.last.sees) for d, row in designs.items() if row.block == "privileged"}
+    for what, those in _alike(given).items():
+        out.append(f"{', '.join(those)} {'sees' if len(those) == 1 else 'see'} {what}.")
+    out += came_to_nothing(designs.values())
     for design, row in designs.items():
-        if row.block == "privileged":
-            out.append(f"{design} sees {' and '.join(row.last.sees)}.")
-        out += row.why
         failed: dict[str, Counter[str]] = {}
         for s, m, c in ((s, m, c) for r in row.runs for s, ms in r.metrics.items() for m, c in ms.items()):
             if c["failures"]:
@@ -68,6 +70,14 @@ def notes(
     used = {m for r in records for ms in r.metrics.values() for m in ms}
     networks = [f"{CARDS[m].label}: {CARDS[m].network}" for m in METRICS if m in used and CARDS[m].network]
     return [*out, "; ".join(networks) + "."] if networks else out
+
+
+def _alike(told: Mapping[str, str]) -> dict[str, list[str]]:
+    """By what is said of them, the designs of which the same is said."""
+    out: dict[str, list[str]] = {}
+    for design, what in told.items():
+        out.setdefault(what, []).append(design)
+    return out
 
 
 def _varies(designs: dict[str, Row], people: int) -> str:

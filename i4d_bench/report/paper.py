@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from i4d_bench.report import latex, qualitative
+from i4d_bench.report import latex, qualitative, tradeoff
 from i4d_bench.report.columns import Column
 from i4d_bench.report.drawing import plain
 from i4d_bench.report.rows import Row, all_seeds, lacking
-from i4d_bench.report.speeds import Speeds
+from i4d_bench.report.speeds import NO_FPS, Speeds
 from i4d_bench.report.writing import write_text
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
@@ -35,8 +35,7 @@ WIDE = (
 """Columns in their order: a set (that of unseen people comes before it), and metrics of which the first that is there counts."""
 NARROW = (("self", ("lpips_alex",)), ("cross", ("gap",)), ("cross", AED), ("", ("onset",)), ("", ("fps",)))
 FIGURES = {
-    "speed_quality": "Speed against expression error; bars are 95\\,\\% intervals. Where a design waits for FLAME coefficients, a "
-                     "dotted line leads to its speed with the tracker; its error is without the tracker's.",
+    "speed_quality": "Speed against expression error; bars are 95\\,\\% intervals.{tracked}{untimed}",
     "curves": "The driving gap on validation people over training. Thick lines: means over the seeds, with their last values; thin "
               "lines: seeds; grey: from the lowest to the highest mean of the family. Circles: the validation from which a seed "
               "stays above the dotted line.",
@@ -46,6 +45,10 @@ FIGURES = {
     "qualitative": "Cross-reenactment. {rule}. {cases}. Error: mean absolute difference of RGB, black at {full} and above.",
 }  # fmt: skip
 """Captions by their files; all span both columns."""
+TRACKED = (
+    " Where a design waits for FLAME coefficients, a dotted line leads to its speed with the tracker; its error is without "
+    "the tracker's."
+)
 
 
 def write(
@@ -66,6 +69,8 @@ def write(
         "rule": latex.escape(qualitative.rule(store.measured, baseline)),
         "cases": qualitative.CASES,
         "full": qualitative.FULL_ERROR,
+        "tracked": TRACKED if speeds and tradeoff.twice(speeds, designs) else "",
+        "untimed": latex.escape(_untimed(designs, speeds)),
     }
     for name, caption in FIGURES.items():
         if (store.folder / f"{name}.pdf").exists():
@@ -75,7 +80,7 @@ def write(
 
 def pick(columns: Sequence[Column], wanted: Sequence[tuple[str, Sequence[str]]]) -> list[Column]:
     """Those that have numbers."""
-    there = {c.of: c for c in columns if any(v == v for v in c.values.values())}  # NaN differs from itself
+    there = {c.of: c for c in columns if not c.empty}
     found = [[there.get((f"{of}{set_}", m)) for m in metrics for of in ("unseen_", "")] for set_, metrics in wanted]
     return [c for c in (next((c for c in some if c), None) for some in found) if c]
 
@@ -102,9 +107,15 @@ def about(designs: dict[str, Row], columns: Sequence[Column], people: int, speed
         out.append("†: a seed did not start or failed.")
     if speeds and ("", "fps") in {c.of for c in columns}:
         out.append(f"FPS: {speeds.about()}; scores are of the Gaussians trained here.")
+        out += [f"{NO_FPS}: not timed there."] if speeds.missing(designs) else []
         if speeds.tracker and any(row.block == "privileged" for row in designs.values()):
             out.append("Scores of designs given true coefficients are without the tracker's error.")
     return " ".join(out)
+
+
+def _untimed(designs: dict[str, Row], speeds: Speeds | None) -> str:
+    missing = [d.replace("_", " ") for d in tradeoff.untimed(speeds, designs)] if speeds else []
+    return f" Not timed, and so not drawn: {', '.join(missing)}." if missing else ""
 
 
 def varied(designs: dict[str, Row]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,17 +61,28 @@ class Row:
     @property
     def why(self) -> list[str]:
         """In sentences, what became of the seeds that came to nothing."""
-        of = lambda r: f", seed {r.seed} of {len(self.runs)}" if len(self.runs) > 1 else ""  # noqa: E731
-        return [
-            f"† {r.design}{of(r)}: {r.status}" + (f" ({r.why})" if r.why else "") + "."
-            for r in self.runs
-            if r.status in BAD
-        ]
+        return came_to_nothing([self])
 
     def mean(self, value: Callable[[Record], float | None]) -> float:
         """Over the seeds that have a value; NaN where none has."""
         known = [v for r in self.runs if (v := value(r)) is not None]
         return float(np.mean(known)) if known else np.nan
+
+
+def came_to_nothing(rows: Iterable[Row]) -> list[str]:
+    """The notes to their daggers: one sentence for all seeds that ended alike."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        for r in row.runs:
+            if r.status in BAD:
+                how, _, own = r.why.partition("; ")
+                details = [f"seed {r.seed} of {len(row.runs)}"] * (len(row.runs) > 1) + [own] * bool(own)
+                told = f"{r.design} ({', '.join(details)})" if details else r.design
+                found.setdefault((r.status, how), []).append(told)
+    return [
+        f"† {status[0].upper()}{status[1:]}{f' ({how})' * bool(how)}: {', '.join(those)}."
+        for (status, how), those in found.items()
+    ]
 
 
 def onset(record: Record) -> float | None:

@@ -138,11 +138,8 @@ def _notes(store: Store, found: dict[str, Arms], records: dict[str, Record]) -> 
         "lr: the design's own, the backbone's is the same for all. Starts: silent, at the canonical avatar; own, as it is by "
         "default; deaf, silent to the driver alone.",
     ]
-    out += [
-        f"† {n}: its best setting did not pass {ONSET_DB} dB."
-        for n, r in records.items()
-        if r.status == "did not start"
-    ]
+    late = [n for n, r in records.items() if r.status == "did not start"]
+    out += [f"† The best setting did not pass {ONSET_DB} dB: {', '.join(late)}."] if late else []
     out += [f"{r.design}: failed ({r.why})." for r in every if r.status == "failed"]
     rates = {n: sorted({lr for lr, _ in runs}) for n, runs in found.items()}
     for where, k in (("smallest", 0), ("largest", -1)):

@@ -1,4 +1,4 @@
-"""Tables and figures of `i4d-bench speed`, rebuilt from speed.json alone."""
+"""Tables and figures of `i4d-bench speed`, rebuilt from speed.json alone: .csv (numbers, of rows that count) and .md (text)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from i4d_bench.cache import atomic_file
 from i4d_bench.report import appendix, latex, speed_figures
+from i4d_bench.report.numbers import Number, as_numbers, as_text
 from i4d_bench.report.speeds import described, tracker, with_tracker
 from i4d_bench.report.writing import write_text
 from i4d_bench.speed.keys import STAGES, Key, of_roof
@@ -60,9 +62,9 @@ def write(folder: Path) -> dict[str, pd.DataFrame]:
     for name, table in tables.items():
         if not len(table):
             continue
-        write_text(folder / f"{name}.csv", table.to_csv(index=False))
-        floats += appendix.printed(table, titles[name])
-        text.append(f"## {titles[name]}\n\n{table.to_markdown(index=False)}\n")
+        write_text(folder / f"{name}.csv", as_numbers(table).to_csv(index=False, float_format="%.6g"))
+        floats += appendix.printed(as_text(table), titles[name])
+        text.append(f"## {titles[name]}\n\n{as_text(table).to_markdown(index=False)}\n")
     bad = [f"- `{k}`: {row['status']}{psnr(row)}" for k, row in content["rows"].items() if row["status"] != "ok"]
     if bad:
         text.append("## Rows that do not count\n\n" + "\n".join(bad) + "\n")
@@ -83,13 +85,18 @@ def psnr(row: dict[str, Any]) -> str:
     )
 
 
-def cell(row: dict[str, Any] | None, digits: int = 3) -> str:
+def cell(row: dict[str, Any] | None, digits: int = 3) -> Number | str:
+    """A median with its percentiles; that of a wrong row is printed and does not count."""
     if row is None:
         return ""
     if row["status"] not in ("ok", "wrong"):
         return row["status"].partition(":")[0]
-    mark = "" if row["status"] == "ok" else " wrong"
-    return f"{row['ms']:.{digits}f} ({row['p5']:.{digits}f} to {row['p95']:.{digits}f}){mark}"
+    text = f"{row['ms']:.{digits}f} ({row['p5']:.{digits}f} to {row['p95']:.{digits}f})"
+    return Number(row["ms"], text, row["p5"], row["p95"]) if row["status"] == "ok" else Number(np.nan, f"{text} wrong")
+
+
+def number(value: float, form: str) -> Number:
+    return Number(value, form.format(value))
 
 
 def kernels_table(rows: dict[Key, dict], roof: dict[str, float]) -> pd.DataFrame:
@@ -102,9 +109,12 @@ def kernels_table(rows: dict[Key, dict], roof: dict[str, float]) -> pd.DataFrame
         line = {"kernel": place[0], "frames": place[1], "Gaussians": place[2] or ""}
         line |= {f"{m} (ms)": cell(r, 4) for m, r in of.items()}
         if fast := ok.get("triton"):
-            line |= {f"over {m}": f"{r['ms'] / fast['ms']:.1f}×" for m, r in ok.items() if m != "triton"}
+            line |= {f"over {m}": number(r["ms"] / fast["ms"], "{:.1f}×") for m, r in ok.items() if m != "triton"}
             if (near := of_roof(fast, roof)) is not None:
-                line |= {"at the roof (ms)": f"{near * fast['ms']:.4f}", "of the roof": f"{100 * near:.0f} %"}
+                line |= {
+                    "at the roof (ms)": number(near * fast["ms"], "{:.4f}"),
+                    "of the roof": Number(near, f"{100 * near:.0f} %"),
+                }
         out.append(line)
     table = pd.DataFrame(out).fillna("")
     order = [c for part in ("kernel", "frames", "Gaussians", "(ms)", "over", "roof") for c in table if part in c]
@@ -118,7 +128,7 @@ def stages_table(rows: dict[Key, dict], base: tuple[int, int, int]) -> pd.DataFr
     out = []
     for stage in STAGES:
         for what in dict.fromkeys(k.what for k in rows if k.stage == stage):
-            line = {"stage": stage, "": what}
+            line: dict[str, Any] = {"stage": stage, "what": what}
             for k, row in rows.items():
                 if (k.stage, k.what, k.b) == (stage, what, b) and k.n in (None, n) and k.r in (None, r) and k.t is None:
                     line[f"{k.mode} (ms)"] = cell(row)
@@ -136,7 +146,7 @@ def splats_table(rows: dict[Key, dict]) -> pd.DataFrame:
         stage, what, b, n, r = size
         of = {k.mode: row for k, row in found.items() if of_size(k) == size}
         line = {
-            "": "with gradients" if "backward" in stage else "picture",
+            "drawn": "with gradients" if "backward" in stage else "picture",
             "avatar": "untrained" if what == "static" else what,
             "images": b,
             "Gaussians": n,
@@ -145,7 +155,7 @@ def splats_table(rows: dict[Key, dict]) -> pd.DataFrame:
         line |= {f"{m} (ms)": cell(row) for m, row in of.items()}
         for ours, theirs in (("triton+graph", "gsplat+graph"), ("triton", "gsplat"), ("triton", "eager")):
             if all(of.get(m, {}).get("status") == "ok" for m in (ours, theirs)):
-                line[f"{ours} over {theirs}"] = f"{of[theirs]['ms'] / of[ours]['ms']:.1f}×"
+                line[f"{ours} over {theirs}"] = number(of[theirs]["ms"] / of[ours]["ms"], "{:.1f}×")
         out.append(line)
     table = pd.DataFrame(out).fillna("")
     return table.reindex(columns=sorted(table, key=lambda c: (" over " in c, "(ms)" in c)))
@@ -158,13 +168,18 @@ def frames_table(rows: dict[Key, dict], designs: dict[str, dict[str, str]]) -> p
         if k.stage == "frame":
             ok = row["status"] == "ok"
             eager = rows.get(replace(k, mode="eager"))
-            gain = f"{eager['host_ms'] / row['host_ms']:.1f}×" if ok and eager and eager["status"] == "ok" else ""
-            tracked = ""
+            gain = tracked = ""
+            if ok and eager and eager["status"] == "ok":
+                gain = number(eager["host_ms"] / row["host_ms"], "{:.1f}×")
             if ok and found and designs[k.what.partition("@")[0]]["needs"] == "flame":
-                tracked = f"{with_tracker(row, found, k.b):.0f}"
-            out.append({"design": k.what, "mode": k.mode, "batch": k.b, "Gaussians": k.n, "resolution": k.r,
-                        "device (ms)": cell(row), "host (ms)": f"{row['host_ms']:.3f}" if ok else "",
-                        "frames per second": f"{k.b * row['fps']:.0f}" if ok else "", "with tracker": tracked, "over eager": gain,
-                        "PSNR to fp32 eager (dB)": f"{row['psnr']:.1f}" if "psnr" in row else "",
-                        "peak memory (MiB)": f"{row['peak_mib']:.0f}" if "peak_mib" in row else ""})  # fmt: skip
+                tracked = number(with_tracker(row, found, k.b), "{:.0f}")
+            out.append({
+                "design": k.what, "mode": k.mode, "batch": k.b, "Gaussians": k.n, "resolution": k.r,
+                "device (ms)": cell(row),
+                "host (ms)": number(row["host_ms"], "{:.3f}") if ok else "",
+                "frames per second": number(k.b * row["fps"], "{:.0f}") if ok else "",
+                "with tracker": tracked, "over eager": gain,
+                "PSNR to fp32 eager (dB)": number(row["psnr"], "{:.1f}") if "psnr" in row else "",
+                "peak memory (MiB)": number(row["peak_mib"], "{:.0f}") if "peak_mib" in row else "",
+            })  # fmt: skip
     return pd.DataFrame(out)

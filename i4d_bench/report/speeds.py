@@ -7,6 +7,7 @@ own frames: its avatars are small, and other runs share its machine.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -33,6 +34,8 @@ GRAPH, EAGER = "triton+graph", "eager"
 """The mode that counts on a GPU, and a CPU's only one."""
 DRIVER = "ResNet-18"
 """As `speed.rig.ImageDriver` is."""
+NO_FPS = "‡"
+"""In place of a number."""
 TRACKER = Key("tracker", "mediapipe", EAGER, 1)
 TIMELESS = {*HARNESS, *presets.PUBLISHED}.union(*STARTS.values())
 """Settings of a design on which its time does not depend: the harness's, and the numbers that its weights start from."""
@@ -51,6 +54,11 @@ class Speeds:
     @property
     def hardware(self) -> str:
         return self.environment["hardware"]
+
+    @property
+    def machine(self) -> str:
+        """As heads of columns have it: "H100", or a CPU's "amd-epyc-2cores"."""
+        return self.hardware.upper() if self.mode == GRAPH else self.hardware
 
     def fps(self, entry: str, tracked: bool = True) -> float:
         """Frames per second of a row of a table. tracked: with a tracker where the design needs FLAME coefficients. NaN where the
@@ -82,23 +90,42 @@ class Speeds:
         """What a reader must know under a table of these rows."""
         here = next(iter(designs.values())).last.environment["hardware"]
         out = [f"FPS: {self.about()}" + (f"; not on this report's {here}." if here != self.hardware else ".")]
-        missing = [d for d in designs if not np.isfinite(self.fps(d))]
+        missing = self.missing(designs)
         if missing:
             untracked = any(self._on_flame(d) for d in missing) and not self.tracker
             why = " or of the tracker that FLAME designs need" * untracked
-            out.append(f"No FPS, for want of a valid row there{why}: {', '.join(missing)}.")
+            marked = f"{NO_FPS} " * (len(missing) < len(designs))
+            out.append(
+                f"{marked}No FPS, for want of a valid row there{why}: {', '.join(missing)}. "
+                f"All rows on {here}: `{self._command(designs)}`, then `i4d-bench report` again."
+            )
         resized = {d: self._resized(row) for d, row in designs.items() if d not in missing}
         smaller = [f"{d} ({', '.join(f'{k}={v}' for k, v in own.items())})" for d, own in resized.items() if own]
         if smaller:
             out.append(f"Timed at their default sizes, trained here at others: {', '.join(smaller)}.")
         return out
 
+    def missing(self, designs: Iterable[str]) -> list[str]:
+        """Those without FPS."""
+        return [d for d in designs if not np.isfinite(self.fps(d))]
+
+    def _command(self, designs: dict[str, Row]) -> str:
+        """What times all rows of a table, the user's own among them, so that they have their FPS from one report."""
+        files = [s for row in designs.values() for r in row.runs for s in r.config.get("sources", ())]
+        rows, ours = list(dict.fromkeys(map(_timed_as, designs))), set(names())
+        if ours <= set(rows):
+            rows = ["all", *(r for r in rows if r not in ours)]
+        entries = dict.fromkeys((*files, *rows))
+        size = f"--gaussians {SIZE[1]} --resolution {SIZE[2]} --base-only"
+        return f"i4d-bench speed --designs {' '.join(map(shlex.quote, entries))} {size}"
+
     @property
     def axis(self) -> str:
         """The label of a figure's axis, in lines that a page holds."""
         b, n, r = SIZE
-        tracked = "\nFLAME designs twice: given the coefficients, and with a tracker" if self.tracker else ""
-        return f"frames per second →\n{n:,} Gaussians, {r}², batch {b}, {DRIVER} as driver, {self.mode}, {self.hardware}{tracked}"
+        return (
+            f"frames per second →\n{n:,} Gaussians, {r}², batch {b}, {DRIVER} as driver, {self.mode}, {self.hardware}"
+        )
 
     @cached_property
     def tracker(self) -> dict[str, Any] | None:

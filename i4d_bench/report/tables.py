@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,10 +26,9 @@ MAIN = {"self": SHOWN, "cross": SHOWN, f"{UNSEEN}self": SHOWN, f"{UNSEEN}cross":
 
 def main_table(store: Store, speeds: Speeds | None) -> tuple[list[Column], dict[str, Row]]:
     designs, measured = rows(store), store.measured
-    columns = cost_columns(designs, speeds)
-    for set_ in _of_these_people(MAIN, measured.samples):
-        columns += [metric_column(designs, set_, m, measured) for m in MAIN[set_]]
-    return columns, designs
+    sets = _of_these_people(MAIN, measured.samples)
+    quality = [metric_column(designs, set_, m, measured) for set_ in sets for m in MAIN[set_]]
+    return [*quality, *cost_columns(designs, speeds)], designs
 
 
 def _of_these_people(sets: Iterable[str], samples: pd.DataFrame) -> list[str]:
@@ -47,16 +47,7 @@ def sets_table(store: Store) -> tuple[list[Column], dict[str, Row]]:
 
 def write(folder: Path, name: str, columns: list[Column], designs: dict[str, Row], under: list[str]) -> None:
     """NAME.csv and NAME.md. Columns with no number at all are left out of the printed ones and named below."""
-    known = reference_rows(columns)
-    csv = pd.DataFrame(
-        {
-            "design": [*designs, *known],
-            "status": [*(row.status for row in designs.values()), *("reference" for _ in known)],
-            "block": [*(row.block for row in designs.values()), *("reference" for _ in known)],
-        }
-        | {c.head.rstrip(" ↑↓"): [*c.values.values(), *(c.references.get(n, np.nan) for n in known)] for c in columns}
-    )
-    shown = [c for c in columns if any(np.isfinite(v) for v in c.values.values())]
+    shown = [c for c in columns if not c.empty]
     heads = ["design", *(c.head for c in shown)]
     md = ["| " + " | ".join(heads) + " |", "|" + "---|" + "---:|" * len(shown)]
     block = next((row.block for row in designs.values()), "fair")
@@ -64,16 +55,33 @@ def write(folder: Path, name: str, columns: list[Column], designs: dict[str, Row
         if row.block != block:
             block = row.block
             md.append(f"| *{BLOCKS[block]}:* |" + " |" * len(shown))
-        cells = [c.text(c.values[d]) for c in shown]
+        cells = [c.printed(d) for c in shown]
         bold = [bool(t) and d in c.bold for t, c in zip(cells, shown, strict=True)]
         md.append(
             f"| {d}{row.mark} | " + " | ".join(f"**{t}**" if b else t for t, b in zip(cells, bold, strict=True)) + " |"
         )
-    for known_name in known:
+    for known_name in reference_rows(shown):
         cells = [c.text(c.references.get(known_name, np.nan)) for c in shown]
         md.append(f"| *{known_name}* | " + " | ".join(cells) + " |")
-    write_text(folder / f"{name}.csv", csv.to_csv(index=False, float_format="%.6g"))
+    numbers = in_numbers(columns, designs)
+    write_text(folder / f"{name}.csv", numbers.to_csv(index=False, float_format="%.6g"))
     write_text(folder / f"{name}.md", "\n".join([*md, "", *(f"{line}  " for line in under)]) + "\n")
+
+
+def in_numbers(columns: list[Column], designs: dict[str, Row]) -> pd.DataFrame:
+    """A row per design and reference, a column per mean; where 95% intervals are known two more, its name with _low and _high."""
+    known = reference_rows(columns)
+    out: dict[str, list[Any]] = {
+        "design": [*designs, *known],
+        "status": [*(row.status for row in designs.values()), *("reference" for _ in known)],
+        "block": [*(row.block for row in designs.values()), *("reference" for _ in known)],
+    }
+    for c in columns:
+        out[c.name] = [*c.values.values(), *(c.references.get(n, np.nan) for n in known)]
+        if any(np.isfinite(i.lo) for i in c.intervals.values()):
+            between = [(i.lo, i.hi) if (i := c.intervals.get(d)) else (np.nan, np.nan) for d in (*designs, *known)]
+            out[f"{c.name}_low"], out[f"{c.name}_high"] = map(list, zip(*between, strict=True))
+    return pd.DataFrame(out)
 
 
 def compute(store: Store, speeds: Speeds | None) -> tuple[dict[str, list[Column]], dict[str, Row], list[str]]:

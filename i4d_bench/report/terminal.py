@@ -1,4 +1,4 @@
-"""The main table as a run's last words: the columns that fit, and where the rest is."""
+"""The main table as a run's last words: the columns that fit, all notes, and where the rest is."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ORDER = (
     "unseen self driving gap",
     "self PSNR",
     "cross driving gap",
-    "self LPIPS",
+    "self LPIPS (alex)",
     "cross AED",
     "cross CSIM",
     "FPS",
@@ -28,33 +28,32 @@ ORDER = (
 
 
 def show(folder: Path, tables: dict[str, list[Column]], designs: dict[str, Row], notes: list[str]) -> None:
-    """Prints the first table, what is to be said of its designs, and the folder."""
-    title, columns = next(iter(tables.items()))
+    """Prints the first table, its notes, and the folder."""
+    title, every = next(iter(tables.items()))
+    columns = [c for c in every if not c.empty]
     heads = ["design", *(c.head for c in columns)]
     rows = [[d + row.mark, *(_cell(c, d) for c in columns)] for d, row in designs.items()]
-    rows += [
-        [f"({name})", *(_padded(c, c.references.get(name, np.nan)) for c in columns)]
+    known = [
+        [f"({name})", *(_padded(c, c.text(c.references.get(name, np.nan))) for c in columns)]
         for name in reference_rows(columns)
     ]
     print(f"\n{title}\n")
-    left_out = print_table(heads, rows, sorted(heads[1:], key=_importance))
+    left_out = print_table(heads, rows, sorted(heads[1:], key=_importance), known)
     print()
     if any(c.bold for c in columns):
         print("* best, or not significantly worse")
     for line in notes:
-        if line.startswith(("†", "FPS:")):
-            print(line)
+        print(line)
     more = f" with {len(left_out)} more columns" if left_out else ""
     print(f"the whole table{more}: {folder / 'main.md'}")
 
 
 def _cell(column: Column, design: str) -> str:
-    value = column.values[design]
-    return f"{column.text(value)}*" if design in column.bold and np.isfinite(value) else _padded(column, value)
+    text = column.printed(design)
+    return f"{text}*" if design in column.bold and np.isfinite(column.values[design]) else _padded(column, text)
 
 
-def _padded(column: Column, value: float) -> str:
-    text = column.text(value)
+def _padded(column: Column, text: str) -> str:
     return text + " " * bool(text and column.bold)
 
 

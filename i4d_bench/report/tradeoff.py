@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
+from textwrap import wrap
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,11 +19,13 @@ from i4d_bench.results.store import Store
 
 EMPTY = 3
 """A factor between frame rates over which an axis is broken."""
+LINE = 110
+"""Characters of a line under the figure."""
 
 
 def draw(store: Store, speeds: Speeds | None) -> None:
     """Expression error in cross-reenactment with its 95% interval. A design on FLAME coefficients has two points, joined: given
-    the coefficients, and with the tracker's time. Designs that were not timed are not drawn; where none was, an older figure
+    the coefficients, and with the tracker's time. Designs that were not timed are named below; where none was, an older figure
     goes."""
     for suffix in SUFFIXES:
         (store.folder / f"speed_quality.{suffix}").unlink(missing_ok=True)
@@ -56,11 +60,31 @@ def draw(store: Store, speeds: Speeds | None) -> None:
         for axis in axes[0][1:]:
             axis.spines["left"].set_linestyle((0, (1, 2)))
             axis.tick_params(left=False)
-        figure.supxlabel(speeds.axis, fontsize=STYLE["axes.labelsize"])
+        figure.supxlabel(_below(speeds, designs), fontsize=STYLE["axes.labelsize"])
         axes[0][0].set_ylabel(f"{SET_NAMES[set_]} {CARDS[metric].label} {CARDS[metric].arrow}")
         ends = [Labelled(fps, i.mean, plain(d) + designs[d].mark, look[d]) for d, fps, i in points]
         label_beside(axes[0][-1], ends)
         save(figure, store.folder, "speed_quality")
+
+
+def _below(speeds: Speeds, designs: Iterable[str]) -> str:
+    """What is to be said of the axis and of what is not on it, in lines that a page holds."""
+    lines, missing = [speeds.axis], untimed(speeds, designs)
+    if twice(speeds, designs):
+        lines.append("FLAME designs twice: given the coefficients, and with a tracker")
+    if missing:
+        lines += wrap(f"not drawn, for want of FPS: {', '.join(missing)}", LINE)
+    return "\n".join(lines)
+
+
+def untimed(speeds: Speeds, designs: Iterable[str]) -> list[str]:
+    """Those that have no point."""
+    return [d for d in designs if not np.isfinite(speeds.fps(d, tracked=False))]
+
+
+def twice(speeds: Speeds, designs: Iterable[str]) -> bool:
+    """Whether one of these has FPS with a tracker and without."""
+    return any(speeds.fps(d) < speeds.fps(d, tracked=False) for d in designs)
 
 
 def _parts(rates: list[float]) -> list[tuple[float, float]]:

@@ -12,12 +12,12 @@ from torch import Tensor
 
 import kernels
 import variants
-from i4d_bench.data.video.landmarker import Landmarker
+from i4d_bench.data.video import quiet
 from i4d_bench.heads.worlds import exported_head
 from i4d_bench.speed import protocol, rig
 from i4d_bench.speed.plan import Plan
 from i4d_bench.speed.tracker import tracked_pictures, tracker
-from i4d_bench.types import Gaussians, MotionCode
+from i4d_bench.types import Gaussians, MotionCode, UserError
 from kernels.cases import case
 from kernels.contract import ROUNDING
 
@@ -51,8 +51,10 @@ class Kernel:
 
     def prepare(self, what: Plan, device: torch.device) -> tuple[Call, float | None, dict[str, int]]:
         """call(k) on inputs in turn that the cache cannot hold; the error over the allowed one (None: the twin itself); and,
-        forward, the bytes and flops that the op cannot do without."""
+        forward, the bytes and flops that the op cannot do without. Raises UserError for a mode that cannot run here."""
         torch._dynamo.reset()
+        if self.mode == "flex" and device.type != "cuda":
+            raise UserError("FlexAttention is timed on a CUDA GPU alone: torch does not compile it for CPUs")
         op, backward = case(self.what), self.backward
         storage = what.storage if device.type == "cuda" else torch.float32
         ops = "triton" if self.mode == "triton" else "eager"
@@ -90,7 +92,7 @@ class Tracker:
     @torch.no_grad()
     def measure(self, what: Plan, device: torch.device) -> dict[str, Any]:
         pictures = tracked_pictures(8)
-        with Landmarker() as landmarker:
+        with quiet.landmarker() as landmarker:
             track = tracker(landmarker, exported_head("procedural").to(device))
             return protocol.measure(lambda k: track(pictures[k % len(pictures)]), what.frames, device).row()
 

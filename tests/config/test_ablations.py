@@ -147,6 +147,19 @@ def test_unknown_ablations_are_named():
         ablation("motion-dims", presets.cpu())
 
 
+@pytest.mark.parametrize("wrong", ["xyz", "q", "motion"])
+def test_the_nearest_three_are_named_and_no_more(wrong):
+    """Also where nothing is near: whole lists are what `i4d-bench list` is for."""
+    for call in (
+        lambda: ablation(wrong, presets.cpu()),
+        lambda: presets.preset(wrong),
+        lambda: override(presets.cpu(), [f"train.{wrong}=1"]),
+    ):
+        with pytest.raises(UserError, match="did you mean") as told:
+            call()
+        assert str(told.value).partition("did you mean")[2].count(",") <= 2
+
+
 def test_ablations_are_listed_with_their_question(capsys):
     cli.list_("ablations")
     assert "How wide must the motion basis be?" in capsys.readouterr().out

@@ -29,7 +29,7 @@ def made(tmp_path_factory):
     model.write_bytes(b"a model")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tracked.Finder, "folder", str(folder))
-        patch.setattr(module, "Landmarker", tracked.Finder)
+        patch.setattr("i4d_bench.data.video.quiet.Landmarker", tracked.Finder)
         patch.setattr(module, "version", lambda name: "1")
         for out, found in (("measured", model), ("bare", None)):
             patch.setattr(module, "_optional_model", lambda path, found=found: found)

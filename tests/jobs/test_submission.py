@@ -56,6 +56,21 @@ def test_a_run_as_it_was_made_is_valid(packed, capsys, monkeypatch):
     assert "A. Body https://example.org" in out and "nothing is wrong with it" in out
 
 
+def test_pictures_of_real_people_are_named(packed, tmp_path, capsys):
+    """Whoever is shown may not want to be passed on."""
+    _, home, report = packed
+    submission.submit(report, home / "runs", tmp_path / "world.zip", "A. Body")
+    assert "Careful" not in capsys.readouterr().out
+    shutil.copytree(report, tmp_path / "report")
+    (file,) = (tmp_path / "report" / "runs").glob("*.json")
+    record = json.loads(file.read_text(encoding="utf-8"))
+    record["data"]["kind"], record["config"]["world"]["path"] = "clips", "data/anna"
+    file.write_text(json.dumps(record), encoding="utf-8")
+    submission.submit(tmp_path / "report", home / "runs", tmp_path / "real.zip", "A. Body")
+    told = " ".join(capsys.readouterr().out.split())
+    assert "Careful: it holds pictures of real people's faces, those of data/anna as they are and as avatars." in told
+
+
 def test_a_better_score_than_the_pictures_have_is_found(packed, tmp_path, capsys):
     def better(files):
         name = of(files, "runs/", ".csv.gz")

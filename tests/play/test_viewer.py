@@ -6,6 +6,7 @@ import dataclasses
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -134,6 +135,17 @@ def address(runs) -> Iterator[str]:
         assert found, said
         yield found[1]
         server.terminate()
+
+
+def test_ctrl_c_ends_it_with_a_line_and_without_a_trace(runs):
+    command = [sys.executable, "-u", "-m", "i4d_bench.cli", "view", "--run", str(runs), "--port", "8775"]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, text=True) as server:
+        for line in server.stdout or ():
+            if "Ctrl-C ends it" in line:
+                break
+        server.send_signal(signal.SIGINT)
+        assert server.communicate(timeout=60)[0] == "the viewer has ended\n" and server.returncode == 130
 
 
 def test_the_page_shows_heads_that_turn_change_and_become_splats(address):

@@ -301,7 +301,7 @@ def test_what_is_shown_is_saved_with_its_intervals(page):
     head, line, end = saved.value.path().read_text(encoding="utf-8").split("\n")
     assert (
         head.startswith("name,block,")
-        and "cross PSNR ↑,low,high" in head
+        and "cross PSNR,cross PSNR_low,cross PSNR_high" in head
         and line.startswith("local_b,fair,")
         and not end
     )

@@ -10,7 +10,7 @@ import pytest
 from helpers.speeds import frame, speed_report, timed
 
 from i4d_bench.metrics.cards import CARDS, OF_RUNS
-from i4d_bench.report import build_report, keep_baseline, search
+from i4d_bench.report import build_report, keep_baseline, search, tables
 from i4d_bench.report.baseline import pick
 from i4d_bench.report.columns import METRICS
 from i4d_bench.report.notes import conditions
@@ -78,9 +78,10 @@ def test_every_design_has_its_row_and_a_failed_one_says_so(many):
 
 def test_what_was_not_measured_stays_empty(many):
     table = pd.read_csv(many.folder / "main.csv").set_index("design")
-    assert np.isnan(table.loc["global_design_1", "self LPIPS (alex)"]) and np.isnan(
-        table.loc["parametric_design_2", "FPS"]
-    )
+    assert np.isnan(table.loc["global_design_1", "self LPIPS (alex)"])
+    fps = f"FPS ({hardware_name().upper()})"
+    assert np.isnan(table.loc["parametric_design_2", fps]) and table[fps].notna().sum() == 17
+    assert list(table)[-1] == fps, "what other hardware measured stands behind the quality"
     assert table.loc["global_design_1", "self PSNR"] == pytest.approx(21, abs=1.5)
     heads = (many.folder / "main.md").read_text().splitlines()[0]
     assert "PSNR" in heads and "MobileFace" not in heads, "a column without any number is not printed"
@@ -139,6 +140,55 @@ def test_a_seed_that_was_not_run_is_missing_and_said_so_and_no_failure(tmp_path)
     assert pair.difference == pytest.approx(1, abs=0.7)
 
 
+def test_intervals_are_columns_of_numbers(many):
+    for name in ("main", "sets"):
+        table = pd.read_csv(many.folder / f"{name}.csv").set_index("design")
+        lows = [c.removesuffix("_low") for c in table if c.endswith("_low")]
+        assert bool(lows) == (name == "main")
+        for column in lows:
+            own = table[[f"{column}_low", column, f"{column}_high"]].dropna().to_numpy()
+            assert len(own) > 10 and (np.diff(own) >= 0).all()
+        assert not any(c.startswith("params") and c.endswith(("_low", "_high")) for c in table)
+
+
+def test_small_numbers_have_the_digits_that_they_need(tmp_path):
+    store = Store(tmp_path)
+    values = {
+        "floaters": (0.0004, 0.00002),
+        "lpips_alex": (0.31, 0.04),
+        "l1_eyes": (0.0, 0.0),
+        "leak_driver": (1e-9, 0.0),
+    }
+    for k, name in enumerate(("local_adaln", "static")):
+        rows = [
+            {"run_id": name, "design": name, "seed": 0, "set": "cross", "sample": p, "identity": p, "metric": m, "value": v[k],
+             "ok": True}
+            for m, v in values.items() for p in range(3)
+        ]  # fmt: skip
+        store.add(Record(name, name, "local", "cpu", {}, {}, 0, "sliders", DATA, "started"), rows)
+    columns = (*tables.main_table(store, None)[0], *tables.sets_table(store)[0])
+    found = {c.of[1]: [c.text(v) for v in c.values.values()] for c in columns if c.of[0] == "cross"}
+    assert found["floaters"] == ["0.00040", "0.00002"] and found["lpips_alex"] == ["0.310", "0.040"]
+    assert found["l1_eyes"] == ["0.000", "0.000"] and found["leak_driver"] == ["0.000000", "0.000000"]
+
+
+def test_designs_that_came_to_nothing_alike_share_a_footnote(tmp_path):
+    store, why = (
+        fill(tmp_path, 4, metrics=("psnr",)),
+        "the validation gap never passed 0.5 dB in 40 steps; it ended at 0.10 dB",
+    )
+    for record in store.records:
+        if record.status == "started":
+            store.add(dataclasses.replace(record, status="did not start", why=why, created="2026-01-01"), [])
+    build_report(tmp_path)
+    daggers = [line for line in (tmp_path / "main.md").read_text().splitlines() if line.startswith("†")]
+    ended = [f"{d} (it ended at 0.10 dB)" for d in ("local_adaln", "global_design_1", "parametric_design_2")]
+    assert sorted(line.strip() for line in daggers) == [
+        f"† Did not start (the validation gap never passed 0.5 dB in 40 steps): {', '.join(ended)}.",
+        "† Failed (nan): local_design_3.",
+    ]
+
+
 def test_every_seed_says_what_became_of_it(tmp_path):
     store = fill(tmp_path, 2, seeds=3, metrics=("psnr",))
     late = dataclasses.replace(store.records[0], status="did not start", why="it ended at 0.2 dB", created="2026-01-01")
@@ -146,7 +196,7 @@ def test_every_seed_says_what_became_of_it(tmp_path):
     build_report(tmp_path)
     main, table = (tmp_path / "main.md").read_text(), pd.read_csv(tmp_path / "main.csv").set_index("design")
     assert (
-        f"† local_adaln, seed {late.seed} of 3: did not start (it ended at 0.2 dB)." in main and "local_adaln†" in main
+        f"† Did not start (it ended at 0.2 dB): local_adaln (seed {late.seed} of 3)." in main and "local_adaln†" in main
     )
     assert table.loc["local_adaln", "status"] == "2 started, 1 did not start"
     assert main.count(SAID) == 1

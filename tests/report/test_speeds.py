@@ -11,12 +11,14 @@ from helpers import ROOT
 from helpers.speeds import TRACKER, frame, speed_report, timed
 
 from i4d_bench.metrics.cards import CARDS
-from i4d_bench.report import build_report, speed_tables, speeds
+from i4d_bench.report import build_report, speed_tables, speeds, tradeoff
+from i4d_bench.report.rows import Row
 from i4d_bench.report.speeds import TIMELESS, Speeds, find, inside
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
 from i4d_bench.speed.rows import Tracker
 from i4d_bench.types import UserError
+from variants import names
 
 DATA = {"kind": "procedural", "hash": "0123456789abcdef"}
 ENVIRONMENT = {"hardware": "h100", "commit": "feedbeef0123", "dirty": False, "gpu": None, "versions": {}}
@@ -74,7 +76,9 @@ def test_it_has_whole_frames_at_the_papers_size_in_the_graph_or_is_none(tmp_path
         speed_report(published / f"speed-{name}", rows, **more)
     assert inside(published) == [] and find(tmp_path / "run", "h100") is None
     own = one(tmp_path, eager, environment=cpu)
-    assert own.mode == "eager" and "cpu, commit unknown" in own.about(), "a CPU has no other mode"
+    assert own.mode == "eager" and own.machine == "cpu" and "cpu, commit unknown" in own.about(), (
+        "a CPU has no other mode"
+    )
     (published / "speed-small" / "speed.json").write_text("{", encoding="utf-8")
     with pytest.raises(UserError, match=r"speed-small.speed.json is damaged .* move it away"):
         inside(published)
@@ -86,7 +90,7 @@ def test_designs_on_flame_coefficients_wait_for_a_tracker(tmp_path):
     assert tracked.fps("local_adaln") == 2000 == bare.fps("local_adaln")
     assert tracked.fps("flame_binding") == pytest.approx(80) and np.isnan(bare.fps("flame_binding"))
     assert np.isnan(one(tmp_path / "c", rows | {TRACKER: timed(12, "wrong")}).fps("flame_binding"))
-    assert "with a tracker" in tracked.about() and "tracker" not in bare.about() and "tracker" not in bare.axis
+    assert "with a tracker" in tracked.about() and "tracker" not in bare.about()
     assert Tracker().key == TRACKER
 
 
@@ -104,7 +108,7 @@ def test_it_is_what_the_speed_reports_own_table_says():
     assert len(own) > 15
     for _, row in own.iterrows():
         flame = row["design"].startswith("flame")
-        assert f"{found.fps(row['design']):.0f}" == row["with tracker" if flame else "frames per second"]
+        assert f"{found.fps(row['design']):.0f}" == str(row["with tracker" if flame else "frames per second"])
 
 
 @pytest.mark.parametrize(("entry", "fps"), [
@@ -134,14 +138,18 @@ def test_a_table_says_where_its_numbers_come_from(tmp_path, published):
     }
     speed_report(tmp_path / "speed-mine", rows)
     table, main = report(tmp_path / "run")
-    assert table["FPS"].to_dict() == pytest.approx(
+    assert table["FPS (H100)"].to_dict() == pytest.approx(
         {"local_adaln": 2000, "local_film": np.nan, "flame_binding": 80, "static": 4000}, nan_ok=True
     )
     assert (
         "FPS: whole frames (ResNet-18 as driver, fusion, splatting) of speed-mine (h100, commit 0123456789ab): triton+graph, "
         "196,608 Gaussians, 512², batch 1; FLAME designs with a tracker (MediaPipe).  \n"
-        "No FPS, for want of a valid row there: local_film."
+        "‡ No FPS, for want of a valid row there: local_film. All rows on h100: `i4d-bench speed --designs flame_binding "
+        "local_adaln local_film static --gaussians 196608 --resolution 512 --base-only`, then `i4d-bench report` again."
     ) in main
+    assert next(line for line in main.splitlines() if line.startswith("| local_film")).endswith("| ‡ |")
+    for name in ("paper_wide.tex", "appendix.tex"):
+        assert r"$^\ddagger$" in (tmp_path / "run" / name).read_text(encoding="utf-8")
     assert (tmp_path / "run" / "speed_quality.png").exists() and CARDS["fps"].higher_is_better
 
 
@@ -151,6 +159,34 @@ def test_the_published_report_stands_in_and_names_the_other_machine(tmp_path, pu
     assert "batch 1; not on this report's amd-epyc-2cores." in main
     lacking = "No FPS, for want of a valid row there or of the tracker that FLAME designs need: flame_binding, local_film, static."
     assert lacking in main
+
+
+def test_a_design_of_ones_own_is_named_with_its_file_in_what_would_time_it(tmp_path, published):
+    """And where all of ours are among the rows, one word says so."""
+    found = one(tmp_path, {frame("local_adaln"): timed(0.5)})
+
+    def told(entries):
+        mine = Record("r", "d", "local", "gpu", {"sources": ["/home/me/my gain.py"]}, {}, 0, "sliders", DATA, "started",
+                      environment=ENVIRONMENT)  # fmt: skip
+        return found.notes(dict.fromkeys(entries, Row((mine,))))[1]
+
+    assert "--designs '/home/me/my gain.py' local_adaln mine@hidden=8 --gaussians" in told(
+        ["local_adaln", "mine@hidden=8,lr=0.1"]
+    )
+    assert "--designs '/home/me/my gain.py' all mine --gaussians" in told([*names(), "mine"])
+    assert told(["mine"]).startswith("No FPS"), "no column, so no mark"
+
+
+def test_the_figure_names_what_it_cannot_draw_and_has_flame_twice_only_where_it_is(tmp_path, published, monkeypatch):
+    said = []
+    monkeypatch.setattr(tradeoff, "save", lambda figure, *_: said.append(figure.get_supxlabel()))
+    speed_report(
+        tmp_path / "speed-mine", {frame(d): timed(0.5) for d in ("local_adaln", "flame_binding")} | {TRACKER: timed(12)}
+    )
+    report(tmp_path / "a", ["local_adaln", "local_film", "static"])
+    report(tmp_path / "b", ["local_adaln", "flame_binding"])
+    assert said[0].endswith("not drawn, for want of FPS: local_film, static") and "FLAME" not in said[0]
+    assert said[1].endswith("FLAME designs twice: given the coefficients, and with a tracker")
 
 
 def test_sizes_that_were_not_timed_are_named(tmp_path, published):
@@ -168,7 +204,7 @@ def test_without_a_speed_report_there_is_no_column_and_no_figure(tmp_path, publi
     folder.mkdir()
     (folder / "speed_quality.png").write_bytes(b"of runs that timed themselves")
     table, main = report(folder)
-    assert "FPS" not in table and not (folder / "speed_quality.png").exists()
+    assert not any("FPS" in c for c in table) and not (folder / "speed_quality.png").exists()
     assert "run `i4d-bench speed` on this machine" in main
     assert json.loads((folder / "summary.json").read_text())["speed"] == {}
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pandas as pd
 import pytest
 import torch
+from helpers import ROOT
 
 import variants
 from i4d_bench.config import presets
@@ -78,7 +80,10 @@ def test_rasterisers_stand_beside_each_other():
         Key.parse("raster/static/triton+graph/b1/n9/r8"): wrong,
     }
     table = splats_table(found)
-    assert table["triton over gsplat"].tolist() == ["1.5×", ""] and table[""].tolist() == ["with gradients", "picture"]
+    assert [*map(str, table["triton over gsplat"])] == ["1.5×", ""] and table["drawn"].tolist() == [
+        "with gradients",
+        "picture",
+    ]
     assert "triton+graph over gsplat+graph" not in table, "a wrong picture is faster than nothing"
 
 
@@ -123,6 +128,63 @@ def test_an_avatar_that_cannot_be_drawn_is_named(tmp_path):
         write_ply(tmp_path / folder / "one.ply", cloud)
     with pytest.raises(UserError, match=r"one\.ply: rows are named by the avatars' files"):
         main(tmp_path / "out", {"avatars": tuple(tmp_path / f / "one.ply" for f in "ab")}, True)
+
+
+def test_what_torch_compiles_for_gpus_alone_is_no_failed_row_on_a_cpu(tmp_path):
+    flex, speed = (
+        Kernel("cross_attention", "flex", 1, 300),
+        suite.Speed(tmp_path, CPU, (1, 300, 32), roof={"copy_tb_s": 1.0}),
+    )
+    speed.measure(flex, PLAN)
+    assert speed.rows[flex.key]["status"].startswith("cannot run here: FlexAttention is timed on a CUDA GPU alone")
+
+
+def test_docs_and_command_name_the_same_modes():
+    text = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
+    listed = text[text.index("- `eager`") : text.index("A row whose output")]
+    assert re.findall(r"^- `([a-z+]+)`:", listed, re.M) == [*rig.MODES, rig.AHEAD]
+    keys = [row.key for row in suite.rows(replace(PLAN, modes=("triton+graph",)))]
+    assert {k.split("/")[1] for k in keys if rig.AHEAD in k} == {"local_adaln", "global_cross_attention"}
+
+
+def test_csv_files_hold_numbers_and_what_does_not_count_is_empty(tmp_path):
+    times = {"ms": 2.0, "p5": 1.5, "p95": 4.0, "host_ms": 2.5, "fps": 400.0, "psnr": 60.0}
+    rows = {f"frame/static/{m}/b1/n9/r32": times | {"status": "ok"} for m in ("eager", "compiled")}
+    rows |= {
+        "frame/static/triton/b1/n9/r32": times | {"status": "wrong"},
+        "fusion/static/eager/b1/n9": {"status": "failed: why"},
+    }
+    rows |= {f"raster/mine/{m}/b1/n9/r32": times | {"status": "ok"} for m in ("eager", "triton")}
+    roof = dict.fromkeys(("copy_tb_s", "matmul_tflop_s", "empty_ms", "empty_host_ms"), 1.0)
+    suite.Speed(tmp_path, CPU, (1, 9, 32), {}, rows, roof).save()
+    build_report(tmp_path)
+    frames, splats = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("frames", "splats"))
+    numbers = ["device (ms)", "device (ms)_p5", "device (ms)_p95", "host (ms)", "frames per second", "over eager"]
+    assert frames[numbers].iloc[:2].to_numpy().tolist() == [[2, 1.5, 4, 2.5, 400, 1]] * 2
+    assert (
+        frames[numbers].iloc[2].isna().all() and "2.000 (1.500 to 4.000) wrong" in (tmp_path / "speed.md").read_text()
+    )
+    assert splats[["drawn", "avatar", "eager (ms)_p95", "triton over eager"]].iloc[0].tolist() == [
+        "picture",
+        "mine",
+        4,
+        1,
+    ]
+    assert not any("Unnamed" in c for c in (*frames, *splats))
+
+
+def test_avatars_of_ones_own_are_printed(tmp_path, monkeypatch, capsys):
+    cloud = Gaussians(*(torch.rand(1, 9, k) for k in (3, 4, 3)), torch.rand(1, 9), torch.rand(1, 9, 3))
+    write_ply(tmp_path / "mine.ply", cloud)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(suite, "CASES", [])
+    row = {"ms": 1.0, "p5": 1.0, "p95": 1.0, "host_ms": 1.0, "fps": 1000.0, "status": "ok"}
+    for kind in (Stage, Trained):
+        monkeypatch.setattr(kind, "measure", lambda *_: row)
+    given = {"designs": ("local_adaln",), "gaussians": 300, "resolution": 32, "avatars": (tmp_path / "mine.ply",)}
+    assert main(tmp_path, given, True) == 0
+    line = next(line.split() for line in capsys.readouterr().out.splitlines() if "mine" in line)
+    assert line[:5] == ["picture", "mine", "1", "9", "32"] and "1.000" in line
 
 
 def test_tables_and_figures_come_from_the_stored_rows_alone(folder):
@@ -329,11 +391,8 @@ def test_frames_of_flame_designs_are_printed_with_the_tracker_too():
         "frame/static/eager/b1/n9/r32": 2.0,
     }
     rows = {Key.parse(k): timed(ms) for k, ms in times.items()}
-    assert list(frames_table(rows, {"flame_uv": {"needs": "flame"}, "static": {"needs": "none"}})["with tracker"]) == [
-        "100",
-        "100",
-        "",
-    ]
+    table = frames_table(rows, {"flame_uv": {"needs": "flame"}, "static": {"needs": "none"}})
+    assert [*map(str, table["with tracker"])] == ["100", "100", ""]
 
 
 @pytest.mark.assets

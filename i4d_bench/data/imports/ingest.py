@@ -29,9 +29,11 @@ from i4d_bench.data.imports import gagavatar, vhap
 from i4d_bench.data.imports.person import FEWEST, FPS, Recorder
 from i4d_bench.data.imports.tracked import Head, Take
 from i4d_bench.data.splits import SPLITS
+from i4d_bench.data.video import quiet
 from i4d_bench.data.video.clips import SIZES
-from i4d_bench.data.video.landmarker import Landmarker, find_model
+from i4d_bench.data.video.landmarker import find_model
 from i4d_bench.heads.flame import load
+from i4d_bench.printing import counted
 from i4d_bench.types import UserError
 
 VERSION = 1
@@ -66,7 +68,11 @@ class ImportReport:
         counts = Counter(s["reason"] for s in meta["skipped"]).most_common()
         out += [f"left out: {count} × {reason}" for reason, count in counts]
         out += [f"left out: {v['file']}, {v['reason']}" for v in meta["left_out"]]
-        return [*out, *meta["notes"], f"{self.path}: {meta['frames']} frames of {len(meta['videos'])} people"]
+        return [
+            *out,
+            *meta["notes"],
+            f"{self.path}: {counted(meta['frames'], 'frame')} of {counted(len(meta['videos']), 'person', 'people')}",
+        ]
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,7 @@ class _Part:
         """What became of the pictures."""
         reasons = Counter(reason for _, reason in self.info["skipped"]).most_common()
         return ", ".join(
-            [f"{self.info['frames']} pictures kept", *(f"{count} × {reason}" for reason, count in reasons)]
+            [f"{counted(self.info['frames'], 'picture')} kept", *(f"{count} × {reason}" for reason, count in reasons)]
         )
 
 
@@ -193,7 +199,7 @@ def _finished(out: Path, folders: list[Path], settings: _Settings) -> bool:
 
 
 def _build(folders: list[Path], out: Path, parts: Path, settings: _Settings, head: Head, progress: bool) -> None:
-    with Landmarker(settings.model) if settings.model else nullcontext() as landmarker:
+    with quiet.landmarker(settings.model) if settings.model else nullcontext() as landmarker:
         everybody = _people(folders, parts, settings, Recorder(head, landmarker, settings.size), progress)
     with tempfile.TemporaryDirectory(dir=parts, prefix="joined-") as joined:
         usable = [p for p in everybody if p.usable]

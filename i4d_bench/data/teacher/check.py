@@ -12,6 +12,7 @@ from i4d_bench.data.splits import SPLITS
 from i4d_bench.data.teacher.samples import Damaged, unpack
 from i4d_bench.data.teacher.store import Row, Store, leave_out
 from i4d_bench.portable import cores
+from i4d_bench.printing import counted
 from i4d_bench.progress import console, track
 
 
@@ -32,7 +33,9 @@ def check(folder: Path, leaving_out: bool = False, complete: bool = False) -> in
         console.print(f"{count} pair(s) failed when they were made: {reason}")
     good = len(rows) - len(bad) - failed.total()
     people = {row.identity for k, row in enumerate(rows) if k not in bad and not row.failure}
-    console.print(f"{folder}: {good} good, {len(bad)} bad, {failed.total()} failed; {len(people)} people")
+    console.print(
+        f"{folder}: {good} good, {len(bad)} bad, {failed.total()} failed; {counted(len(people), 'person', 'people')}"
+    )
     if bad and leaving_out:
         leave_out(folder, rows, {rows[k].id: reason for k, reason in bad.items()})
         console.print(

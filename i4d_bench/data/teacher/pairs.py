@@ -19,6 +19,7 @@ from i4d_bench import outputs
 from i4d_bench.cache import alone
 from i4d_bench.data.teacher.samples import Sample
 from i4d_bench.data.teacher.store import INDEX, SHARDS, Row, Writer, standing, write_index
+from i4d_bench.printing import counted
 from i4d_bench.progress import console, track
 from i4d_bench.types import UserError
 
@@ -59,7 +60,9 @@ def make(maker: Maker, out: Path, workers: int = 1, retry: bool = False, complet
             if rows:
                 todo.append((job, rows))
         if stands:
-            console.print(f"{len(stands)} pairs are there, {sum(len(rows) for _, rows in todo)} are to be made")
+            console.print(
+                f"{counted(len(stands), 'pair is', 'pairs are')} there, {sum(len(rows) for _, rows in todo)} are to be made"
+            )
         try:
             _run(maker, todo, out, workers)
         finally:
@@ -69,7 +72,9 @@ def make(maker: Maker, out: Path, workers: int = 1, retry: bool = False, complet
     for reason, count in failed.most_common():
         console.print(f"{count} failed: {reason}")
     good = len(final) - failed.total()
-    console.print(f"{out}: {good} pairs, {failed.total()} failed (`i4d-bench data check {out}` reads them through)")
+    console.print(
+        f"{out}: {counted(good, 'pair')}, {failed.total()} failed (`i4d-bench data check {out}` reads them through)"
+    )
     return int(not good or (complete and bool(failed)))
 
 

@@ -17,7 +17,7 @@ from i4d_bench.data.splits import rng
 from i4d_bench.data.teacher.animators import MOVIES, PICTURES, Driver, Rgb
 from i4d_bench.data.teacher.samples import IMAGES, NUMBERS, Picture, Sample
 from i4d_bench.data.teacher.store import Row
-from i4d_bench.data.video import files
+from i4d_bench.data.video import files, quiet
 from i4d_bench.data.video.clips import prepare
 from i4d_bench.data.video.landmarker import Landmarker, find_model
 from i4d_bench.types import UserError
@@ -77,7 +77,7 @@ class PhotoMaker:
         return [row for driver in self._drivers for row in self._rows(job, driver)]
 
     def make(self, job: Path, rows: list[Row], worker: int) -> Iterator[tuple[Row, Sample | str]]:
-        with Landmarker(self.model, most=2) as landmarker:
+        with quiet.landmarker(self.model, most=2) as landmarker:
             try:
                 photo = files.read_image(job)
                 source = self._picture("source", photo, landmarker)

@@ -28,7 +28,7 @@ from scipy.ndimage import gaussian_filter
 from i4d_bench.data.teacher import warp_mesh as mesh
 from i4d_bench.data.teacher.animators import PICTURES, Driver, Rgb
 from i4d_bench.data.teacher.warp_mesh import EYES, MOUTH, Canvas
-from i4d_bench.data.video import files
+from i4d_bench.data.video import files, quiet
 from i4d_bench.data.video.headfit import Similarity, align
 from i4d_bench.data.video.landmarker import Face, Landmarker
 from i4d_bench.heads.expressions import INDEX, NAMES
@@ -74,7 +74,7 @@ class Warp:
     def animate(self, source: Rgb, drivers: Sequence[Driver], worker: int) -> Iterator[list[Rgb] | str]:
         """For each driver, the source at its moments, black where the driver shows no face; or in a sentence why there is nothing.
         Raises UserError without mediapipe or its model."""
-        with Landmarker(self.model) as find:
+        with quiet.landmarker(self.model) as find:
             face = find(source)
             if face is None:
                 yield from ["the source cannot be used: no face"] * len(drivers)
@@ -102,7 +102,7 @@ class Warp:
 def _neutral(video: Path, model: Path | None) -> Float[np.ndarray, "478 3"]:
     """The neutral shape of a video's person. It is the same whichever moments are wanted. Raises UserError without a face."""
     every = max(1, files.frame_count(video) // LOOKED_AT)
-    with Landmarker(model) as find:
+    with quiet.landmarker(model) as find:
         faces = [find(p.rgb) for p in files.read_frames(video) if p.number % every == 0]
     found = [face for face in faces if face is not None]
     if not found:

@@ -26,9 +26,10 @@ from i4d_bench import outputs
 from i4d_bench import progress as bars
 from i4d_bench.cache import writing
 from i4d_bench.data import frames as store
-from i4d_bench.data.video import files, tracking
+from i4d_bench.data.video import files, quiet, tracking
 from i4d_bench.data.video.landmarker import Landmarker, find_model
 from i4d_bench.data.video.matting import METHOD
+from i4d_bench.printing import counted
 from i4d_bench.types import UserError
 
 VERSION = 2
@@ -54,7 +55,10 @@ class IngestReport:
             out.append(f"{v['file']}: {kept}, landmarks {v['reprojection_px']:.2f} px from the rigid head (median)")
         for reason, count in Counter(s["reason"] for s in self.meta["skipped"]).most_common():
             out.append(f"left out: {count} × {reason}")
-        return [*out, f"{self.path}: {self.meta['frames']} frames of {len(self.meta['videos'])} people"]
+        return [
+            *out,
+            f"{self.path}: {counted(self.meta['frames'], 'frame')} of {counted(len(self.meta['videos']), 'person', 'people')}",
+        ]
 
 
 F = TypeVar("F", bound=tuple)
@@ -178,7 +182,7 @@ def _make_part(path: Path, part: Path, settings: _Settings, model: Path, progres
 
     lost: list[int] = []
     fps, total = files.fps(path), settings.expected(files.frame_count(path))
-    with Landmarker(model, most=2) as landmarker:
+    with quiet.landmarker(model, most=2) as landmarker:
         seen = show(settings.select(files.read_frames(path, lost)), "faces", total)
         track = tracking.find_faces(seen, landmarker)
     track.skipped += [(number, tracking.DAMAGED) for number, _ in settings.select((n, None) for n in lost)]
@@ -187,7 +191,7 @@ def _make_part(path: Path, part: Path, settings: _Settings, model: Path, progres
         if not track.skipped:
             raise UserError(f"{path} holds {len(track.numbers)} frame to look at, and {FEWEST} are the least")
         why = ", ".join(f"{n} × {reason}" for reason, n in Counter(r for _, r in track.skipped).most_common())
-        raise UserError(f"{path} shows no usable face ({len(track.numbers)} frames kept; {why}): it needs one person's "
+        raise UserError(f"{path} shows no usable face ({counted(len(track.numbers), 'frame')} kept; {why}): it needs one person's "
                         f"face, whole and near enough")  # fmt: skip
     heads = tracking.fit_track(track, fps, settings.size)
     partial = Path(tempfile.mkdtemp(dir=part.parent, prefix=f"{part.name}-"))
@@ -253,7 +257,7 @@ def prepare_image(path: Path, size: int = 256, model: Path | None = None) -> dic
     Raises UserError when the photo cannot be read or does not show exactly one whole face.
     """
     rgb = files.read_image(path)
-    with Landmarker(model, most=2) as landmarker:
+    with quiet.landmarker(model, most=2) as landmarker:
         try:
             return prepare(rgb, size, landmarker)
         except UserError as e:

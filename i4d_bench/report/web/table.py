@@ -13,10 +13,10 @@ from i4d_bench.report.rows import BLOCKS, Row
 
 Cell = dict[str, Any] | None
 """v: a number or a text; of a measured mean also lo, hi, n, failures; best where it is printed in bold; as: how it is printed, if
-not in its column's digits. None: nothing is known."""
+not in its column's digits, or in place of a number (v is None). None: nothing is known."""
 FIRST = ("gap", "aed_true", "aed_mp52", "csim_mobileface", "lpips_alex", "psnr")
 """Metrics that are shown before a reader chooses."""
-FIRST_COSTS = ("FPS ↑", "params (M)", "onset (steps)", "seeds")
+FIRST_COSTS = ("params (M)", "onset (steps)", "seeds")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def number(value: float | None, **more: Any) -> Cell:
 
 def of_columns(title: str, columns: list[Column], designs: Mapping[str, Row]) -> dict[str, Any]:
     """A table of designs. Its words are the family and what became of the runs."""
-    kept = [c for c in columns if any(math.isfinite(v) for v in c.values.values())]  # references have cells for these
+    kept = [c for c in columns if not c.empty]  # references have cells for these
     words = [Head(name, "design", words=True, filtered=True, shown=False) for name in ("family", "status")]
     rows = [
         row(
@@ -85,7 +85,9 @@ def _head(column: Column) -> Head:
     if not column.of[0]:
         better = {"↑": "high", "↓": "low"}.get(column.head[-1], "")
         rate = column.head.startswith("lr ")  # of a search, whose columns are all there is to see
-        return Head(column.head, "", column.digits, better, shown=rate or column.head in FIRST_COSTS)
+        shown = rate or column.head in FIRST_COSTS or column.of[1] == "fps"
+        about = CARDS[column.of[1]].definition if column.of[1] else ""
+        return Head(column.head, "", column.digits, better, about, shown=shown)
     set_, metric = column.of
     card = CARDS[metric]
     better = {True: "high", False: "low", None: ""}[card.higher_is_better]
@@ -101,4 +103,4 @@ def _cell(column: Column, name: str) -> Cell:
         more |= {"n": interval.n, "failures": interval.failures}
         if math.isfinite(interval.lo):
             more |= {"lo": interval.lo, "hi": interval.hi}
-    return number(column.values[name], **more)
+    return number(column.values[name], **more) or ({"v": None, "as": column.absent} if column.absent else None)

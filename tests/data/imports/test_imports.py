@@ -57,7 +57,7 @@ def with_mediapipe(monkeypatch, made, tmp_path):
     model = tmp_path / "model.task"
     model.write_bytes(b"a model")
     monkeypatch.setattr(tracked.Finder, "folder", str(made[0]))
-    monkeypatch.setattr(module, "Landmarker", tracked.Finder)
+    monkeypatch.setattr("i4d_bench.data.video.quiet.Landmarker", tracked.Finder)
     monkeypatch.setattr(module, "find_model", lambda path=None: path or model)
     monkeypatch.setattr(module, "version", lambda name: "1")
 
@@ -289,7 +289,7 @@ def test_a_video_without_enough_pictures_is_left_out_and_named(made, tmp_path, w
             transaction.delete(f"clip_b_{k}".encode())
     report = ingest([root], tmp_path / "out", format="gagavatar", flame=made[0] / "flame.pkl", progress=False)
     assert [v["file"] for v in report.meta["videos"]] == ["clip_a", "clip_c"]
-    assert f"left out: clip_b, 1 pictures kept, 2 × {UNREADABLE}" in report.lines()
+    assert f"left out: clip_b, 1 picture kept, 2 × {UNREADABLE}" in report.lines()
 
 
 def test_pictures_without_masks_want_mediapipe(made, tmp_path, without_mediapipe):

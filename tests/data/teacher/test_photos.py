@@ -51,7 +51,7 @@ def folders(tmp_path, monkeypatch):
         return {k: v[None] for k, v in (picture | {"rgb": np.full((size, size, 3), int(rgb.mean()), np.uint8)}).items()}
 
     monkeypatch.setattr(photos, "prepare", prepare)
-    monkeypatch.setattr(photos, "Landmarker", teacher.NoLandmarker)
+    monkeypatch.setattr("i4d_bench.data.video.quiet.Landmarker", teacher.NoLandmarker)
     monkeypatch.setattr(photos, "find_model", lambda _: None)
     sources, drivers = tmp_path / "sources", tmp_path / "drivers"
     for folder, greys in ((sources, {"ann.v2": 100, "bob": 200, "night": 20}), (drivers, {"smile": 60, "black": 5})):

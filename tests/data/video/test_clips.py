@@ -95,7 +95,7 @@ def finder(monkeypatch, tmp_path):
     """Puts the stand-in in place; the model is any file."""
     model = tmp_path / "model.task"
     model.write_bytes(b"a model")
-    monkeypatch.setattr(clips, "Landmarker", Finder)
+    monkeypatch.setattr("i4d_bench.data.video.quiet.Landmarker", Finder)
     monkeypatch.setattr(clips, "find_model", lambda path=None: find_model(path or model))
     monkeypatch.setattr(clips, "version", lambda name: "1")
     return model

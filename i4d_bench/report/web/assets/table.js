@@ -115,7 +115,8 @@ class ResultTable {
   csv() {
     const columns = this.visible().map((c) => ({ ...c, bounds: this.table.rows.some((r) => r.cells[c.k]?.lo != null) }));
     const quoted = (v) => (/[",\n]/.test(v ?? "") ? `"${v.replaceAll('"', '""')}"` : v ?? "");
-    const head = columns.flatMap((c) => [`${c.group} ${c.head}`.trim(), ...(c.bounds ? ["low", "high"] : [])]);
+    const name = (c) => `${c.group} ${c.head}`.trim().replace(/ [↑↓]$/, "");
+    const head = columns.flatMap((c) => [name(c), ...(c.bounds ? [`${name(c)}_low`, `${name(c)}_high`] : [])]);
     const line = (r) => columns.flatMap((c) => [r.cells[c.k]?.v, ...(c.bounds ? [r.cells[c.k]?.lo, r.cells[c.k]?.hi] : [])]);
     const lines = [["name", "block", ...head], ...this.rows().map((r) => [r.name, r.block, ...line(r)])];
     return lines.map((cells) => cells.map(quoted).join(",")).join("\n") + "\n";
