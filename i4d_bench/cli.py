@@ -127,7 +127,7 @@ def run(
     from i4d_bench.jobs import names
     from i4d_bench.jobs import run as job
     from i4d_bench.train import distributed
-    from variants import given, load
+    from variants import given
 
     with distributed.joined():
         if slurm is not None and preset == "auto":
@@ -136,7 +136,7 @@ def run(
             )
         if teacher is None and (supervision or bias_sink):
             raise UserError("--supervision and --bias-sink go with --teacher")
-        designs = load(designs)
+        designs = _known(designs)
         experiment = presets.preset(job.default_preset() if preset == "auto" else preset)
         if ablation:
             experiment = ablations.ablation(ablation, experiment, designs)
@@ -173,17 +173,20 @@ def reproduce(
     designs: Annotated[
         tuple[str, ...], arg(help="of the report's rows, or where they lie now (./my_gain.py); default: all")
     ] = (),
-    reports: Annotated[Path, arg(help="where the new report folder goes")] = Path("reports"),
-    runs: Annotated[Path, arg(help="where checkpoints are kept")] = Path("runs"),
+    runs: Annotated[
+        Path, arg(help="what is trained again is kept in reproduced/NAME/ below it, its report and checkpoints")
+    ] = Path("runs"),
     jobs: Annotated[int | None, arg(help="designs trained at once; default: as `run`")] = None,
     driver: Annotated[Path | None, arg(help="where the report's encoder lies now, if it was moved")] = None,
     keep: Annotated[bool, arg(help="writes the comparison into the report's folder, where the site finds it")] = False,
 ) -> None:
-    """Trains again what a report holds and compares row by row. Exit code 1: a row differs by more than its spread."""
-    from i4d_bench.jobs.reproduce import reproduce as job
-    from variants import load
+    """Trains again what a report holds and compares row by row. Goes on where it was stopped.
 
-    sys.exit(job(published, load(designs), reports, runs, jobs, driver, keep))
+    Exit code 1: a row differs by more than its spread.
+    """
+    from i4d_bench.jobs.reproduce import reproduce as job
+
+    sys.exit(job(published, _known(designs), runs, jobs, driver, keep))
 
 
 @app.command
@@ -347,9 +350,8 @@ def animate(
 ) -> None:
     """Animates one photo with a trained design."""
     from i4d_bench.play.animate import animate as job
-    from variants import load
 
-    load(designs)
+    _known(designs)
     job(source, driving, run, out, model=model, max_frames=max_frames, driver=driver, camera=camera)
 
 
@@ -376,9 +378,8 @@ def view(
 ) -> None:
     """Shows trained designs in a browser, side by side: camera, the 52 expression sliders, a clip, and the speed of each stage."""
     from i4d_bench.play.viewer import view as job
-    from variants import load
 
-    load(designs)
+    _known(designs)
     sys.exit(job(run, source, driving, host, port, model, driver))
 
 
@@ -397,9 +398,8 @@ def export(
 ) -> None:
     """Writes one person's avatar, driver and fusion, as ONNX, and checks it against torch."""
     from i4d_bench.play.export import export as job
-    from variants import load
 
-    load(designs)
+    _known(designs)
     job(run, out, source, model, driver)
 
 
@@ -438,7 +438,7 @@ def speed(
     """
     from i4d_bench.jobs.speed import main as job
 
-    given = {"designs": designs, "modes": modes, "gaussians": gaussians, "resolution": resolution, "frames": frames,
+    given = {"designs": _known(designs), "modes": modes, "gaussians": gaussians, "resolution": resolution, "frames": frames,
              "avatars": avatars}  # fmt: skip
     sys.exit(job(reports, {k: v for k, v in given.items() if v}, base_only))
 
@@ -458,10 +458,9 @@ def scaling(
     from i4d_bench.jobs.run import default_preset
     from i4d_bench.jobs.scaling import scaling as job
     from i4d_bench.train import distributed
-    from variants import load
 
     with distributed.joined():
-        designs = load((design,))
+        designs = _known((design,))
         if len(designs) != 1 or designs[0] == "all":
             raise UserError(f"--design {design}: name one design")
         experiment = presets.preset(default_preset() if preset == "auto" else preset)
@@ -537,9 +536,8 @@ def costs(
     """Counts parameters, FLOPs and activations of designs at the paper's scale, and stores them in costs.csv."""
     from i4d_bench.report import designs as page
     from i4d_bench.speed.costs import write_costs
-    from variants import load
 
-    write_costs(reports, load(designs))
+    write_costs(reports, _known(designs))
     stored = page.read_costs(reports)
     print(page.table(stored, page.baseline_of(stored)))
 
@@ -553,9 +551,8 @@ def docs(
 ) -> None:
     """Writes the page of all designs from their docstrings and the stored costs and speeds."""
     from i4d_bench.report import designs as page
-    from variants import load
 
-    load(designs)
+    _known(designs)
     page.write_page(reports, out, baseline)
 
 
@@ -602,9 +599,8 @@ def list_(
 ) -> None:
     """Lists designs, ablations, presets or metrics."""
     from i4d_bench.listing import listing
-    from variants import load
 
-    load(designs)
+    _known(designs)
     rows = listing(what)
     if json:
         print(dumps(rows, indent=1))
@@ -633,6 +629,16 @@ def main() -> None:
         sys.exit(141)
     except KeyboardInterrupt:
         sys.exit(_fail("i4d-bench: stopped; the same command goes on from here", 130))
+
+
+def _known(designs: tuple[str, ...]) -> tuple[str, ...]:
+    """Designs by their names, those of files and modules among them (`variants.load`). Raises UserError."""
+    from variants import load
+
+    for entry in designs:
+        if not entry.endswith(".py") and {".", os.sep} & set(entry) and Path(entry).is_file():
+            raise UserError(f"{entry} is no file of a design, whose name ends in .py")
+    return load(designs)
 
 
 def _run() -> None:

@@ -27,7 +27,7 @@ STOREYS = (
     "heads",
     "config",
     "assets",
-    "cache printing",
+    "cache printing reading",
     "camera source stats progress types",
     "extras outputs",
     "errors portable siblings",

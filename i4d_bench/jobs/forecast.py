@@ -6,7 +6,6 @@ holds such, else from the counted work at stated shares of a card's rates; other
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from i4d_bench.data.splits import TEST_KINDS, YAW
 from i4d_bench.drivers.driver import check
 from i4d_bench.jobs.names import designs
 from i4d_bench.printing import print_table
+from i4d_bench.reading import json_object
 from i4d_bench.speed.cards import CARDS, H100, SOURCE, USABLE, Card
 from i4d_bench.train import distil
 from i4d_bench.train.footprint import META, Counter, Footprint
@@ -146,7 +146,8 @@ def data_gib(world: World) -> float:
 
 def read(published: Path) -> Measured:
     """Records of the preset paper's steps with local_adaln (`jobs.scaling`), the first with one card among them."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(published.glob("scaling-paper-*.json"))]
+    files = sorted(published.glob("scaling-paper-*.json"))
+    found = [json_object(path, "design", "measured") for path in files]
     found = [content["measured"] for content in found if content["design"] == "local_adaln"]
     records = next(({m["ranks"]: m for m in held} for held in found if held[0]["ranks"] == 1), None)
     if records is None:

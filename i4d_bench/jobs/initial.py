@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from i4d_bench.cache import file_digest
 from i4d_bench.config.experiment import Experiment, digest, from_dict
 from i4d_bench.drivers import external
 from i4d_bench.play.session import DRIVER_ON_VIDEO
+from i4d_bench.reading import json_object, reading
 from i4d_bench.types import UserError
 from variants import design as design_class
 
@@ -83,11 +83,10 @@ def _finished(folder: Path) -> list[Start]:
 
 
 def _read(folder: Path) -> Start:
-    try:
-        content = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    path = folder / "run.json"
+    with reading(path):
+        content = json_object(path, "design", "experiment")
         return Start(folder, content["design"], from_dict(content["experiment"]), content.get("encoder"))
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise UserError(f"{folder}/run.json cannot be read ({e}): train the run again") from e
 
 
 def _check(run: Start, here: Experiment, entry: str) -> None:

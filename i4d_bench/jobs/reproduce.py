@@ -1,9 +1,12 @@
 """`i4d-bench reproduce`: trains again what a published report holds, and says row by row whether the numbers agree.
 
+It trains in a folder of its own, RUNS/reproduced/NAME, so that nothing published is taken for a new training; stopped, it goes on
+there.
+
 Two trainings of one experiment differ: by seed, and on a GPU or another kind of machine also with the same one. How much, the
-published seeds say: the standard deviation between them, pooled over the designs. Two runs agree when they lie no further apart
-than two seeds would in 95 of 100 whole tables (Student's t over all rows, Bonferroni). A report of fewer than three seeds says
-nothing of its spread; its rows are held to what two runs of one seed were seen to differ by.
+published seeds say: the standard deviation between them, pooled over the designs that have three or more. Two runs of such a design
+agree when they lie no further apart than two seeds would in 95 of 100 whole tables (Student's t over all rows, Bonferroni). Fewer
+seeds say nothing of their spread; such a design is held to what two runs of one seed were seen to differ by.
 """
 
 from __future__ import annotations
@@ -34,25 +37,29 @@ from i4d_bench.results.store import Store
 from i4d_bench.types import UserError
 
 ENOUGH = 3
-"""Seeds from which a report's own spread is taken."""
+"""Seeds of a design from which its own spread is taken."""
 SEEN = {"psnr": 0.32, "gap": 0.40}
 """dB between two trainings of one seed before and after changes that change no result."""
+BY_SEEDS, BY_SEEN = "seeds", "one seed twice"
+"""What the allowed difference is from: the spread of seeds, or SEEN."""
 LEVEL = 0.05
+FOLDER = "reproduced"
+"""Below the folder of runs."""
 
 
 def reproduce(
     published: Path,
     designs: tuple[str, ...],
-    reports: Path,
     runs: Path,
     jobs: int | None = None,
     driver: Path | None = None,
     keep: bool = False,
 ) -> int:
-    """Trains the report's designs, or those named, at its first seed, and prints the comparison. Returns 1 if a row disagrees or is
-    missing, else 0. driver: where the report's encoder lies now, if it was moved. keep: writes it down in the report's folder.
+    """Trains the report's designs, or those named, at the first seed of each, and prints the comparison. Returns 1 if a row
+    disagrees or is missing, else 0. runs: where what is trained goes, into FOLDER/NAME. driver: where the report's encoder lies
+    now, if it was moved. keep: writes it down in the report's folder.
 
-    Raises UserError where the report holds no such run, or cannot be trained here.
+    Raises UserError where the report holds no such run, or cannot be trained here, or what was to be trained is the published run.
     """
     store = Store(published)
     records = {
@@ -70,16 +77,21 @@ def reproduce(
     if needs and not torch.cuda.is_available():
         raise UserError(f"{published} was trained with the {needs.pop()} preset, and torch sees no GPU here")
     for r in chosen.values():
+        store.experiment(r)
         r.config["driver"] = located(r.config["driver"], r.weights.get("encoder"), driver)
         pairs = r.config.get("teacher", {}).get("path")
         if pairs and pairs_digest(Path(pairs)) != r.weights.get("teacher"):
             raise UserError(f"the pairs in {pairs} are not those that {published} was trained on")
     here: dict[str, Record] = {}
-    samples = []
+    samples, own = [], runs / FOLDER / published.resolve().name
     for experiment in experiments(list(chosen.values())):
-        made = Store(run(experiment, reports, runs, jobs))
+        made = Store(run(experiment, own / "reports", own / "runs", jobs, show=False))
         here |= {r.design: r for r in made.records if r.seed == experiment.seed and r.design in experiment.designs}
         samples.append(made.samples)
+    if same := [d for d, r in here.items() if r.training == chosen[d].training]:
+        raise UserError(
+            f"{own} holds the published runs of {', '.join(same)}, so nothing was trained again: move it away"
+        )
     table = compare(chosen, store.samples, here, pd.concat(samples))
     _print(table, chosen, here)
     if keep:
@@ -109,7 +121,8 @@ def experiments(records: list[Record]) -> list[Experiment]:
 def compare(
     published: dict[str, Record], old: pd.DataFrame, here: dict[str, Record], new: pd.DataFrame
 ) -> pd.DataFrame:
-    """Rows design, set, metric, published, here, difference, allowed, verdict (agrees, differs, not judged, missing)."""
+    """Rows design, set, metric, published, here, difference, allowed, by (BY_SEEDS or BY_SEEN), verdict (agrees, differs, not
+    judged, missing)."""
     rows: list[dict[str, Any]] = []
     for design, record in published.items():
         for set_, metrics in MAIN.items():
@@ -124,27 +137,30 @@ def compare(
     table = pd.DataFrame(rows)
     if not len(table):
         raise UserError("the published runs hold no scores to compare")
-    limits = {
-        (s, m): allowed(old, s, m, len(table)) for s, m in table[["set", "metric"]].itertuples(index=False, name=None)
-    }
-    table["allowed"] = [limits[s, m] for s, m in zip(table["set"], table["metric"], strict=True)]
+    measured = list(table[["set", "metric"]].itertuples(index=False, name=None))
+    limits = {(set_, metric): allowed(old, set_, metric, len(table)) for set_, metric in dict.fromkeys(measured)}
+    found = [limits[of][design] for of, design in zip(measured, table["design"], strict=True)]
+    table["allowed"], table["by"] = [limit for limit, _ in found], [by for _, by in found]
     table["verdict"] = [
         _verdict(*row) for row in zip(table["here"], table["difference"], table["allowed"], strict=True)
     ]
     return table
 
 
-def allowed(samples: pd.DataFrame, set_: str, metric: str, rows: int) -> float:
-    """How far apart two trainings may lie, by the seeds of these samples; NaN where nothing is known."""
+def allowed(samples: pd.DataFrame, set_: str, metric: str, rows: int) -> dict[str, tuple[float, str]]:
+    """By design how far apart two trainings may lie, of so many rows, and by what; NaN where nothing is known."""
     of = samples[(samples["set"] == set_) & (samples["metric"] == metric)]
     of = of.assign(value=_scored(np.asarray(of["value"], float), metric))
     means = pd.Series(of.groupby(["design", "seed"])["value"].mean()).unstack("seed")
-    seeds = means.notna().sum(axis=1)
-    if (seeds < ENOUGH).any():
-        return SEEN.get(metric, np.nan)
-    freedom = int((seeds - 1).sum())
-    spread = float(np.sqrt((means.var(axis=1, ddof=1) * (seeds - 1)).sum() / freedom))
-    return float(stats.t.ppf(1 - LEVEL / 2 / rows, freedom)) * spread * 2**0.5
+    seeds = pd.Series(means.notna().sum(axis=1))
+    limits = {str(design): (SEEN.get(metric, np.nan), BY_SEEN) for design in means.index}
+    enough = seeds >= ENOUGH
+    freedom = (seeds - 1)[enough]
+    if enough.any():
+        spread = np.sqrt((means.var(axis=1, ddof=1)[enough] * freedom).sum() / freedom.sum())
+        limit = float(stats.t.ppf(1 - LEVEL / 2 / rows, freedom.sum()) * spread * 2**0.5)
+        limits |= {str(design): (limit, BY_SEEDS) for design in means.index[enough]}
+    return limits
 
 
 def _mean(samples: pd.DataFrame, design: str, seed: int, set_: str, metric: str) -> float | None:
@@ -171,7 +187,9 @@ def _verdict(here: float, difference: float, limit: float) -> str:
 
 def _print(table: pd.DataFrame, published: dict[str, Record], here: dict[str, Record]) -> None:
     for name, records in (("published", published), ("here", here)):
-        made = sorted({f"{r.environment['hardware']}, commit {r.environment['commit']}" for r in records.values()})
+        made = sorted(
+            {f"{r.environment['hardware']}, commit {r.environment['commit']}, seed {r.seed}" for r in records.values()}
+        )
         console.print(f"{name}: {'; '.join(made)}")
     numbers = ["published", "here", "difference", "allowed"]
     for design, own in table.groupby("design", sort=False):
@@ -179,12 +197,19 @@ def _print(table: pd.DataFrame, published: dict[str, Record], here: dict[str, Re
             [
                 f"{row['set']} {row['metric']}",
                 *("" if np.isnan(row[k]) else f"{row[k]:.4f}" for k in numbers),
+                "" if np.isnan(row["allowed"]) else row["by"],
                 row["verdict"],
             ]
             for row in own.to_dict("records")
         ]
         print()
-        print_table([str(design), *numbers, "verdict"], rows)
+        print_table([str(design), *numbers, "by", "verdict"], rows)
     print()
+    told = {
+        BY_SEEDS: f"no more than two seeds differ, by the spread of designs with {ENOUGH} or more",
+        BY_SEEN: "what two trainings of one seed were once seen to differ by",
+    }
+    for by in table.loc[table["allowed"].notna(), "by"].unique():
+        console.print(f"allowed by {by}: {told[by]}")
     counts = table["verdict"].value_counts()
     console.print(", ".join(f"{counts[v]} {v}" for v in ("agrees", "differs", "not judged", "missing") if v in counts))

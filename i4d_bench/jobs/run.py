@@ -42,11 +42,13 @@ def run(
     seeds: Sequence[int] | None = None,
     cluster: Mapping[str, str] | None = None,
     log: Path | None = None,
+    show: bool = True,
 ) -> Path:
     """Runs every design of the experiment that has no finished record yet, with each of the seeds (default: the experiment's own);
     `jobs` at once on each GPU, or in all without one (`default_jobs`). Returns the report folder. fresh: what these runs left is
     removed first. baseline: the row that others are compared with (`report.baseline.pick`). cluster: options of SLURM's jobs, which
-    then do the work in place of this machine (`jobs.slurm`). log: a folder in which TensorBoard finds the curves.
+    then do the work in place of this machine (`jobs.slurm`). log: a folder in which TensorBoard finds the curves. show: prints the
+    report's table.
 
     Processes that torchrun started (`train.distributed`) train together, one design at a time; the first does all else.
 
@@ -80,7 +82,9 @@ def run(
     if distributed.first() and store.records:
         if baseline is not None:
             report.keep_baseline(store.folder, baseline)
-        terminal.show(store.folder, *report.build_runs(store.folder))
+        built = report.build_runs(store.folder)
+        if show:
+            terminal.show(store.folder, *built)
     console.print(f"tables and figures: {store.folder}  ({time.monotonic() - started:.0f} s)")
     if failed:
         raise UserError("; ".join(f"{name} failed: {why}" for name, why in failed.items()))

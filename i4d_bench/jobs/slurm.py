@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -39,6 +40,7 @@ RESTARTS = 30
 """How often a job may reach its time limit."""
 LOOK, GRACE = 10.0, 60.0
 """Seconds between looks at the queue, and those in which an ended job's result must come into sight, which NFS may delay."""
+PROGRAMS = ("sbatch", "srun", "squeue", "scancel")
 ENDED = ("", *"BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED REVOKED TIMEOUT".split())
 """States after which nothing comes, if the job is not queued again; empty for one that has left the queue."""
 QUEUE = "queue.json"
@@ -137,6 +139,10 @@ def _executor(options: Mapping[str, str], logs: Path, before: Sequence[str] = ()
         from submitit import AutoExecutor
     except ImportError as e:
         raise UserError(f"--slurm needs submitit: {install('slurm')}") from e
+    if missing := [program for program in PROGRAMS if shutil.which(program) is None]:
+        raise UserError(
+            f"--slurm: this machine has no {', '.join(missing)}: start the command on a cluster's login node"
+        )
     parameters: dict[str, Any] = {"slurm_stderr_to_stdout": True, "slurm_additional_parameters": {}}
     for key, text in {**DEFAULTS, **options}.items():
         name = key.removeprefix("slurm_")

@@ -6,7 +6,6 @@ The file is described in `results/submissions.py`.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ import pandas as pd
 import torch
 
 from i4d_bench import BENCHMARK_VERSION, outputs
-from i4d_bench.config.experiment import from_dict
 from i4d_bench.data.frames import Frames
 from i4d_bench.data.opening import open_data
 from i4d_bench.data.splits import EVERY_SET, NO_TRUTH, triples
@@ -33,7 +31,7 @@ from i4d_bench.results.environment import code_of, environment
 from i4d_bench.results.predictions import Predictions
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
-from i4d_bench.results.submissions import PREDICTIONS, RUNS, pack, unpack
+from i4d_bench.results.submissions import ENDING, PREDICTIONS, RUNS, pack, unpacked
 from i4d_bench.types import UserError
 
 ROUNDING = {"psnr": 0.05, "ssim": 5e-3, "lpips_alex": 5e-3}
@@ -45,9 +43,11 @@ BATCH = 16
 def submit(report: Path, runs: Path, out: Path, name: str, url: str = "") -> Path:
     """Packs a report's runs and their predictions; not those that its tables leave out, which `validate` would not take. name:
     whose results these are. runs: where checkpoints lie. Warns of pictures of real people. Raises UserError for a report that has
-    no results, or whose pictures were not kept."""
+    no results, or whose pictures were not kept, or whose samples are gone."""
+    if out.suffix != ENDING:
+        raise UserError(f"{out}: a submission's name ends in {ENDING}, by which the site finds it")
     store, out = Store(report), outputs.file(out, [report, runs])
-    if not store.records:
+    if not len(store.samples):
         raise UserError(f"{report} holds no results to submit")
     files = {RUNS + path.name: path for record in store.records for path in store.files(record)}
     for record in store.records:
@@ -83,9 +83,8 @@ def _pictures(record: Record, runs: Path) -> Path:
 def validate(file: Path, keep: bool = False) -> int:
     """Prints what is wrong with a submission. Returns 1 where anything is, else 0. keep: writes it down beside the file. Raises
     UserError for what is no submission."""
-    with tempfile.TemporaryDirectory() as folder:
-        manifest = unpack(file, Path(folder))
-        store = Store(Path(folder))
+    with unpacked(file) as (manifest, folder):
+        store = Store(folder)
         console.print(f"{file.name}: {manifest['name']} {manifest['url']}".rstrip())
         faults = list(_faults(manifest, store))
     if keep:
@@ -105,7 +104,7 @@ def _faults(manifest: dict[str, Any], store: Store) -> Iterator[str]:
         return
     if store.left_out:
         yield f"{len(store.left_out)} runs were made otherwise than the others, so that no table can hold them all"
-    experiment = from_dict(store.records[-1].config)
+    experiment = store.experiment(store.records[-1])
     frames, _ = open_data(experiment)
     same = frames.meta["hash"] == store.records[-1].data["hash"]
     if not same:

@@ -16,9 +16,11 @@ from torch import Tensor
 
 from i4d_bench import outputs
 from i4d_bench.cache import atomic_file
+from i4d_bench.config.experiment import from_dict
 from i4d_bench.drivers.image import ImageEncoder
 from i4d_bench.extras import extra
 from i4d_bench.progress import console
+from i4d_bench.reading import json_object, reading
 from i4d_bench.types import UserError
 
 DESCRIBED, CHECKPOINT, PACKED = "run.json", "checkpoint.pt", "avatar.safetensors"
@@ -34,13 +36,16 @@ class Weights:
 
 
 def described(folder: Path) -> dict[str, Any]:
-    """run.json of a run or a pack. Raises UserError for a folder that is neither."""
+    """run.json of a run or a pack. Raises UserError for a folder that is neither, and a damaged file."""
     path = folder / DESCRIBED
     if not path.exists() or not any((folder / name).exists() for name in (CHECKPOINT, PACKED)):
         raise UserError(
             f"{folder} holds no trained run ({DESCRIBED}, and {CHECKPOINT} or {PACKED}): `i4d-bench run` makes them under runs/"
         )
-    return json.loads(path.read_text(encoding="utf-8"))
+    with reading(path):
+        content = json_object(path, "design", "experiment")
+        from_dict(content["experiment"])
+    return content
 
 
 def weights(folder: Path, content: dict[str, Any]) -> Weights:
@@ -77,7 +82,7 @@ def _unpacked(path: Path, content: dict[str, Any]) -> Weights:
 def pack(run: Path, out: Path) -> Path:
     """Writes the weights and run.json of a trained run into the folder `out`. Optimiser and curve stay behind. Raises UserError."""
     with extra("share", "pack"):
-        from safetensors.torch import save_file
+        from safetensors.torch import save
     content = described(run)
     if out.resolve() == run.resolve():
         raise UserError(f"{out} is the run itself: name another folder, nothing was changed")
@@ -90,7 +95,7 @@ def pack(run: Path, out: Path) -> Path:
         shared["image_encoder_side"] = found.encoder.side
     tensors = {f"{part}.{name}": t.contiguous() for part, state in parts.items() for name, t in state.items()}
     with atomic_file(out / PACKED) as partial:
-        save_file(tensors, partial)
+        partial.write_bytes(save(tensors))  # save_file's may be read by its owner alone
     with atomic_file(out / DESCRIBED) as partial:
         partial.write_text(json.dumps(shared, indent=1), encoding="utf-8")
     console.print(f"{out}: {content['design']}, {(out / PACKED).stat().st_size / 2**20:.1f} MiB")

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from plyfile import PlyData, PlyElement, PlyParseError
+from plyfile import PlyData, PlyElement
 from torch import Tensor
 
 from i4d_bench.cache import atomic_file
-from i4d_bench.types import Gaussians, UserError
+from i4d_bench.reading import reading
+from i4d_bench.types import Gaussians
 
 SH_C0 = 0.28209479177387814
 FIELDS = ("x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", "opacity", "scale_0", "scale_1", "scale_2",
@@ -48,11 +49,9 @@ def write_ply(path: Path, gaussians: Gaussians) -> None:
 
 def read_ply(path: Path) -> Gaussians:
     """The Gaussians of a 3DGS .ply in canonical space, a batch of 1 (higher SH degrees are left out). Raises UserError."""
-    try:
+    with reading(path, "is not a 3DGS .ply"):
         vertex = PlyData.read(str(path))["vertex"]
         table = torch.tensor(np.stack([np.asarray(vertex[name], np.float32) for name in FIELDS], -1))[None]
-    except (OSError, PlyParseError, KeyError, ValueError) as e:
-        raise UserError(f"{path} is not a 3DGS .ply ({e})") from e
     means, _, dc, opacity, scale, quats = table.split([3, 3, 3, 1, 3, 4], -1)
     means, quats = _turned(means), -_turned_quats(quats)  # i twice is -1
     return Gaussians(means, quats, torch.exp(scale), torch.sigmoid(opacity[..., 0]), dc * SH_C0 + 0.5)

@@ -6,7 +6,6 @@ linearly: a blendshape design makes the same of such a face, the others somethin
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,8 @@ from i4d_bench.loader import Loader
 from i4d_bench.model.avatar import Avatar
 from i4d_bench.play.face import Face, named
 from i4d_bench.play.film import lifted, people
-from i4d_bench.types import Gaussians, UserError
+from i4d_bench.reading import arrays, reading
+from i4d_bench.types import Gaussians
 
 FACES = ("smile", "open", "pucker", "frown", "blink", "raise", "look left")
 """Of `face.named`."""
@@ -85,20 +85,24 @@ def save(path: Path, found: Splats) -> None:
         np.savez_compressed(file, **found)  # pyright: ignore[reportArgumentType]  (none is called allow_pickle)
 
 
-def load(path: Path) -> Splats:
-    with np.load(path) as stored:
-        return {name: stored[name] for name in stored.files}
+def load(path: Path, wrong: str = "") -> Splats:
+    """wrong: as of `reading`. Raises UserError for a damaged file, or another."""
+    with reading(path, wrong):
+        found = arrays(path, wrong)
+        for part, (size, kind) in PARTS.items():
+            if found[part].dtype != kind or found[part].shape != (size, found["means"].shape[1]):
+                raise ValueError(f"its {part} are others than an avatar's")
+        if found["unit"].shape != (len(PARTS),):
+            raise ValueError("its unit is another than an avatar's")
+    return found
 
 
 def read(path: Path) -> Gaussians:
     """The avatar of a file at rest, in canonical axes, a batch of 1. Raises UserError for another file."""
-    try:
-        found = load(path)
-        means, scales, colors, quats = (
-            torch.from_numpy(found[part].T.astype(np.float32) * found["unit"][k]) for k, part in enumerate(PARTS)
-        )
-    except (OSError, EOFError, ValueError, KeyError, IndexError, zipfile.BadZipFile) as e:
-        raise UserError(f"{path} holds no avatar ({e})") from e
+    found = load(path, "holds no avatar")
+    means, scales, colors, quats = (
+        torch.from_numpy(found[part].T.astype(np.float32) * found["unit"][k]) for k, part in enumerate(PARTS)
+    )
     x, w, z, y = (quats * quats.new_tensor([-1, 1, -1, 1])).unbind(-1)  # as `parts` turned them
     turned = torch.stack([w, x, y, z], -1)
     means = means * means.new_tensor([1.0, -1.0, -1.0])

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 import variants
-from i4d_bench import outputs
+from i4d_bench import outputs, reading
 from i4d_bench.cache import atomic_file
 from i4d_bench.report import baseline as baselines
 from i4d_bench.report import search
@@ -66,7 +66,9 @@ def matched(costs: pd.DataFrame, baseline: str | None) -> dict[str, str]:
 def read_costs(reports: Path) -> pd.DataFrame:
     """What `i4d-bench costs` counted; empty where it has not."""
     path = reports / "costs.csv"
-    return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=list(COSTS))
+    if not path.exists():
+        return pd.DataFrame(columns=list(COSTS))
+    return reading.table(path, COSTS)
 
 
 def listed(costs: pd.DataFrame, designs: Sequence[str]) -> pd.DataFrame:

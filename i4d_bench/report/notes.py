@@ -13,6 +13,7 @@ from i4d_bench.report.rows import Row, all_seeds, came_to_nothing, lacking
 from i4d_bench.report.speeds import Speeds
 from i4d_bench.results.environment import code_of
 from i4d_bench.results.record import Record
+from i4d_bench.results.store import FILM, IMAGES, SPLATS, Store
 from i4d_bench.stats import SEEDS
 
 NO_SPEEDS = "FPS: there is no speed report to take them from, run `i4d-bench speed` on this machine."
@@ -78,6 +79,19 @@ def _alike(told: Mapping[str, str]) -> dict[str, list[str]]:
     for design, what in told.items():
         out.setdefault(what, []).append(design)
     return out
+
+
+def gone(store: Store, designs: dict[str, Row]) -> list[str]:
+    """What the page lacks: files that others here have. Pictures are every scored run's; a film and an avatar one of a design's."""
+    scored = {d: runs for d, row in designs.items() if (runs := [r for r in row.runs if r.metrics])}
+    pictured = any(store.runs.glob(f"*{IMAGES}"))
+    lacks = {"pictures": [r.run_id for runs in scored.values() for r in runs if pictured and not store.has(r, IMAGES)]}
+    for what, ending in (("film", FILM), ("avatar", SPLATS)):
+        shown = {d: any(store.has(r, ending) for r in runs) for d, runs in scored.items()}
+        lacks[what] = [d for d, there in shown.items() if not there and any(shown.values())]
+    return [
+        f"The page has no {what} of {', '.join(those)}: files are missing." for what, those in lacks.items() if those
+    ]
 
 
 def _varies(designs: dict[str, Row], people: int) -> str:

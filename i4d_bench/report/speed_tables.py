@@ -13,7 +13,7 @@ import pandas as pd
 from i4d_bench.cache import atomic_file
 from i4d_bench.report import appendix, latex, speed_figures
 from i4d_bench.report.numbers import Number, as_numbers, as_text
-from i4d_bench.report.speeds import described, tracker, with_tracker
+from i4d_bench.report.speeds import described, stored, tracker, with_tracker
 from i4d_bench.report.writing import write_text
 from i4d_bench.speed.keys import STAGES, Key, of_roof
 from i4d_bench.types import UserError
@@ -24,7 +24,7 @@ def write(folder: Path) -> dict[str, pd.DataFrame]:
     path = folder / "speed.json"
     if not path.exists():
         raise UserError(f"{folder} holds no speed.json")
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = stored(path)
     rows, at = {Key.parse(k): row for k, row in content["rows"].items()}, tuple(content["base"])
     env = content["environment"]
     with atomic_file(folder / "summary.json") as out:

@@ -6,7 +6,6 @@ own frames: its avatars are small, and other runs share its machine.
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,11 +18,11 @@ import numpy as np
 from i4d_bench.config import presets
 from i4d_bench.config.ablations import STARTS
 from i4d_bench.config.experiment import HARNESS
+from i4d_bench.reading import json_object, reading
 from i4d_bench.report.rows import Row
 from i4d_bench.results.environment import ROOT, code_of
 from i4d_bench.speed.keys import SCHEMA, Key
 from i4d_bench.speed.plan import Plan
-from i4d_bench.types import UserError
 from variants import design, names
 from variants.base import defaults
 
@@ -165,11 +164,17 @@ def inside(reports: Path) -> list[Speeds]:
     return [s for s in found if s is not None]
 
 
+def stored(path: Path) -> dict[str, Any]:
+    """A speed.json. Raises UserError for a damaged one."""
+    with reading(path):
+        content = json_object(path, "schema", "environment", "roof", "base", "rows")
+        for key in content["rows"]:
+            Key.parse(key)
+    return content
+
+
 def _read(path: Path) -> Speeds | None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as e:
-        raise UserError(f"{path} is damaged ({e}): restore it or move it away") from e
+    content = stored(path)
     if content["schema"] != SCHEMA or tuple(content["base"]) != SIZE:
         return None
     env, keys = content["environment"], [Key.parse(k) for k in content["rows"]]

@@ -13,7 +13,7 @@ import pandas as pd
 from i4d_bench.data.splits import UNSEEN
 from i4d_bench.report import appendix, pairs, paper
 from i4d_bench.report.columns import METRICS, Column, cost_columns, metric_column, reference_rows
-from i4d_bench.report.notes import notes
+from i4d_bench.report.notes import gone, notes
 from i4d_bench.report.rows import BLOCKS, Row, rows
 from i4d_bench.report.speeds import Speeds
 from i4d_bench.report.writing import write_text
@@ -87,7 +87,7 @@ def in_numbers(columns: list[Column], designs: dict[str, Row]) -> pd.DataFrame:
 def compute(store: Store, speeds: Speeds | None) -> tuple[dict[str, list[Column]], dict[str, Row], list[str]]:
     """The main and the sets table by their titles, their rows, and the notes."""
     columns, designs = main_table(store, speeds)
-    under = notes(designs, len(set(store.samples["identity"])), store.left_out, speeds)
+    under = notes(designs, len(set(store.samples["identity"])), store.left_out, speeds) + gone(store, designs)
     return {"Self- and cross-reenactment": columns, "Other test sets": sets_table(store)[0]}, designs, under
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from i4d_bench.cache import atomic_file, file_digest
+from i4d_bench.reading import json_object, reading
 from i4d_bench.results.aggregate import finite
 from i4d_bench.types import UserError
 
-Kept = TypeVar("Kept")
+Kept = TypeVar("Kept", "Reproduction", "Check")
 REPRODUCED = "reproduced"
 """In a report folder: a file per training again."""
 
@@ -95,7 +96,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
 
 def _read(path: Path, kind: type[Kept]) -> Kept:
-    try:
-        return kind(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as e:
-        raise UserError(f"{path} holds no {kind.__name__.lower()}: {e}") from e
+    with reading(path):
+        names = [f.name for f in fields(kind)]
+        content = json_object(path, *names)
+        return kind(**{name: content[name] for name in names})

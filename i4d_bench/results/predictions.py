@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
 from i4d_bench.cache import atomic_file
+from i4d_bench.reading import arrays
 from i4d_bench.types import UserError
 
 Predictions = dict[str, UInt8[np.ndarray, "T H W 3"]]
@@ -25,11 +25,7 @@ def save(path: Path, predictions: Predictions) -> dict[str, str]:
 
 def load(path: Path) -> Predictions:
     """Raises UserError for a file that holds no pictures."""
-    try:
-        with np.load(path) as stored:
-            found = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as e:
-        raise UserError(f"{path} holds no predictions: {e}") from e
+    found = arrays(path)
     if any(a.dtype != np.uint8 or a.ndim != 4 or a.shape[-1] != 3 for a in found.values()):
         raise UserError(f"{path} holds no pictures of 8 bits and three colours")
     return found

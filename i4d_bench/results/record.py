@@ -65,3 +65,9 @@ class Record:
     asked: str = ""  # when it was last asked for while others had the table; empty if never
     schema: int = SCHEMA
     benchmark_version: int = BENCHMARK_VERSION
+
+    @property
+    def training(self) -> tuple[str, Any]:
+        """Tells trainings apart: another one may end in the same weights, but not in the same fraction of a second. Scoring a
+        checkpoint again, or copying a record, leaves it as it is."""
+        return (self.checkpoint, self.train_seconds) if self.checkpoint else (self.run_id, self.created)

@@ -25,7 +25,8 @@ import pandas as pd
 
 from i4d_bench import BENCHMARK_VERSION
 from i4d_bench.cache import atomic_file
-from i4d_bench.config.experiment import FORMER_DRIVERS
+from i4d_bench.config.experiment import FORMER_DRIVERS, Experiment, from_dict
+from i4d_bench.reading import arrays, holding, json_object, reading, table
 from i4d_bench.results.aggregate import aggregate, finite
 from i4d_bench.results.measured import Measured
 from i4d_bench.results.record import SCHEMA, Record, moment
@@ -43,6 +44,11 @@ OLDER = {"converged": "started", "not converged": "did not start"}
 """What records called a status before."""
 GONE = ("timings",)
 """What records held before: a run timed its own frames."""
+KEYS = {
+    f.name: f.default is f.default_factory is dataclasses.MISSING or f.name in ("environment", "created")
+    for f in dataclasses.fields(Record)
+}
+"""Of a record, and whether it must have them: what a new record is given of this machine and moment is no older one's."""
 
 
 class Store:
@@ -62,8 +68,8 @@ class Store:
                 self._move(old["run_id"], path.parent, self.runs / "superseded")
         if rows:
             with atomic_file(self._file(record.run_id, SAMPLES)) as path:
-                table = pd.DataFrame(rows, columns=list(ROW))
-                table.to_csv(path, index=False, float_format="%.6g", compression={"method": "gzip", "mtime": 0})
+                sampled = pd.DataFrame(rows, columns=list(ROW))
+                sampled.to_csv(path, index=False, float_format="%.6g", compression={"method": "gzip", "mtime": 0})
         if images:
             with atomic_file(self._file(record.run_id, IMAGES)) as path:
                 np.savez_compressed(path, design=images["design"])
@@ -74,7 +80,7 @@ class Store:
 
     def finished(self, run_id: str, scoring: str) -> bool:
         """Whether there is a result of this training, scored like this, for which it is asked: a superseded one comes back into its
-        place, and what was made like it into `records`."""
+        place, and what was made like it into `records`. A run whose samples are gone is not finished."""
         superseded = self.runs / "superseded"
         for path, line in self._lines(superseded):
             if line["run_id"] == run_id and not self._file(run_id, RECORD).exists():
@@ -85,7 +91,9 @@ class Store:
         line = self._read(self._file(run_id, RECORD))
         if line is None:
             return False
-        done = line["scoring"] == scoring and line["status"] != "failed" and line["schema"] == SCHEMA
+        if (line["schema"], line["benchmark_version"]) != (SCHEMA, BENCHMARK_VERSION):
+            return False
+        done = line["scoring"] == scoring and line["status"] != "failed" and not self._without_samples(Record(**line))
         if done and run_id not in {r.run_id for r in self.records}:
             self._write(line | {"asked": moment()})
         return done
@@ -117,7 +125,8 @@ class Store:
 
     @property
     def samples(self) -> pd.DataFrame:
-        """Columns ROW, of the runs in `records`. Where older ones do not say who drove, nobody else did."""
+        """Columns ROW, of the runs in `records`. Where older ones do not say who drove, nobody else did. Raises UserError where
+        samples of a run that has scores are gone: means without them would be others."""
         return self.measured.samples
 
     @property
@@ -126,17 +135,38 @@ class Store:
         return self._once("measured", lambda: Measured(self._read_samples()))
 
     def _read_samples(self) -> pd.DataFrame:
+        self._check_samples(self.records)
         tables = [t for t in map(self.samples_of, self.records) if len(t)]
         return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(ROW))
 
     def samples_of(self, record: Record) -> pd.DataFrame:
-        """Columns ROW, as a run's file has them: whose it says they are is for a submission's check to compare."""
+        """Columns ROW, as a run's file has them: whose it says they are is for a submission's check to compare. Raises UserError
+        where they are damaged, or gone."""
+        self._check_samples([record])
         file = self._file(record.run_id, SAMPLES)
         if not file.exists():
             return pd.DataFrame(columns=list(ROW))
-        table = pd.read_csv(file)
-        driver = table["driver"] if "driver" in table else table["identity"]
-        return table.assign(driver=driver.fillna(table["identity"]))
+        found = table(file, [c for c in ROW if c != "driver"], dtype={"seed": int, "sample": int, "value": float})
+        driver = found["driver"] if "driver" in found else found["identity"]
+        return found.assign(driver=driver.fillna(found["identity"]))
+
+    def experiment(self, record: Record) -> Experiment:
+        """What a run was one of. Raises UserError where the record does not say it."""
+        with reading(self._file(record.run_id, RECORD)):
+            return from_dict(record.config)
+
+    def _check_samples(self, records: list[Record]) -> None:
+        gone = [r.run_id for r in records if self._without_samples(r)]
+        if gone:
+            raise UserError(
+                f"{self.runs} lacks the samples (RUN{SAMPLES}) of {', '.join(gone)}, whose records have scores: restore them, or "
+                "move the records away; `i4d-bench run` makes these runs again"
+            )
+
+    def _without_samples(self, record: Record) -> bool:
+        """Whether a run's scores are there and its samples are gone; not where another process has just moved both."""
+        there = lambda ending: self._file(record.run_id, ending).exists()  # noqa: E731
+        return bool(record.metrics) and not there(SAMPLES) and there(RECORD)
 
     def _once(self, what: str, read: Callable[[], T]) -> T:
         """What was read before, as long as no run has come, gone or changed: files of runs are written as a whole."""
@@ -171,11 +201,16 @@ class Store:
     def pictures(self, record: Record) -> dict[str, np.ndarray]:
         """Images [K,H,W,3] uint8 of one run: source, driver, truth where it is known, and its own as `design`. Empty where the run
         kept none."""
-        own = self._file(record.run_id, IMAGES)
-        if not own.exists():
+        if not self.has(record, IMAGES):
             return {}
-        with np.load(self._shown(record)) as shown, np.load(own) as design:
-            return {k: shown[k] for k in shown.files} | {"design": design["design"]}
+        own = self._file(record.run_id, IMAGES)
+        with reading(own):
+            return arrays(self._shown(record)) | {"design": arrays(own)["design"]}
+
+    def has(self, record: Record, ending: str) -> bool:
+        """Whether the run has this file of ENDINGS. Pictures are nothing without what they share."""
+        shared = [self._shown(record)] if ending == IMAGES else []
+        return all(path.exists() for path in (self._file(record.run_id, ending), *shared))
 
     def film(self, run_id: str) -> Path:
         """Where a run's film lies, if it has one."""
@@ -210,8 +245,9 @@ class Store:
         return self.runs / f"shown-{record.data['hash']}{IMAGES}"
 
     def _move(self, run_id: str, start: Path, end: Path) -> None:
+        """The record first where it goes, and last where it comes: another process that sees it finds the rest."""
         end.mkdir(parents=True, exist_ok=True)
-        for ending in ENDINGS:
+        for ending in ENDINGS if start == self.runs else reversed(ENDINGS):
             path = start / f"{run_id}{ending}"
             if path.exists():
                 path.replace(end / path.name)
@@ -228,11 +264,21 @@ class Store:
     def _read(self, path: Path) -> dict[str, Any] | None:
         """A record as JSON; None where another process has just moved it."""
         try:
-            line = json.loads(path.read_text(encoding="utf-8"))
-            kept = {k: v for k, v in line.items() if k not in GONE}
-            kept["driver"] = FORMER_DRIVERS.get(line["driver"], line["driver"])
-            return kept | {"status": OLDER.get(line["status"], line["status"])}
-        except FileNotFoundError:
+            return _line(path)
+        except UserError:
+            if path.exists():
+                raise
             return None
-        except ValueError as e:
-            raise UserError(f"{path} is damaged ({e}): restore it or move it away") from e
+
+
+def _line(path: Path) -> dict[str, Any]:
+    """A record as JSON, with the names of today; of another schema or benchmark version as it is. Raises UserError."""
+    with reading(path):
+        line = json_object(path, "schema", "benchmark_version")
+        if (line["schema"], line["benchmark_version"]) != (SCHEMA, BENCHMARK_VERSION):
+            return line
+        kept = holding({k: v for k, v in line.items() if k not in GONE}, *(k for k, needed in KEYS.items() if needed))
+        if unknown := kept.keys() - KEYS.keys():
+            raise ValueError(f"it has {', '.join(sorted(unknown))}, which no record has here")
+        kept["driver"] = FORMER_DRIVERS.get(line["driver"], line["driver"])
+        return kept | {"status": OLDER.get(line["status"], line["status"])}

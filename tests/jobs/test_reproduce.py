@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from helpers import teacher
 
 from i4d_bench.config import presets
@@ -86,7 +87,7 @@ def test_two_more_seeds_pass_in_95_of_100_tables():
         frame = pd.DataFrame(of, columns=["design", "seed"]).assign(
             set="self", metric="psnr", value=rng.normal(30, 1, len(of))
         )
-        limit = job.allowed(frame[frame["seed"] < 3], "self", "psnr", rows=20)
+        ((limit, _),) = set(job.allowed(frame[frame["seed"] < 3], "self", "psnr", rows=20).values())
         means = frame.set_index(["design", "seed"])["value"].unstack()
         alarms += (means[3] - means[0]).abs().max() > limit
     assert alarms / 300 <= 0.08
@@ -95,6 +96,14 @@ def test_two_more_seeds_pass_in_95_of_100_tables():
 def test_one_seed_is_held_to_what_was_seen_elsewhere():
     assert verdicts(published(1), here(30.3)) == ["agrees"] * 2
     assert verdicts(published(1), here(30.4)) == ["differs"] * 2
+
+
+def test_every_design_is_held_to_what_its_own_seeds_say():
+    """One seed of the second does not take from the first what its three say."""
+    records, samples = published(3, spread=0.01)
+    table = job.compare(records, samples[~((samples["design"] == "static") & (samples["seed"] > 0))], *here(30.3))
+    assert table["verdict"].tolist() == ["differs", "agrees"]
+    assert table["by"].tolist() == [job.BY_SEEDS, job.BY_SEEN]
 
 
 def test_a_design_that_did_not_come_out_here_is_missing():
@@ -114,18 +123,44 @@ def test_the_whole_job_says_whether_it_agrees(tmp_path, monkeypatch, capsys):
     for seed in range(3):
         store.add(record("static", seed, made={"training": "old"}), rows("static", seed, 30 + 0.1 * seed))
 
-    def run(experiment, *_):
+    def run(experiment, *_, show):
         assert experiment.designs == ("static",) and experiment.seed == 0
         return made.folder
 
     monkeypatch.setattr(job, "run", run)
     for psnr, code, said in ((30.1, 0, "agrees"), (35.0, 1, "differs")):
         made.add(record("static", 0, made={"training": "new"}), rows("static", 0, psnr))
-        assert job.reproduce(store.folder, (), tmp_path, tmp_path, keep=True) == code
-        assert said in capsys.readouterr().out
+        assert job.reproduce(store.folder, (), tmp_path, keep=True) == code
+        out = capsys.readouterr().out
+        assert said in out and "published: cpu, commit None, seed 0" in out and "allowed by seeds" in out
         (kept,) = reproductions(store.folder)
         assert kept.agreed == ({"static"} if code == 0 else set()) and kept.runs == {"static": "static-0"}
         shutil.rmtree(store.folder / "reproduced")
+
+
+def test_what_is_published_is_trained_again_beside_what_stands_there_and_is_never_its_own_witness(
+    tmp_path, monkeypatch, capsys
+):
+    """A folder of runs that has the published ones leads to no agreement with themselves."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    experiment, folder = dataclasses.replace(presets.smoke(), designs=("static",)), tmp_path / "runs"
+    report = runs.run(experiment, tmp_path / "reports", folder, jobs=1, show=False)
+    capsys.readouterr()
+    assert job.reproduce(report, (), folder, jobs=1) == 0
+    own = folder / "reproduced" / report.name
+    (first,), (again,) = Store(report).records, Store(own / "reports" / report.name).records
+    assert first.training != again.training and (own / "runs").is_dir()
+    assert "already finished" not in capsys.readouterr().out
+    assert job.reproduce(report, (), folder, jobs=1) == 0, "goes on with its own work"
+    shutil.rmtree(own / "reports")
+    shutil.copytree(report, own / "reports" / report.name)
+    with pytest.raises(UserError, match="holds the published runs of static, so nothing was trained again"):
+        job.reproduce(report, (), folder, jobs=1, keep=True)
+    assert not reproductions(report)
+    shutil.rmtree(own)
+    shutil.copytree(folder, own / "runs", ignore=shutil.ignore_patterns("reproduced"))
+    with pytest.raises(UserError, match="so nothing was trained again"):
+        job.reproduce(report, (), folder, jobs=1)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +170,7 @@ def test_what_cannot_be_reproduced_is_said(tmp_path, designs, said):
     if designs:
         Store(tmp_path).add(record("static", 0), rows("static", 0, 30))
     with pytest.raises(UserError, match=said):
-        job.reproduce(tmp_path, designs, tmp_path, tmp_path)
+        job.reproduce(tmp_path, designs, tmp_path)
 
 
 def test_other_pairs_are_refused(tmp_path):
@@ -145,7 +180,7 @@ def test_other_pairs_are_refused(tmp_path):
     Store(tmp_path / "report").add(trained, rows("static", 0, 30.0))
     teacher.store(pairs, people=4)
     with pytest.raises(UserError, match="not those"):
-        job.reproduce(tmp_path / "report", (), tmp_path / "reports", tmp_path / "runs")
+        job.reproduce(tmp_path / "report", (), tmp_path / "runs")
 
 
 @pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.name)
@@ -153,7 +188,7 @@ def test_what_was_published_of_a_rendered_world_can_be_planned_again(folder, tmp
     """Designs, settings and drivers of older records still mean something. Data and files are taken to be here; a search, which
     keeps no scores, is refused before anything is trained."""
 
-    def without_training(experiment, reports, folder, _jobs):
+    def without_training(experiment, reports, folder, _jobs, show):
         (found,), _ = runs._planned([experiment], reports, folder, False, None)
         assert [r.entry for r in found.runs] == list(experiment.designs)
         raise Planned
@@ -174,4 +209,4 @@ def test_what_was_published_of_a_rendered_world_can_be_planned_again(folder, tmp
     monkeypatch.setattr(names, "file_digest", lambda _: "f")
     said = pytest.raises(Planned) if len(store.samples) else pytest.raises(UserError, match="curves alone")
     with said:
-        job.reproduce(folder, (), tmp_path, tmp_path)
+        job.reproduce(folder, (), tmp_path)

@@ -63,6 +63,14 @@ def ready(cluster, tmp_path_factory):
     return made
 
 
+def test_a_machine_without_a_cluster_is_said_before_anything_is_made(tmp_path, monkeypatch):
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="this machine has no sbatch, srun, squeue, scancel: start the command on"):
+        run.run(long(("static",)), tmp_path / "reports", tmp_path / "runs", cluster=OPTIONS)
+    assert not list(tmp_path.iterdir())
+
+
 class Working(threading.Thread):
     """`slurm.work` on the runs of a plan, beside the test."""
 

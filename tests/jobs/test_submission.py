@@ -153,8 +153,33 @@ def test_a_changed_file_and_one_that_is_no_submission_are_refused(packed, tmp_pa
     broken.write_bytes(b"nothing")
     with pytest.raises(UserError, match="is no submission"):
         submission.validate(broken)
+    with zipfile.ZipFile(broken, "w") as other:
+        other.writestr("a.txt", "a")
+    with pytest.raises(UserError, match=r"is no submission \(it lacks manifest.json\)"):
+        submission.validate(broken)
+    with pytest.raises(UserError, match="there is no file"):
+        submission.validate(tmp_path / "nope.zip")
     with pytest.raises(UserError, match="a file where none belongs"):
         submission.validate(changed(packed, tmp_path, lambda files: {**files, "runs/../../x": b""}))
+
+
+@pytest.mark.parametrize(("folder", "ending"), [("runs/", ".json"), ("runs/", ".csv.gz"), ("predictions/", ".npz")])
+def test_a_damaged_file_of_a_submission_is_named_as_it_is_called_there(packed, tmp_path, folder, ending):
+    def cut(files):
+        name = of(files, folder, ending)
+        files[name] = files[name][: len(files[name]) // 2]
+
+    with pytest.raises(UserError, match=rf"changed.zip/{folder}static-s0-\w+{ending} is damaged"):
+        submission.validate(changed(packed, tmp_path, cut))
+
+
+def test_samples_that_are_gone_are_not_submitted(packed, tmp_path):
+    _, home, report = packed
+    shutil.copytree(report, tmp_path / "report")
+    next(tmp_path.glob("report/runs/*.csv.gz")).unlink()
+    with pytest.raises(UserError, match="lacks the samples"):
+        submission.submit(tmp_path / "report", home / "runs", tmp_path / "out.zip", "A. Body")
+    assert not (tmp_path / "out.zip").exists()
 
 
 def test_pictures_that_were_not_kept_cannot_be_submitted(packed, tmp_path):
@@ -163,6 +188,8 @@ def test_pictures_that_were_not_kept_cannot_be_submitted(packed, tmp_path):
         submission.submit(report, tmp_path / "runs", tmp_path / "out.zip", "A. Body")
     with pytest.raises(UserError, match="holds no results"):
         submission.submit(tmp_path / "none", home / "runs", tmp_path / "out.zip", "A. Body")
+    with pytest.raises(UserError, match=r"a submission's name ends in \.zip"):
+        submission.submit(report, home / "runs", tmp_path / "out.txt", "A. Body")
 
 
 def test_runs_that_tables_leave_out_are_not_packed(packed, tmp_path):

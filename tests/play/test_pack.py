@@ -50,6 +50,22 @@ def test_what_is_no_run_or_damaged_is_refused(tmp_path):
     (packed / "avatar.safetensors").write_bytes(b"no")
     with pytest.raises(UserError, match="pack the run again"):
         load_run(packed, CPU)
+    whole = json.loads((packed / "run.json").read_text())
+    for content in (
+        {},
+        [],
+        whole | {"experiment": {}},
+        whole | {"experiment": whole["experiment"] | {"colour": "red"}},
+    ):
+        (packed / "run.json").write_text(json.dumps(content))
+        with pytest.raises(UserError, match=r"run\.json is damaged"):
+            load_run(packed, CPU)
+
+
+def test_a_pack_may_be_read_by_whom_other_files_may(tmp_path):
+    packed = pack(untrained(tmp_path / "run", "static"), tmp_path / "packed")
+    (tmp_path / "other").touch()
+    assert {p.stat().st_mode for p in packed.iterdir()} == {(tmp_path / "other").stat().st_mode}
 
 
 def test_weights_of_another_design_are_refused(tmp_path):

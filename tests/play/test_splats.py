@@ -63,3 +63,15 @@ def test_another_file_is_refused(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(UserError, match=r"a\.splats holds no avatar"):
         splats.read(path)
+    with pytest.raises(UserError, match=r"a\.splats is damaged"):
+        splats.load(path)
+
+
+def test_a_file_that_was_cut_is_damaged(tmp_path):
+    path = tmp_path / "a.splats"
+    splats.save(path, splats.rest(cloud(0)))
+    whole = path.read_bytes()
+    for end in (10, len(whole) // 2, len(whole) - 3):
+        path.write_bytes(whole[:end])
+        with pytest.raises(UserError, match=r"a\.splats is damaged .* move it away"):
+            splats.load(path)

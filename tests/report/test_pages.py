@@ -435,12 +435,20 @@ def test_tiers_of_evidence_stand_apart(browser, folder, tmp_path):
             rows = [{"design": d, "verdict": "agrees" if d in agreed else "differs"} for d in DESIGNS]
             keep_reproduction(reports / name, Reproduction("h100", "0123", f"{year}-01-01T00:00:00+00:00", runs, rows))
     (reports / site.REPORTED).write_text("method,set,metric,value,note,source\nGAGAvatar,self,LPIPS,0.1,,arXiv 1\n")
-    submissions.pack(
-        others / "theirs.zip", {f"runs/{p.name}": p for p in store_files(folder)}, "A. Body", "https://x.org"
-    )
+    shutil.copytree(folder, tmp_path / "theirs")
+    theirs = Store(tmp_path / "theirs")
+    for r in theirs.records:
+        theirs.add(dataclasses.replace(r, created="2026-01-01"), theirs.samples_of(r).to_dict("records"))
+    for name, of in (("theirs.zip", theirs.folder), ("copied.zip", folder)):
+        inside = {f"runs/{p.name}": p for p in store_files(of)}
+        submissions.pack(others / name, inside, "A. Body", "https://x.org")
     with pytest.raises(UserError, match="was not checked; check it first"):
         site.write(reports, tmp_path / "site", others)
+    keep_check(others / "copied.zip", "0123", [])
     keep_check(others / "theirs.zip", "0123", [])
+    with pytest.raises(UserError, match=r"copied.zip holds .*, which is a run of .*: it was not trained by others"):
+        site.write(reports, tmp_path / "site", others)
+    (others / "copied.zip").unlink()
     with opened(browser, site.write(reports, tmp_path / "site", others)) as page:
         found = {
             s.locator("h2").inner_text(): s.get_by_role("link").all_inner_texts() for s in page.locator("section").all()

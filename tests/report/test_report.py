@@ -189,6 +189,29 @@ def test_designs_that_came_to_nothing_alike_share_a_footnote(tmp_path):
     ]
 
 
+def test_lost_files_change_no_table_and_what_the_page_lacks_is_said(tmp_path):
+    store = fill(tmp_path, 3, seeds=3, metrics=("psnr",))
+    runs, main = tmp_path / "runs", tmp_path / "main.md"
+    for r in store.records:
+        if r.metrics:
+            np.savez(runs / f"{r.run_id}.npz", design=np.zeros((1, 4, 4, 3), np.uint8))
+    np.savez(runs / f"shown-{DATA['hash']}.npz", source=np.zeros((1, 4, 4, 3), np.uint8))
+    for design in ("local_adaln", "global_design_1"):
+        (runs / f"{design}-0.webm").write_bytes(b"film")
+    build_report(tmp_path)
+    assert "The page has no" not in main.read_text(), "a film of one seed is enough, and what failed has none"
+    (runs / "global_design_1-0.webm").unlink()
+    (runs / "local_adaln-1.npz").unlink()
+    build_report(tmp_path)
+    assert "The page has no film of global_design_1: files are missing." in main.read_text()
+    assert "The page has no pictures of local_adaln-1: files are missing." in main.read_text()
+    before = main.read_bytes()
+    (runs / "local_adaln-2.csv.gz").unlink()
+    with pytest.raises(UserError, match="local_adaln-2"):
+        build_report(tmp_path)
+    assert main.read_bytes() == before
+
+
 def test_every_seed_says_what_became_of_it(tmp_path):
     store = fill(tmp_path, 2, seeds=3, metrics=("psnr",))
     late = dataclasses.replace(store.records[0], status="did not start", why="it ended at 0.2 dB", created="2026-01-01")

@@ -79,9 +79,11 @@ def test_it_has_whole_frames_at_the_papers_size_in_the_graph_or_is_none(tmp_path
     assert own.mode == "eager" and own.machine == "cpu" and "cpu, commit unknown" in own.about(), (
         "a CPU has no other mode"
     )
-    (published / "speed-small" / "speed.json").write_text("{", encoding="utf-8")
-    with pytest.raises(UserError, match=r"speed-small.speed.json is damaged .* move it away"):
-        inside(published)
+    for damaged in ("{", "{}", "[]"):
+        (published / "speed-small" / "speed.json").write_text(damaged, encoding="utf-8")
+        for read in (lambda: inside(published), lambda: build_report(published / "speed-small")):
+            with pytest.raises(UserError, match=r"speed-small.speed.json is damaged .* move it away"):
+                read()
 
 
 def test_designs_on_flame_coefficients_wait_for_a_tracker(tmp_path):

@@ -1,6 +1,7 @@
 """The run store: a file per run, complete or absent; a table of what was made alike."""
 
 import dataclasses
+import gzip
 import json
 from concurrent.futures import ThreadPoolExecutor
 
@@ -139,12 +140,92 @@ def test_many_may_write_and_read_at_once(tmp_path):
     assert len(Store(tmp_path).records) == len(Store(tmp_path).samples) == 24
 
 
-def test_a_damaged_record_is_named(tmp_path):
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def changed(**more):
+    """A record with these fields, or where they are None without them."""
+
+    def change(path):
+        content = json.loads(path.read_text()) | more
+        path.write_text(json.dumps({k: v for k, v in content.items() if v is not None}))
+
+    return change
+
+
+IMAGES = {k: np.full((2, 4, 4, 3), n, np.uint8) for n, k in enumerate(("source", "driver", "truth", "design"))}
+DAMAGES = {
+    "record, cut": (".json", cut, "Expecting|Unterminated|delimiter"),
+    "record, empty": (".json", lambda path: path.write_bytes(b""), "Expecting value"),
+    "record, of another file": (".json", lambda path: path.write_text('{"a": 3}'), "it lacks schema, benchmark_version"),
+    "record, no object": (".json", lambda path: path.write_text("[]"), "no JSON object"),
+    "record without its machine": (".json", changed(environment=None, seed=None), "it lacks seed, environment"),
+    "record with more": (".json", changed(colour="red"), "it has colour"),
+    "samples, cut": (".csv.gz", cut, "end-of-stream"),
+    "samples, not packed": (".csv.gz", lambda path: path.write_bytes(b"run_id,design"), "gzip"),
+    "samples, of another file": (".csv.gz", lambda path: path.write_bytes(gzip.compress(b"a,b\n1,2\n")), "it lacks run_id"),
+    "samples, no numbers": (
+        ".csv.gz",
+        lambda path: path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(b",30,", b",x,"))),
+        "float",
+    ),
+    "pictures, cut": (".npz", cut, "cut short"),
+    "pictures, empty": (".npz", lambda path: path.write_bytes(b""), "cut short"),
+    "pictures, of another file": (".npz", lambda path: np.savez(path, a=np.zeros(3)), "it lacks 'design'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("ending", "damage", "why"), DAMAGES.values(), ids=DAMAGES.keys())
+def test_a_damaged_file_is_named(tmp_path, ending, damage, why):
     store, one = Store(tmp_path), record()
-    store.add(one, [])
-    (tmp_path / "runs" / f"{one.run_id}.json").write_text('{"run_id":')
-    with pytest.raises(UserError, match="damaged"):
-        _ = store.records
+    store.add(one, rows(one), IMAGES)
+    damage(tmp_path / "runs" / f"{one.run_id}{ending}")
+    with pytest.raises(
+        UserError, match=rf"{one.run_id}{ending} is damaged \(.*({why}).*\): restore it or move it away$"
+    ):
+        _ = store.records, store.samples, store.images
+
+
+def test_a_file_that_is_cut_anywhere_is_read_whole_or_refused(tmp_path):
+    store, one = Store(tmp_path), record()
+    store.add(one, rows(one), IMAGES)
+    whole = {path: path.read_bytes() for path in (tmp_path / "runs").iterdir()}
+    for path, content in whole.items():
+        for end in range(0, len(content) - 2, 7):
+            path.write_bytes(content[:end])
+            with pytest.raises(UserError, match="is damaged"):
+                _ = store.records, store.samples, store.images
+        path.write_bytes(content)
+    assert len(store.samples) == 1
+
+
+def test_samples_that_are_gone_change_no_mean_and_are_made_again(tmp_path):
+    store = Store(tmp_path)
+    one, two = record(seed=0), record(seed=1, number=2)
+    for run in (one, two):
+        store.add(run, rows(run))
+    store.add(record("static"), [])  # has no scores
+    (tmp_path / "runs" / f"{two.run_id}.csv.gz").unlink()
+    with pytest.raises(UserError, match=rf"lacks the samples .* of {two.run_id}, whose records have scores"):
+        _ = store.samples
+    assert store.finished(one.run_id, "s") and not store.finished(two.run_id, "s")
+    store.add(two, rows(two))
+    assert store.samples["seed"].tolist() == [0, 1]
+
+
+def test_pictures_are_nothing_without_what_they_share(tmp_path):
+    store, one = Store(tmp_path), record()
+    store.add(one, rows(one), IMAGES)
+    (tmp_path / "runs" / "shown-d.npz").unlink()
+    assert store.images == {} and not store.has(one, ".npz")
+
+
+def test_a_training_is_told_from_another_and_not_from_its_copy():
+    one = dataclasses.replace(record(), checkpoint="c", train_seconds=1.25)
+    assert dataclasses.replace(one, created="2026-01-02", scoring="another").training == one.training
+    assert dataclasses.replace(one, train_seconds=1.5).training != one.training
+    assert record().training == record().training != record(created="2026-01-02").training
 
 
 def test_a_folder_that_cannot_be_written_is_said_before_the_work(tmp_path):

@@ -4,13 +4,10 @@ less well known: every tier has cards of its own, and no ranking goes beyond one
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from i4d_bench import outputs
+from i4d_bench import outputs, reading
 from i4d_bench.progress import console, track
 from i4d_bench.report import content
 from i4d_bench.report.web import page
@@ -18,7 +15,7 @@ from i4d_bench.report.web.table import Head, number, row, table
 from i4d_bench.report.writing import write_text
 from i4d_bench.results.evidence import check_of, reproductions
 from i4d_bench.results.store import Store
-from i4d_bench.results.submissions import unpack
+from i4d_bench.results.submissions import ENDING, unpacked
 from i4d_bench.types import UserError
 
 SHOWN = ("Data", "Driver", "Designs", "Seeds", "Preset", "Hardware", "Base", "Measured")
@@ -44,12 +41,12 @@ REPORTED = "reported.csv"
 
 def write(reports: Path, out: Path, submitted: Path | None = None) -> Path:
     """Makes `out` anew: index.html, and a folder per report under `reports`, and per submission in `submitted`, with its page.
-    Nothing under either changes. Raises UserError where there is no report, a submission was not checked, or `out` is a folder
-    that this did not make or that cannot be replaced (`outputs.site`)."""
+    Nothing under either changes. Raises UserError where there is no report, a submission was not checked or holds runs of another
+    or of a report, or `out` is a folder that this did not make or that cannot be replaced (`outputs.site`)."""
     folders = sorted({p.parent for name in ("runs", "speed.json") for p in reports.rglob(name)})
     if not folders:
         raise UserError(f"{reports} holds no reports (folders with runs/ or speed.json)")
-    packs = sorted(submitted.glob("*.zip")) if submitted else []
+    packs = sorted(submitted.glob(f"*{ENDING}")) if submitted else []
     if submitted and not packs:
         raise UserError(f"{submitted} holds no submissions (.zip)")
     checks = {pack: check_of(pack) for pack in packs}
@@ -61,9 +58,10 @@ def write(reports: Path, out: Path, submitted: Path | None = None) -> Path:
         tier, told = _known(folder)
         home = "../" * (name.count("/") + 1) + "index.html"
         cards[tier].append(_card(name, _report(folder, out / name, home, tier, told)))
+    known = {r.training: folder for folder in folders for r in Store(folder).records} if packs else {}
     for pack in track(packs, "submissions", len(packs)):
         name = f"submitted/{pack.stem}"
-        found, who = _submission(pack, out / name, checks[pack].created[:10])
+        found, who = _submission(pack, out / name, checks[pack].created[:10], known)
         cards["Submitted"].append(_card(name, found, who))
     if (reports / REPORTED).exists():
         cards["From papers"].append(_card("papers", _papers(reports / REPORTED, out / "papers")))
@@ -96,12 +94,12 @@ def _report(folder: Path, out: Path, home: str, tier: str, told: str) -> dict[st
     return found
 
 
-def _submission(pack: Path, out: Path, checked: str) -> tuple[dict[str, Any], str]:
-    """Writes the page of one; returns its content and whose it is."""
-    with tempfile.TemporaryDirectory() as home:
-        folder = Path(home) / pack.stem
-        folder.mkdir()
-        manifest = unpack(pack, folder)
+def _submission(pack: Path, out: Path, checked: str, known: dict[tuple, Path]) -> tuple[dict[str, Any], str]:
+    """Writes the page of one; returns its content and whose it is. known: where trainings are, which it must be others than."""
+    with unpacked(pack) as (manifest, folder):
+        for r in Store(folder).records:
+            if (where := known.setdefault(r.training, pack)) != pack:
+                raise UserError(f"{pack} holds {r.run_id}, which is a run of {where}: it was not trained by others")
         who = f"{manifest['name']} {manifest['url']}".strip()
         found = content(folder)
         found["facts"] |= {"Evidence": f"submitted by {who}; checked {checked}"}
@@ -114,7 +112,7 @@ def _submission(pack: Path, out: Path, checked: str) -> tuple[dict[str, Any], st
 
 def _papers(file: Path, out: Path) -> dict[str, Any]:
     """Writes the page of printed numbers; returns its content."""
-    printed = pd.read_csv(file, keep_default_na=False)
+    printed = reading.table(file, ("method", "set", "metric", "value", "note", "source"), keep_default_na=False)
     heads = [
         Head("set", words=True, filtered=True),
         Head("metric", words=True, filtered=True),

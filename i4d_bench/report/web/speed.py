@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from i4d_bench.report.speeds import described
+from i4d_bench.report.speeds import described, stored
 from i4d_bench.report.web.table import Head, number, row, table
 from i4d_bench.results.aggregate import finite
 from i4d_bench.results.environment import code_of
@@ -35,10 +34,10 @@ HEADS = (
 
 def content(folder: Path) -> dict[str, Any]:
     """Of a folder with a speed.json."""
-    stored = json.loads((folder / "speed.json").read_text(encoding="utf-8"))
-    rows, env, roof = {Key.parse(k): r for k, r in stored["rows"].items()}, stored["environment"], stored["roof"]
-    families = {name: about["family"] for name, about in described(stored, rows).items()}
-    batch, gaussians, resolution = stored["base"]
+    found = stored(folder / "speed.json")
+    rows, env, roof = {Key.parse(k): r for k, r in found["rows"].items()}, found["environment"], found["roof"]
+    families = {name: about["family"] for name, about in described(found, rows).items()}
+    batch, gaussians, resolution = found["base"]
     facts = {
         "Hardware": env["hardware"],
         "Copy": f"{roof['copy_tb_s']:.3g} TB/s",
@@ -58,7 +57,7 @@ def content(folder: Path) -> dict[str, Any]:
     return finite(
         {
             "title": folder.resolve().name,
-            "answer": _answer(rows, tuple(stored["base"]), described(stored, rows)),
+            "answer": _answer(rows, tuple(found["base"]), described(found, rows)),
             "facts": facts,
             "notes": notes,
             "tables": [timed],
