@@ -27,9 +27,10 @@ OPTIONS = {"partition": "main", "cpus_per_task": "1", "timeout_min": "10"}
 
 @pytest.fixture(scope="module")
 def cluster(cpu, tmp_path_factory):
-    """With two cores, each job on one of them, as this process is meanwhile: bits depend on the number of threads."""
+    """With two cores, each job on one of them, as this process is meanwhile: bits depend on the number of threads (numba's, too,
+    which torch takes over when numba begins)."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    local.use_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setattr(slurm, "LOOK", 0.3)
@@ -37,7 +38,7 @@ def cluster(cpu, tmp_path_factory):
         patch.setenv("PYTHONPATH", str(ROOT))
         with own.cluster(tmp_path_factory.mktemp("slurm"), 2):
             yield
-    torch.set_num_threads(threads)
+    local.use_threads(threads)
 
 
 def long(designs, steps=100_000):

@@ -86,6 +86,7 @@ def test_a_speed_report_names_the_fastest_design_that_waits_for_no_tracker(tmp_p
     rows["frame/local_a/eager/b1/n64/r32"] = row(9000.0) | {"status": "wrong"}
     needs = {"flame_c": "flame", "static": "none"}
     stored = {
+        "schema": 1,
         "environment": {"hardware": "h100", "commit": "0", "dirty": False, "versions": {}},
         "roof": {"copy_tb_s": 1.0, "matmul_tflop_s": 1.0, "empty_ms": 1.0, "empty_host_ms": 1.0},
         "base": [1, 64, 32],
