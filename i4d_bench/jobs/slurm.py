@@ -7,6 +7,7 @@ again and goes on from its checkpoint. States come from squeue, which every clus
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from i4d_bench.cache import atomic_file
 from i4d_bench.extras import install
-from i4d_bench.jobs.local import keep_memory
+from i4d_bench.jobs.local import keep_memory, use_threads
 from i4d_bench.jobs.plan import RunPlan, plan
 from i4d_bench.jobs.work import Task, do
 from i4d_bench.progress import Whole, console
@@ -110,6 +111,8 @@ class _Job:
 
     def __call__(self) -> None:
         keep_memory()
+        if asked := os.environ.get("SLURM_CPUS_PER_TASK"):
+            use_threads(int(asked))  # not every cluster ties a job to the cores that it has asked for
         self._check()
         do(self.task)
 
