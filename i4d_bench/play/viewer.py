@@ -158,8 +158,8 @@ def view(
     stage = Stage(runs, source, driving, model, driver)
     viewer = Viewer(stage, host, port)
     slow = "" if stage.device.type == "cuda" else "; drawn on the CPU, slower than on a GPU"
-    console.print(f"{', '.join(stage.names)}: http://{host}:{viewer.port}{slow}; Ctrl-C ends it")
     try:
+        console.print(f"{', '.join(stage.names)}: http://{host}:{viewer.port}{slow}; Ctrl-C ends it")
         viewer.serve()
     except KeyboardInterrupt:
         with redirect_stdout(io.StringIO()):  # viser has a line of its own
