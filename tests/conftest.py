@@ -25,8 +25,8 @@ if sys.platform == "linux":
 Figure.savefig = untraced(Figure.savefig)
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers do not fight for cores, nor does what they start
     os.environ["OMP_NUM_THREADS"] = "1"
-    torch.set_num_threads(1)
     numba.set_num_threads(1)
+    torch.set_num_threads(1)  # after numba, whose begin undoes what torch was told
 if not torch.cuda.is_available():  # kernels then run in Triton's interpreter (fp32 and fp16: its bf16 is wrong)
     os.environ["TRITON_INTERPRET"] = "1"
     with contextlib.suppress(ImportError):  # there is no Triton for this system

@@ -248,8 +248,8 @@ def _expected(todo: list[Task]) -> Callable[[Task], float]:
 
 def use_threads(count: int) -> None:
     """In this process. The bits of a training depend on it, so that it depends on the command alone, not on what is left to do."""
-    torch.set_num_threads(max(1, count))
     numba.set_num_threads(max(1, count))
+    torch.set_num_threads(max(1, count))  # after numba, whose begin undoes what torch was told
 
 
 @contextmanager

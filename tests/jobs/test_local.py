@@ -16,6 +16,7 @@ import numba
 import pandas as pd
 import pytest
 import torch
+from helpers import ROOT
 
 from i4d_bench import report
 from i4d_bench.config import presets
@@ -81,6 +82,15 @@ def test_two_processes_make_what_one_makes(cpu, tmp_path, capfd):
     pd.testing.assert_series_equal(*values, rtol=0.02, atol=0.02)
     run(e, tmp_path / "a" / "reports", tmp_path / "a" / "runs", jobs=2, seeds=(0, 1))
     assert "already finished: local_adaln (2 seeds), static (2 seeds)" in capfd.readouterr().out
+
+
+def test_a_worker_has_its_threads_also_where_torch_had_begun():
+    code = (
+        "import torch, numba\nfrom i4d_bench.jobs.local import use_threads\ntorch.get_num_threads()\nuse_threads(1)\n"
+        "print(torch.get_num_threads(), numba.get_num_threads())"
+    )
+    env = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"} | {"PYTHONPATH": str(ROOT)}
+    assert subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True).stdout == "1 1\n"
 
 
 @pytest.fixture
@@ -316,6 +326,7 @@ KILLED = """
 import os, signal, sys, dataclasses
 from pathlib import Path
 import torch
+from helpers import ROOT
 torch.cuda.is_available = lambda: False
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from i4d_bench.config import presets
