@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from i4d_bench.cache import atomic_file
 from i4d_bench.config.ablations import SEARCHES
 from i4d_bench.progress import console
@@ -55,11 +53,12 @@ def build_runs(folder: Path, baseline: str | None = None) -> tuple[dict[str, lis
             page.write(folder, runs.content(store, *built))
         else:
             compared = pairs.baseline_of(store, baseline or _kept(store))
-            figures.draw(store, timed, compared)  # paper.tex shows those that are there
-            built = tables.write_all(store, timed, compared)
+            found = pairs.pairs(store, compared)
+            figures.draw(store, timed, compared, found)  # paper.tex shows those that are there
+            built = tables.write_all(store, timed, compared, found)
             if baseline is not None:
                 keep_baseline(folder, baseline)
-            page.write(folder, runs.content(store, *built, compared, pd.read_csv(folder / "pairs.csv")))
+            page.write(folder, runs.content(store, *built, compared, found))
     return built
 
 

@@ -92,15 +92,14 @@ def compute(store: Store, speeds: Speeds | None) -> tuple[dict[str, list[Column]
 
 
 def write_all(
-    store: Store, speeds: Speeds | None, baseline: str | None = None
+    store: Store, speeds: Speeds | None, baseline: str | None, found: pd.DataFrame
 ) -> tuple[dict[str, list[Column]], dict[str, Row], list[str]]:
-    """Writes every table, paper.tex and appendix.tex among them; returns what `compute` does."""
-    baseline = pairs.baseline_of(store, baseline)
+    """Writes every table, paper.tex and appendix.tex among them; returns what `compute` does. found: differences from the baseline
+    (`pairs.pairs`)."""
     tables, designs, under = compute(store, speeds)
     columns, more = tables.values()
     write(store.folder, "main", columns, designs, under)
     write(store.folder, "sets", more, designs, [])
-    found = pairs.pairs(store, baseline)
     pairs.write(store.folder, baseline, found)
     if designs:
         paper.write(store, columns, designs, speeds, baseline)

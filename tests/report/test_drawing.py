@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.text import Text
 
 from i4d_bench.heads.base import REGIONS
-from i4d_bench.report import curves, differences, dots, drawing, qualitative
+from i4d_bench.report import curves, differences, dots, drawing, pairs, qualitative
 from i4d_bench.report.drawing import HUES, OTHER_HUES, PAGE, SMALL, looks, spread
 from i4d_bench.results.record import Record
 from i4d_bench.results.store import Store
@@ -46,7 +46,7 @@ def store(tmp_path):
 def test_a_figure_is_as_wide_as_a_page_and_its_text_is_readable_there(figure, store, monkeypatch):
     drawn = []
     monkeypatch.setattr(figure, "save", lambda figure, *_: drawn.append(figure))
-    figure.draw(store, *["local_adaln"] * (figure is differences))
+    figure.draw(store, *(("local_adaln", pairs.pairs(store, "local_adaln")) if figure is differences else ()))
     assert drawn[0].get_figwidth() == PAGE
     texts = [t for t in drawn[0].findobj(Text) if t.get_text() and t.get_visible()]
     assert texts and min(t.get_fontsize() for t in texts) >= SMALL
@@ -87,14 +87,14 @@ def test_a_difference_is_filled_where_it_is_significant_and_the_control_has_none
                 rows,
             )
     monkeypatch.setattr(differences, "save", lambda figure, *_: drawn.append(figure))
-    differences.draw(made, "local_adaln")
+    differences.draw(made, "local_adaln", pairs.pairs(made, "local_adaln"))
     above, below = drawn[0].axes
     names = lambda axis: [t.get_text() for t in axis.get_yticklabels()]  # noqa: E731
     filled = lambda axis: [m.get_markerfacecolor() != "white" for m in axis.lines if m.get_marker() == "o"]  # noqa: E731
     assert names(above) == ["global cross attention", "local mlp"] and filled(above) == [True, False]
     assert names(below) == ["flame uv"] and filled(below) == [True]
     plt.close(drawn[0])
-    differences.draw(made, None)
+    differences.draw(made, None, pairs.pairs(made, None))
     assert len(drawn) == 1
 
 
