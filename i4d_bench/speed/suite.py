@@ -22,6 +22,7 @@ import variants
 from i4d_bench import source
 from i4d_bench.cache import atomic_file
 from i4d_bench.progress import track
+from i4d_bench.reading import json_object
 from i4d_bench.render import Backend
 from i4d_bench.results.environment import environment
 from i4d_bench.speed import protocol, rig
@@ -154,7 +155,7 @@ class Speed:
         }
         path = self.folder / "speed.json"
         if path.exists():
-            old = json.loads(path.read_text(encoding="utf-8"))
+            old = json_object(path, "schema", "environment", "roof", "base", "rows")
             if old["schema"] == SCHEMA and all(
                 old["environment"].get(k) == self.environment[k]
                 for k in ("hardware", "gpu", "source", "versions", "rasteriser")

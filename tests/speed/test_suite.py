@@ -214,6 +214,13 @@ def test_rows_of_other_code_are_not_kept(folder):
     assert not suite.Speed(folder, CPU, (1, 300, 32)).rows
 
 
+def test_a_report_that_is_cut_short_is_named_and_kept(tmp_path):
+    (path := tmp_path / "speed.json").write_text('{"schema": ')
+    with pytest.raises(UserError, match=r"speed\.json is damaged"):
+        suite.Speed(tmp_path, CPU, (1, 300, 32))
+    assert path.read_text() == '{"schema": '
+
+
 def test_a_design_that_was_changed_is_measured_again(tmp_path):
     now = suite.described(("local_adaln", "static@native"))
     rows = {
