@@ -22,7 +22,7 @@ def in_training(resolution: int) -> float:
 def widened(g: Gaussians, width: float, camera: Camera | None = None) -> Gaussians:
     """As wide as pictures in training made them, by `width` (`in_training`): less what this camera's pictures do by themselves;
     without one, all of it."""
-    lacks = g.scales.new_tensor(width**2)
+    lacks = g.scales.new_full((), width**2)  # on its device at once, as a CUDA graph must have it
     if camera is not None:
         pixel = camera.viewmats[:, 2, 3] / camera.Ks[:, 0, 0]  # at the origin
         lacks = (lacks - EPS_2D * pixel.square()).clamp_min(0)[:, None, None]

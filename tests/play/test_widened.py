@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from helpers.scenes import camera
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from i4d_bench.play.widened import in_training, widened
 from i4d_bench.render import render
@@ -40,3 +41,17 @@ def test_pictures_of_training_are_as_they_were():
     torch.testing.assert_close(as_trained.scales, sheet().scales, rtol=1e-3, atol=0)
     fewer = widened(sheet(), in_training(MORE), camera(1, TRAINED, TRAINED))
     assert torch.equal(fewer.scales, sheet().scales.square().sqrt()), "pictures of fewer pixels are wider by themselves"
+
+
+class WithinAGraph(TorchDispatchMode):
+    """Refuses tensors made of Python's numbers: a CUDA graph cannot copy them to its GPU."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func is not torch.ops.aten.lift_fresh.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_graph_can_hold_it():
+    g, seen = sheet(), camera(1, MORE, MORE)
+    with WithinAGraph():
+        widened(g, in_training(TRAINED), seen)

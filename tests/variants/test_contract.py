@@ -11,6 +11,7 @@ from helpers.designs import FIELDS, awake, close, differ, make, under_test
 
 import kernels
 import variants
+import variants.nearest
 from i4d_bench.speed.cost import cost
 from i4d_bench.types import UserError
 from variants.base import Fusion, register
@@ -129,7 +130,10 @@ def test_state_dict_round_trip(name, tiny):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ALL)
-def test_cpu_and_cuda_agree(name, tiny):
+def test_cpu_and_cuda_agree(name, tiny, monkeypatch):
+    """The CPU looks for the nearest triangle among all, as the GPU does."""
+    for limit in ("LEAVES", "FINALISTS"):
+        monkeypatch.setattr(variants.nearest, limit, 10**6)
     fusion, source, driving = awake(name), tiny.code(2), tiny.code(4, seed=2)
     here = fusion.animate(fusion.prepare(tiny.identity(2), source), driving)
     fusion = fusion.cuda()
