@@ -91,6 +91,12 @@ class Landmarker:
             self._detector = vision.FaceLandmarker.create_from_options(options)
         except (RuntimeError, ValueError) as e:
             raise UserError(f"{path} is not a usable Face Landmarker model ({e}): download it again") from e
+        except (
+            OSError
+        ) as e:  # of its native library, where the system has no graphics (a bare server's Debian: libegl1, libgles2)
+            raise UserError(
+                f"mediapipe cannot be loaded ({e}): install what it lacks, on Debian libegl1 and libgles2"
+            ) from e
         self.close = weakref.finalize(self, self._detector.close)
 
     def __enter__(self) -> Landmarker:

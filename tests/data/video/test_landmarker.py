@@ -24,6 +24,18 @@ def test_a_damaged_model_is_named(tmp_path):
         Landmarker(tmp_path / "bad.task")
 
 
+def test_a_system_without_graphics_is_told_what_it_lacks(tmp_path, monkeypatch):
+    vision = pytest.importorskip("mediapipe.tasks.python").vision
+
+    def lacking(options):
+        raise OSError("libEGL.so.1: cannot open shared object file: No such file or directory")
+
+    monkeypatch.setattr(vision.FaceLandmarker, "create_from_options", lacking)
+    (tmp_path / "face.task").write_bytes(b"")
+    with pytest.raises(UserError, match=r"libEGL\.so\.1.*install.*libegl1"):
+        Landmarker(tmp_path / "face.task")
+
+
 @pytest.mark.assets
 @pytest.mark.unchecked
 def test_pictures_of_another_type_are_refused():
