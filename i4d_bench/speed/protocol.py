@@ -7,7 +7,7 @@ CUDA events for the device and the wall clock for the host. `device_time` is the
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,6 +122,11 @@ def tensors(x) -> Iterator[Tensor]:
     elif hasattr(x, "__dataclass_fields__"):
         for name in x.__dataclass_fields__:
             yield from tensors(getattr(x, name))
+
+
+def worst(errors: Iterable[float]) -> float:
+    """The largest, and NaN where one is NaN, which `max` does not see behind a number."""
+    return float(np.max(list(errors)))
 
 
 def _timing(dev: list[float], host: list[float]) -> Timing:

@@ -71,14 +71,16 @@ class Kernel:
             x = inputs[k % len(inputs)]
             with torch.set_grad_enabled(backward), kernels.using(ops):
                 out = run(x)
-                return (
-                    torch.autograd.grad(out, [x[k] for k in op.leaves], [o.detach() for o in out]) if backward else out
-                )
+                if not backward:
+                    return out
+                # so small that no sum over N or vertices leaves fp16
+                weights = [o.detach() / o.shape[1] ** 0.5 for o in out]
+                return torch.autograd.grad(out, [x[k] for k in op.leaves], weights)
 
         if fast is not op.call:
             pairs = zip(call(0), call(0, op.call), strict=True)
             far = [float((y - true).double().norm() / true.double().norm().clamp_min(1e-30)) for y, true in pairs]
-            error = max(far) / (COMPILED * ROUNDING[storage])
+            error = protocol.worst(far) / (COMPILED * ROUNDING[storage])
         return call, error, {} if backward else least
 
 

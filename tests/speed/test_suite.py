@@ -28,6 +28,7 @@ from i4d_bench.speed.splatted import Trained
 from i4d_bench.speed.tracker import tracked_pictures, tracker
 from i4d_bench.types import Gaussians, UserError
 from kernels.cases import case
+from kernels.contract import Case
 
 CPU = torch.device("cpu")
 PLAN = Plan(
@@ -286,6 +287,26 @@ def test_a_fast_row_that_disagrees_with_the_reference_is_wrong(tmp_path, monkeyp
     assert result["status"] == "wrong" and result["psnr"] < PSNR
     result = replace(row, mode="eager").measure(PLAN, CPU)
     assert result["status"] == "ok"
+
+
+def test_an_error_that_is_no_number_is_wrong_whatever_comes_before_it(monkeypatch):
+    op = case("decode")
+
+    def without_a_number(x):
+        first, *rest = op.call(x)
+        return first, *(r * float("nan") for r in rest)
+
+    monkeypatch.setattr(torch, "compile", lambda call: without_a_number)
+    for backward in (False, True):
+        assert Kernel("decode", "compiled", 1, 40, backward).measure(PLAN, CPU)["status"] == "wrong"
+
+
+def test_gradients_of_many_gaussians_stay_in_16_bits(monkeypatch):
+    plain = Case.inputs
+    in_16_bits = lambda op, n, people, frames, _, *rest: plain(op, n, people, frames, torch.float16, *rest)  # noqa: E731
+    monkeypatch.setattr(Case, "inputs", in_16_bits)  # as on a GPU
+    call, _, _ = Kernel("attribute_fusion", "eager", 1, 65_536, True).prepare(PLAN, CPU)
+    assert all(g.isfinite().all() for g in call(0))
 
 
 def test_a_row_that_fails_says_why_and_the_rest_goes_on(tmp_path, monkeypatch):
