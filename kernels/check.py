@@ -97,6 +97,19 @@ def nearest(device: str) -> tuple[int, int]:
     return int(nearest_points(point, corners.mean(2), 1)[1]), int(nearest_triangles(point, corners, leaf))
 
 
+def convolutions(device: str) -> float:
+    """A driver's layers of ones at a pixel in the middle: 1 of 7 × 7 products of 1/49, 1 of 9 × 64 of 1/576, to which 64 of 39/64
+    are added; and the mean of that."""
+    from kernels.fused.convolution import Plus, convolve, first, last, pool, room
+
+    half = torch.float16 if device == "cuda" else torch.float32
+    of = lambda value, *shape: torch.full(shape, value, dtype=half, device=device)  # noqa: E731
+    x = pool(first(of(1, 1, 1, 28, 28), of(1 / 49, 64, 1, 7, 7), of(0, 64)))
+    ended = torch.zeros(room(), dtype=torch.int32, device=device)
+    y = convolve(x, of(1 / 576, 64, 64, 3, 3), of(0, 64), 1, ended, Plus(x, of(39 / 64, 64, 64, 1, 1)))
+    return float(last(y[:, :, 3:4, 3:4], of(1 / 64, 1, 64), of(0, 1)))
+
+
 def check(n: int = 1000) -> dict[str, list[str]]:
     """Runs every kernel on the GPU, forward and backward, and holds it to its twin in fp64. → by kind, what does not work. Raises
     Unsupported where nothing can. Compiles them all the first time: minutes."""
@@ -110,6 +123,8 @@ def check(n: int = 1000) -> dict[str, list[str]]:
         failed["fp32"].append("splat: not the colour that there is")
     if nearest("cuda") != (1, 1):
         failed["fp32"].append("nearest: not what is")
+    if abs(convolutions("cuda") - 40) > 0.1:
+        failed["fp16"].append("convolutions: not the sum that there is")
     return failed
 
 

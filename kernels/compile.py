@@ -18,7 +18,7 @@ from typing import NamedTuple
 from unittest.mock import patch
 
 import kernels
-from kernels.check import KINDS, PROBLEMS, Problem, nearest, precision, splat, tile_lists
+from kernels.check import KINDS, PROBLEMS, Problem, convolutions, nearest, precision, splat, tile_lists
 
 SHARED = {"sm_80": 163, "sm_86": 99, "sm_89": 99, "sm_90": 227, "sm_120": 99}
 """KB of shared memory that a program may ask for (CUDA C++ Programming Guide, technical specifications per compute capability)."""
@@ -53,8 +53,8 @@ class Launch(NamedTuple):
 
 
 def launches(arch: str, kind: str, problem: Problem | None) -> list[Launch]:
-    """What an op launches on that card, in inference, forward and backward; or where there is no problem, the rasteriser and what
-    finds the nearest. Raises `kernels.Unsupported` where nothing fits."""
+    """What an op launches on that card, in inference, forward and backward; or where there is no problem, the rasteriser, what
+    finds the nearest, and a driver's layers. Raises `kernels.Unsupported` where nothing fits."""
     from triton.runtime import JITFunction, driver
 
     made: list[Launch] = []
@@ -77,6 +77,7 @@ def launches(arch: str, kind: str, problem: Problem | None) -> list[Launch]:
             tile_lists("cpu")
             splat("cpu")
             nearest("cpu")
+            convolutions("cpu")
         elif x := problem.inputs(N, kind, "cpu"):
             problem.case.run(x, "triton")
             problem.case.run(x, "triton", backward=True)

@@ -164,9 +164,10 @@ def driver(r: Rig, mode: str) -> Callable[[Tensor], MotionCode]:
         return r.driver
     dtype = r.storage if r.device.type == "cuda" else torch.float32
     layout = {"dtype": dtype, "memory_format": torch.channels_last}
-    network = Folded(r.driver.network) if mode.startswith("triton") else fuse(copy.deepcopy(r.driver.network))
-    network = network.to(**layout)
-    call = torch.compile(network) if mode == "compiled" else network
+    if mode.startswith("triton"):
+        fast = Folded(r.driver.network).to(**layout)
+        return lambda images: r.driver.code(fast(images))
+    call = torch.compile(fuse(copy.deepcopy(r.driver.network)).to(**layout))
     return lambda images: r.driver.code(call(images.to(**layout)))
 
 
