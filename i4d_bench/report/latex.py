@@ -47,6 +47,7 @@ DOCUMENT = r"""\documentclass[10pt,twocolumn]{article}
 \usepackage{mathptmx,amsmath,amssymb,booktabs,tabularx,graphicx}
 \usepackage[letterpaper,textwidth=%gin,textheight=9in,columnsep=%gin]{geometry}
 \setlength{\emergencystretch}{3em}
+\setlength{\belowcaptionskip}{4pt}
 \begin{document}
 %s
 \end{document}

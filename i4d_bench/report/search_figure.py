@@ -19,7 +19,7 @@ Arm = tuple[float, str]
 Arms = dict[Arm, Record]
 """A design's runs."""
 DASHES = dict(zip(STARTS, ((0, (1, 1)), "-", (0, (5, 1.5))), strict=True))
-ACROSS = 5
+ACROSS = 4
 """Panels side by side."""
 
 

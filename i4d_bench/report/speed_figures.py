@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -153,7 +154,12 @@ def stages(rows: dict, base: tuple[int, int, int], families: dict[str, str]):
                 x += row["host_ms"]
         axis.plot(whole, y, "kD", ms=3.5, label=f"whole frame, {plain(design)}" if y == 0 else None)
         axis.annotate(
-            f"{whole:.2g}", (max(x, whole), y), (5, 0), textcoords="offset points", va="center", fontsize=SMALL
+            f"{whole:,.{max(0, 1 - math.floor(math.log10(whole)))}f}",
+            (max(x, whole), y),
+            (5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=SMALL,
         )
     axis.set_yticks(range(len(frames)), list(frames))
     axis.invert_yaxis()

@@ -25,8 +25,8 @@ LINE = 110
 
 def draw(store: Store, speeds: Speeds | None) -> None:
     """Expression error in cross-reenactment with its 95% interval. A design on FLAME coefficients has two points, joined: given
-    the coefficients, and with the tracker's time. Designs that were not timed are named below; where none was, an older figure
-    goes."""
+    the coefficients, and with the tracker's time. Designs that were not timed are named below; where fewer than two were,
+    there is nothing to weigh, and an older figure goes."""
     for suffix in SUFFIXES:
         (store.folder / f"speed_quality.{suffix}").unlink(missing_ok=True)
     designs, samples, metric = rows(store), store.samples, expression_metric(store.samples)
@@ -36,7 +36,7 @@ def draw(store: Store, speeds: Speeds | None) -> None:
     rates = {d: speeds.fps(d, tracked=False) for d in designs}
     found = {d: i for d, i in store.measured.intervals(set_, metric).items() if np.isfinite(i.mean)}
     points = [(d, rates[d], found[d]) for d in designs if np.isfinite(rates[d]) and d in found]
-    if not points:
+    if len(points) < 2:
         return
     look = looks_of(designs)
     parts = _parts([r for d, fps, _ in points for r in (fps, speeds.fps(d)) if np.isfinite(r)])

@@ -48,7 +48,7 @@ def test_it_is_trained_scored_printed_drawn_and_animated(cpu, outside, forget):
     assert set(table.index[table.status != "reference"]) == {entry, "static"} and table.loc[entry, "params (M)"] > 0
     assert table.loc[entry].notna()[["self PSNR", "cross driving gap"]].all()
     assert "Differences from static" in (folder / "pairs.md").read_text()
-    for name in ("speed_quality", "curves", "intervals", "qualitative"):
+    for name in ("curves", "intervals", "qualitative"):
         assert (folder / f"{name}.png").stat().st_size > 1000
 
     (run,) = outside.glob("runs/*/local_gain*")

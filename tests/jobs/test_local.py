@@ -323,14 +323,13 @@ def test_processes_that_train_together_end_where_one_fails(faulty, monkeypatch):
 
 
 KILLED = """
-import os, signal, sys, dataclasses
+import signal, sys, dataclasses
 from pathlib import Path
 import torch
-from helpers import ROOT
 torch.cuda.is_available = lambda: False
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from i4d_bench.config import presets
-from i4d_bench.jobs import local, run, work
+from i4d_bench.jobs import run
 
 if __name__ == "__main__":
     e = dataclasses.replace(presets.smoke(), designs=("local_adaln", "static"))
@@ -382,12 +381,14 @@ def test_a_piece_whose_process_dies_ends_the_call_and_is_made_by_the_next(cpu, t
 def test_an_interrupted_call_leaves_no_process_and_goes_on(cpu, tmp_path):
     script = tmp_path / "job.py"
     script.write_text(KILLED, encoding="utf-8")
-    parent = subprocess.Popen([sys.executable, str(script), str(tmp_path)], start_new_session=True)
-    began = time.monotonic()
-    while not list((tmp_path / "runs").glob("readers/*.pt")) and time.monotonic() - began < 120:
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(script), str(tmp_path)]
+    parent = subprocess.Popen(command, start_new_session=True, env=env, stderr=subprocess.PIPE, encoding="utf-8")
+    while not list((tmp_path / "runs").glob("*/*.pt")):  # a first piece
+        assert parent.poll() is None, "it goes on until it is interrupted"
         time.sleep(0.2)
     parent.send_signal(signal.SIGINT)
-    assert parent.wait(60) != 0
+    assert parent.communicate(timeout=60)[1].endswith("KeyboardInterrupt\n")
     alive = subprocess.run(["pgrep", "-f", str(script)], capture_output=True, encoding="utf-8", check=False).stdout
     assert not alive.strip()
     folder = run(experiment(), tmp_path / "reports", tmp_path / "runs", jobs=2)

@@ -182,11 +182,12 @@ def test_a_design_of_ones_own_is_named_with_its_file_in_what_would_time_it(tmp_p
 def test_the_figure_names_what_it_cannot_draw_and_has_flame_twice_only_where_it_is(tmp_path, published, monkeypatch):
     said = []
     monkeypatch.setattr(tradeoff, "save", lambda figure, *_: said.append(figure.get_supxlabel()))
-    speed_report(
-        tmp_path / "speed-mine", {frame(d): timed(0.5) for d in ("local_adaln", "flame_binding")} | {TRACKER: timed(12)}
-    )
-    report(tmp_path / "a", ["local_adaln", "local_film", "static"])
+    timings = {frame(d): timed(0.5) for d in ("local_adaln", "local_mlp", "flame_binding")}
+    speed_report(tmp_path / "speed-mine", timings | {TRACKER: timed(12)})
+    report(tmp_path / "a", ["local_adaln", "local_mlp", "local_film", "static"])
     report(tmp_path / "b", ["local_adaln", "flame_binding"])
+    report(tmp_path / "c", ["local_adaln", "static"])  # one alone is weighed against nothing
+    assert len(said) == 2
     assert said[0].endswith("not drawn, for want of FPS: local_film, static") and "FLAME" not in said[0]
     assert said[1].endswith("FLAME designs twice: given the coefficients, and with a tracker")
 
