@@ -17,6 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.fused.gradients import padded, read_rows
+from kernels.fused.launch import parts as split
 from kernels.fused.launch import per_identity, per_person
 from kernels.layout import Parts
 
@@ -26,8 +27,8 @@ SUMMED = {
     False: {"TILE": TILE, "num_warps": WARPS, "num_stages": 3},
 }
 """Where sums over all Gaussians are taken, by whether features are stored in fp32: more in flight does not fit every card."""
-TILES = 32
-"""Tiles of a program there."""
+TILES, RESIDENT = 32, 3
+"""Tiles of a program there, where it takes parts' sums; elsewhere programs are as many as processors hold, so many each."""
 TOGETHER = 64
 """Parts whose sums a program takes."""
 
@@ -68,8 +69,8 @@ def _forward(
 
 @triton.jit
 def _backward(
-    d_out, hidden, index, weights, gains, readout, d_hidden, d_gain, sums, N, PARTS, PER, D: tl.constexpr,
-    D0: tl.constexpr, H: tl.constexpr, H0: tl.constexpr, NEAR: tl.constexpr, TILES: tl.constexpr, TILE: tl.constexpr,
+    d_out, hidden, index, weights, gains, readout, d_hidden, d_gain, sums, N, PARTS, PER, TILES, D: tl.constexpr,
+    D0: tl.constexpr, H: tl.constexpr, H0: tl.constexpr, NEAR: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """Gradients of h and of a Gaussian's own gain, [F,N,H] both, and a program's part of the readout's, [D,H]."""
     part, frame = tl.program_id(0), tl.program_id(1).to(tl.int64)
@@ -138,14 +139,17 @@ class _PartBlendshapes(torch.autograd.Function):
         hidden, index, weights, gains, readout = ctx.saved_tensors
         (B, N, H), (F, P, _), D, near = hidden.shape, gains.shape, len(readout), index.shape[1]
         d_out, how = d_out.contiguous(), SUMMED[hidden.dtype == torch.float32]
-        programs = triton.cdiv(N, TILES * how["TILE"])
+        tiles = triton.cdiv(N, how["TILE"])
+        each = triton.cdiv(tiles, split(N, F, how["TILE"], RESIDENT))
+        programs, chunks = triton.cdiv(tiles, each), triton.cdiv(tiles, TILES)
         d_hidden, d_gain = (torch.empty(F, N, H, device=hidden.device, dtype=hidden.dtype) for _ in range(2))
-        of_readout, of_gains = (torch.empty(F, programs, rows, H, device=hidden.device) for rows in (D, P))
+        of_readout = torch.empty(F, programs, D, H, device=hidden.device)
+        of_gains = torch.empty(F, chunks, P, H, device=hidden.device)
         _backward[programs, F](
-            d_out, hidden, index, weights, gains, readout, d_hidden, d_gain, of_readout, N, P, F // B, D, padded(D), H,
-            padded(H), near, TILES, **how,
+            d_out, hidden, index, weights, gains, readout, d_hidden, d_gain, of_readout, N, P, F // B, each, D,
+            padded(D), H, padded(H), near, **how,
         )  # fmt: skip
-        _by_part[programs, F, triton.cdiv(P, TOGETHER)](
+        _by_part[chunks, F, triton.cdiv(P, TOGETHER)](
             d_gain, index, weights, of_gains, N, P, F // B, H, padded(H), near, TOGETHER, TILES, **how
         )
         d_readout, d_gains = of_readout.sum((0, 1)).to(readout.dtype), of_gains.sum(1).to(gains.dtype)
