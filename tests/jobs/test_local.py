@@ -381,13 +381,16 @@ def test_an_interrupted_call_leaves_no_process_and_goes_on(cpu, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     parent = Rank(INTERRUPTED, {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"})
     workers = lambda: subprocess.run(["pgrep", "-s", str(parent.pid), "-f", "spawn_main"], capture_output=True).stdout  # noqa: E731
-    began = time.monotonic()
-    while not list(tmp_path.glob("runs/backbones/*.pt")):
-        assert parent.returncode is None and time.monotonic() - began < 120, parent.stderr.read()
-        time.sleep(0.05)
-    assert len(workers().split()) == 2
-    parent.send_signal(signal.SIGINT)
-    assert parent.wait(60) == 1 and "KeyboardInterrupt" in parent.stderr.read()
+    try:
+        began = time.monotonic()
+        while not list(tmp_path.glob("runs/backbones/*.pt")):
+            assert parent.returncode is None and time.monotonic() - began < 120, parent.stderr.read()
+            time.sleep(0.05)
+        assert len(workers().split()) == 2
+        parent.send_signal(signal.SIGINT)
+        assert parent.wait(60) == 1 and "KeyboardInterrupt" in parent.stderr.read()
+    finally:
+        parent.kill()
     assert not workers()
     folder = run(experiment(), tmp_path / "reports", tmp_path / "runs", jobs=1)
     assert {r.design for r in Store(folder).records} == set(DESIGNS)
