@@ -196,10 +196,10 @@ def test_pairs_of_rendered_heads_are_made_and_checked(monkeypatch, capsys, tmp_p
 
 
 def test_a_mistake_ends_the_process_with_its_code(tmp_path):
-    command = [sys.executable, "-m", "i4d_bench.cli", "run", "--preset", "smokey"]
+    command = [sys.executable, "-m", "i4d_bench.cli", "list", "designs", "--designs", "none.py"]
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=env, timeout=120)
-    assert done.returncode == 2 and "smoke" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert done.returncode == 2 and "none.py" in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
 def test_output_that_nobody_reads_on_is_no_error():

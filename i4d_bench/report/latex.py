@@ -55,8 +55,18 @@ DOCUMENT = r"""\documentclass[10pt,twocolumn]{article}
 
 
 def escape(text: str) -> str:
-    """Plain text as LaTeX; other than SIGNS it must be what inputenc knows."""
-    return "".join(SIGNS.get(c, c) for c in text)
+    """Plain text as LaTeX, with `commands` as typewriter sets them; other than SIGNS it must be what inputenc knows."""
+    said, *rest = text.split("`")
+    parts = [_signs(said)]
+    for k, part in enumerate(rest):
+        parts.append(rf"\texttt{{{_signs(part)}}}" if k % 2 == 0 else _signs(part))
+    return "".join(parts)
+
+
+def _signs(text: str) -> str:
+    """Hyphens in a row stay hyphens, and numbers whole."""
+    kept = re.sub(r"(?<=\d),(?=\d)", "\0", text.replace("--", "-\1-"))
+    return "".join(SIGNS.get(c, c) for c in kept).replace("\0", ",").replace("\1", "{}")
 
 
 def document(parts: Sequence[str]) -> str:

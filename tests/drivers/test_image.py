@@ -12,6 +12,7 @@ from i4d_bench.config.experiment import World
 from i4d_bench.data import synthetic
 from i4d_bench.data.frames import open_frames
 from i4d_bench.data.splits import split_of
+from i4d_bench.drivers import image_training
 from i4d_bench.drivers.image import ImageEncoder
 from i4d_bench.drivers.image_training import train_encoder
 from i4d_bench.types import UserError
@@ -21,19 +22,20 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def world():
-    """Big enough to learn from, small enough to render in seconds."""
-    people = {"train_identities": 24, "val_identities": 4, "test_identities": 2}
+    """Small enough to learn by heart."""
+    people = {"train_identities": 8, "val_identities": 2, "test_identities": 2}
     return open_frames(synthetic.rendered(World(resolution=32, expressions=4, views=2, **people)))
 
 
-def test_it_learns_to_read_expression_and_its_file_holds_all_of_it(world, tmp_path):
-    encoder = train_encoder(world, 70, 0, CPU)
+def test_it_learns_to_read_expression_and_its_file_holds_all_of_it(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(image_training, "BATCH", 32)
+    encoder = train_encoder(world, 40, 0, CPU)
     assert all(0.05 < e < 0.3 for e in encoder.errors.tolist())
     train = np.flatnonzero(split_of(world) == 0)
     codes = encoder.codes(torch.from_numpy(world.rgb[train]) / 255, torch.from_numpy(world.landmarks[train]))
     true = torch.from_numpy(world.coefficients[train])
     off = encoder.coefficients(codes) - true
-    assert off.square().mean() < 0.95 * true.var(0).mean()
+    assert off.square().mean() < 0.92 * true.var(0).mean()
     encoder.save(tmp_path / "encoder.pt")
     again = ImageEncoder.load(tmp_path / "encoder.pt")
     seen = torch.rand(3, 3, 32, 32)

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 from multiprocessing import reduction
 
 
@@ -21,12 +22,16 @@ class Rank:
             os.close(fd)
 
     @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
     def returncode(self) -> int | None:
         return self._process.exitcode
 
     def send_signal(self, number: signal.Signals) -> None:
-        assert self._process.pid is not None
-        os.kill(self._process.pid, number)
+        os.kill(self.pid, number)
 
     def wait(self, seconds: float) -> int | None:
         self._process.join(seconds)
@@ -50,7 +55,13 @@ class _Code:
         for own, fd in enumerate(self.outputs, 1):
             os.dup2(fd, own)
             os.close(fd)
+        sys.stdout, sys.stderr = (open(fd, "w", 1, encoding="utf-8", closefd=False) for fd in (1, 2))
         exec(self.code, {"__name__": "__main__"})
+
+
+def command(*words: str) -> str:
+    """The code of an `i4d-bench` command."""
+    return f"import sys\nfrom i4d_bench import cli\nsys.argv = {['i4d-bench', *words]}\ncli.main()"
 
 
 def _there(code: str, env: dict[str, str], *outputs) -> _Code:

@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 import torch
 from helpers import ROOT
+from helpers.ranks import Rank
 
 from i4d_bench import report
 from i4d_bench.config import presets
@@ -322,18 +323,15 @@ def test_processes_that_train_together_end_where_one_fails(faulty, monkeypatch):
         local._alone([Task(_plan(1), _plan(1).runs[0])], Whole(4, "runs"))
 
 
-KILLED = """
-import signal, sys, dataclasses
+INTERRUPTED = """
+import os, signal
+from dataclasses import replace
 from pathlib import Path
-import torch
-torch.cuda.is_available = lambda: False
+os.setsid()
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from i4d_bench.config import presets
-from i4d_bench.jobs import run
-
-if __name__ == "__main__":
-    e = dataclasses.replace(presets.smoke(), designs=("local_adaln", "static"))
-    run.run(e, Path(sys.argv[1]) / "reports", Path(sys.argv[1]) / "runs", jobs=2)
+from i4d_bench.jobs.run import run
+run(replace(presets.smoke(), designs=("local_adaln", "static")), Path("reports"), Path("runs"), jobs=2)
 """
 
 
@@ -378,18 +376,21 @@ def test_a_piece_whose_process_dies_ends_the_call_and_is_made_by_the_next(cpu, t
     assert {r.design for r in Store(folder).records} == set(DESIGNS)
 
 
-def test_an_interrupted_call_leaves_no_process_and_goes_on(cpu, tmp_path):
-    script = tmp_path / "job.py"
-    script.write_text(KILLED, encoding="utf-8")
-    env = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(script), str(tmp_path)]
-    parent = subprocess.Popen(command, start_new_session=True, env=env, stderr=subprocess.PIPE, encoding="utf-8")
-    while not list((tmp_path / "runs").glob("*/*.pt")):  # a first piece
-        assert parent.poll() is None, "it goes on until it is interrupted"
-        time.sleep(0.2)
-    parent.send_signal(signal.SIGINT)
-    assert parent.communicate(timeout=60)[1].endswith("KeyboardInterrupt\n")
-    alive = subprocess.run(["pgrep", "-f", str(script)], capture_output=True, encoding="utf-8", check=False).stdout
-    assert not alive.strip()
-    folder = run(experiment(), tmp_path / "reports", tmp_path / "runs", jobs=2)
+def test_an_interrupted_call_leaves_no_process_and_goes_on(cpu, tmp_path, monkeypatch):
+    """The parent alone is interrupted; its workers are those of its session that were spawned."""
+    monkeypatch.chdir(tmp_path)
+    parent = Rank(INTERRUPTED, {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"})
+    workers = lambda: subprocess.run(["pgrep", "-s", str(parent.pid), "-f", "spawn_main"], capture_output=True).stdout  # noqa: E731
+    try:
+        began = time.monotonic()
+        while not list(tmp_path.glob("runs/backbones/*.pt")):
+            assert parent.returncode is None and time.monotonic() - began < 120, parent.stderr.read()
+            time.sleep(0.05)
+        assert len(workers().split()) == 2
+        parent.send_signal(signal.SIGINT)
+        assert parent.wait(60) == 1 and "KeyboardInterrupt" in parent.stderr.read()
+    finally:
+        parent.kill()
+    assert not workers()
+    folder = run(experiment(), tmp_path / "reports", tmp_path / "runs", jobs=1)
     assert {r.design for r in Store(folder).records} == set(DESIGNS)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, teacher
+from helpers import teacher
+from helpers.ranks import Rank, command
 from PIL import Image
 
 from i4d_bench import cli
@@ -41,14 +40,6 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("whole")
 
 
-def command(folder, *words) -> subprocess.Popen:
-    env = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    whole = [sys.executable, "-m", "i4d_bench.cli", *words]
-    return subprocess.Popen(
-        whole, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8"
-    )
-
-
 @pytest.fixture
 def finished(cpu, monkeypatch, capsys):
     """finished(folder, *words) → what a command prints that ends well, in this process."""
@@ -70,13 +61,13 @@ def test_from_an_animator_to_scores(folder, finished):
     finished(folder, *MAKE)
     assert "18 good, 0 bad" in finished(folder, "data", "check", "pairs")
 
-    process = command(folder, *RUN)
+    process = Rank(command(*RUN), {"CUDA_VISIBLE_DEVICES": ""})
     deadline = time.monotonic() + 240
     while not (found := list(folder.glob("runs/*/local_adaln-*/checkpoint.pt"))):
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
+        assert process.returncode is None and time.monotonic() < deadline, process.stderr.read()
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    assert process.wait(60) == -signal.SIGKILL
     stopped = torch.load(found[0])["progress"]["step"]
     assert 0 < stopped < 12
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import pages
+from helpers.ranks import Rank, command
 from helpers.runs import untrained
 from PIL import Image
 
@@ -124,17 +125,15 @@ def test_splats_stand_side_by_side_in_the_first_view_and_are_sent_once(runs, mon
 @pytest.fixture
 def address(runs) -> Iterator[str]:
     """Of a server in a process of its own."""
-    command = [sys.executable, "-u", "-m", "i4d_bench.cli", "view", "--run", str(runs), "--port", "8765"]
-    env = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env) as server:
-        said = ""
-        for line in server.stdout or ():
-            said += line.decode()
-            if found := re.search(r"local_adaln, static: (http://\S+\d)", said):
-                break
-        assert found, said
-        yield found[1]
-        server.terminate()
+    server = Rank(command("view", "--run", str(runs), "--port", "8765"), {"CUDA_VISIBLE_DEVICES": ""})
+    said = ""
+    for line in server.stdout:
+        said += line
+        if found := re.search(r"local_adaln, static: (http://\S+\d)", said):
+            break
+    assert found, said + server.stderr.read()
+    yield found[1]
+    server.kill()
 
 
 def test_ctrl_c_ends_it_with_a_line_and_without_a_trace(runs):

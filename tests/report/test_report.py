@@ -10,7 +10,7 @@ import pytest
 from helpers.speeds import frame, speed_report, timed
 
 from i4d_bench.metrics.cards import CARDS, OF_RUNS
-from i4d_bench.report import build_report, keep_baseline, search, tables
+from i4d_bench.report import build_report, figures, keep_baseline, search, tables
 from i4d_bench.report.baseline import pick
 from i4d_bench.report.columns import METRICS
 from i4d_bench.report.notes import conditions
@@ -54,6 +54,12 @@ def add(store: Store, designs: int, people: int, metrics, seed: int) -> None:
                    curve=[{"step": s, "gap": 0.01 * s * k} for s in (100, 200)], notes=[SAID]),
             rows,
         )  # fmt: skip
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Tables alone: figures take most of a report's time."""
+    monkeypatch.setattr(figures, "draw", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +125,7 @@ def test_comparisons_hold_only_pairs_that_exist(many):
     (3, 1, 3, "One person: no row is called better than another."),
     (3, 6, 3, "3 seeds. Bold: best of its block and not significantly worse"),
 ])  # fmt: skip
-def test_what_is_too_little_to_tell_is_said_and_nothing_is_bold(tmp_path, designs, people, seeds, said):
+def test_what_is_too_little_to_tell_is_said_and_nothing_is_bold(undrawn, tmp_path, designs, people, seeds, said):
     store = fill(tmp_path, designs, people, seeds=seeds)
     build_report(store.folder)
     main, pairs = (tmp_path / "main.md").read_text(), pd.read_csv(tmp_path / "pairs.csv")
@@ -129,7 +135,7 @@ def test_what_is_too_little_to_tell_is_said_and_nothing_is_bold(tmp_path, design
     assert pairs.verdict.str.startswith("not told").all() != told or not len(pairs)
 
 
-def test_a_seed_that_was_not_run_is_missing_and_said_so_and_no_failure(tmp_path):
+def test_a_seed_that_was_not_run_is_missing_and_said_so_and_no_failure(undrawn, tmp_path):
     """Its samples are left out of the pairs; they do not count as the worst value."""
     store = fill(tmp_path, 3, seeds=4, metrics=("psnr",))
     store.remove("global_design_1-2")
@@ -172,7 +178,7 @@ def test_small_numbers_have_the_digits_that_they_need(tmp_path):
     assert found["l1_eyes"] == ["0.000", "0.000"] and found["leak_driver"] == ["0.000000", "0.000000"]
 
 
-def test_designs_that_came_to_nothing_alike_share_a_footnote(tmp_path):
+def test_designs_that_came_to_nothing_alike_share_a_footnote(undrawn, tmp_path):
     store, why = (
         fill(tmp_path, 4, metrics=("psnr",)),
         "the validation gap never passed 0.5 dB in 40 steps; it ended at 0.10 dB",
@@ -189,7 +195,7 @@ def test_designs_that_came_to_nothing_alike_share_a_footnote(tmp_path):
     ]
 
 
-def test_lost_files_change_no_table_and_what_the_page_lacks_is_said(tmp_path):
+def test_lost_files_change_no_table_and_what_the_page_lacks_is_said(undrawn, tmp_path):
     store = fill(tmp_path, 3, seeds=3, metrics=("psnr",))
     runs, main = tmp_path / "runs", tmp_path / "main.md"
     for r in store.records:
@@ -212,7 +218,7 @@ def test_lost_files_change_no_table_and_what_the_page_lacks_is_said(tmp_path):
     assert main.read_bytes() == before
 
 
-def test_every_seed_says_what_became_of_it(tmp_path):
+def test_every_seed_says_what_became_of_it(undrawn, tmp_path):
     store = fill(tmp_path, 2, seeds=3, metrics=("psnr",))
     late = dataclasses.replace(store.records[0], status="did not start", why="it ended at 0.2 dB", created="2026-01-01")
     store.add(late, [])
@@ -292,7 +298,7 @@ def test_conditions_name_every_commit_and_rendering():
     assert f"data {DATA['kind']} (a, b), driver" in conditions(two)
 
 
-def test_what_is_known_without_avatars_stands_under_the_designs_and_is_none_of_them(tmp_path):
+def test_what_is_known_without_avatars_stands_under_the_designs_and_is_none_of_them(undrawn, tmp_path):
     store = fill(tmp_path, 2, metrics=("aed_true",))
     known = {"true frame": {"self": {"aed_true": 0.06, "akd": 1.0}}, "mean expression": {"self": {"aed_true": None}}}
     store.add(
@@ -325,7 +331,7 @@ def test_the_baseline_is_the_papers_operator_or_the_first_that_is_no_control():
         pick(rows, "local_adaln")
 
 
-def test_pairs_are_compared_with_the_row_that_was_asked_for(tmp_path, capsys):
+def test_pairs_are_compared_with_the_row_that_was_asked_for(undrawn, tmp_path, capsys):
     """And so they are when the report is rebuilt, until another is asked for."""
     store = fill(tmp_path, 4, people=6, metrics=("psnr",))
     told = lambda: ((tmp_path / "pairs.md").read_text().split(";")[0], set(pd.read_csv(tmp_path / "pairs.csv").design))  # noqa: E731

@@ -78,7 +78,7 @@ def test_gaussians_that_cannot_be_drawn_spoil_nothing():
 
 
 def test_rooms_of_fixed_size_give_the_same_picture_and_tell_what_does_not_fit():
-    g = scene(2, 60, device=DEVICE)
+    g = scene(2, 30, device=DEVICE)
     rgb, _, depth, longest = drawn(g)
     room = lambda n: Rooms(2, 16, 12, n, DEVICE, TILE)  # noqa: E731
     roomy, _, none, again = drawn(g, lists=room(int(longest) + 3), depth=False)
@@ -103,7 +103,7 @@ def test_a_picture_that_needs_more_than_the_last_one_lacks_nothing(monkeypatch):
 
 def test_lists_too_long_for_a_room_are_sorted_image_by_image(monkeypatch):
     """One image shows nothing."""
-    g = scene(3, 60, device=DEVICE)
+    g = scene(3, 30, device=DEVICE)
     with torch.no_grad():
         g.opacities[1] = 0
     rgb, _, _, needed = drawn(g)
@@ -132,7 +132,7 @@ def test_a_whole_batch_with_lists_too_long_for_a_room_is_drawn():
 
 def test_lists_of_fixed_room_have_some_to_spare_and_tell_what_does_not_fit(monkeypatch):
     """Tiles' own, and of all pairs where a tile has too many."""
-    g, cam = scene(2, 60, device=DEVICE), camera(2, 16, 12, device=DEVICE)
+    g, cam = scene(2, 30, device=DEVICE), camera(2, 16, 12, device=DEVICE)
     rgb = drawn(g)[0]
     rows = rows_of(*(getattr(g, f) for f in FIELDS), cam.viewmats, cam.Ks, 16, 12)
     for kind in (Rooms, Sorted):
