@@ -19,15 +19,15 @@ from torch import Tensor
 
 from kernels.fused.launch import INTERPRETED, card, precision
 
-PIXELS, CHANNELS = 64, 64
+PIXELS, CHANNELS = 64, 32
 """Of a tile."""
 BYTES = 128
 """Of a pixel's channels that a step multiplies."""
 FEWEST = 3
 """Steps of a program, at least."""
-GATHERED = 32
-"""Products of a step of `first`, whose pixels have three numbers."""
-OUTPUTS, ROWS = 16, 16
+FIRST, GATHERED = 128, 16
+"""Of a tile of `first`: pixels, which have three numbers, and products of a step."""
+OUTPUTS, ROWS = 4, 64
 """Of a program of `last`: numbers, and pixels at a time."""
 
 
@@ -99,7 +99,7 @@ def _convolve(
         tl.debug_barrier()  # all of the program has stored before it says that it has ended
         if tl.atomic_add(ended + tile, 1, sem="acq_rel") == SHARES - 1:
             total = tl.zeros([M, N], tl.float32)
-            for share in range(SHARES):
+            for share in tl.static_range(SHARES):  # unrolled: all loads are under way at once
                 total += tl.load(own + share * (M * N), cache_modifier=".cg")  # as other processors left it
             _finish(total, bias, plus, y, n, out, there, PLUS)
 
@@ -149,8 +149,8 @@ def first(
     out, side = len(weight), weight.shape[-1]
     y = _empty(B, out, -(-H // 2), -(-W // 2), weight)
     count = B * y.shape[2] * y.shape[3]
-    _first[(triton.cdiv(count, PIXELS),)](
-        images.contiguous(), weight, bias, y, count, H, W, *y.shape[2:], *weight.stride(), C, side, PIXELS, out, GATHERED,
+    _first[(triton.cdiv(count, FIRST),)](
+        images.contiguous(), weight, bias, y, count, H, W, *y.shape[2:], *weight.stride(), C, side, FIRST, out, GATHERED,
         precision(weight.dtype)["P"],
     )  # fmt: skip
     return y

@@ -27,7 +27,7 @@ SUMMED = {
     False: {"TILE": TILE, "num_warps": WARPS, "num_stages": 3},
 }
 """Where sums over all Gaussians are taken, by whether features are stored in fp32: more in flight does not fit every card."""
-TILES, RESIDENT = 32, 3
+TILES, RESIDENT = 32, 2
 """Tiles of a program there, where it takes parts' sums; elsewhere programs are as many as processors hold, so many each."""
 TOGETHER = 64
 """Parts whose sums a program takes."""
