@@ -29,6 +29,11 @@ class Card:
         return {True: "↑", False: "↓", None: ""}[self.higher_is_better]
 
     @property
+    def head(self) -> str:
+        """Of a column or panel: what is measured, in which unit, and which way is good."""
+        return f"{self.label}{f' ({self.unit})' * bool(self.unit)} {self.arrow}".strip()
+
+    @property
     def failed(self) -> str:
         """What becomes of a sample on which measuring failed."""
         return "left out" if self.worst is None else "counted at the worst value"

@@ -28,14 +28,15 @@ def write(
     designs: dict[str, Row],
     notes: Sequence[str],
     compared: tuple[str | None, pd.DataFrame] | None = None,
+    title: str = "",
 ) -> None:
-    """compared: the baseline, and what `pairs.pairs` found."""
+    """compared: the baseline, and what `pairs.pairs` found. title: of columns that belong to no test set."""
     shown = [c for c in columns if not c.empty]
     parts = []
     for group, own in groupby(shown, lambda c: c.group):
         for some in _pieces(list(own), MOST_COLUMNS):
             for rows in _pieces(list(designs.items()), MOST_ROWS):
-                parts.append(latex.floating(latex.table(some, dict(rows), True), _caption(group, some), True))
+                parts.append(latex.floating(latex.table(some, dict(rows), True), _caption(group or title, some), True))
     parts += _matrices(*compared) if compared else []
     write_text(folder / "appendix.tex", latex.document([*paged(parts), _listed(notes)]))
 
@@ -72,7 +73,7 @@ def _pieces(items: list, most: int) -> list[list]:
 
 def _caption(group: str, columns: Sequence[Column]) -> str:
     labels = ", ".join(c.label.rstrip(" ↑↓") for c in columns)
-    return latex.escape(f"{group.capitalize()}: {labels}." if group else f"{labels}.")
+    return latex.escape(f"{group[:1].upper()}{group[1:]}: {labels}." if group else f"{labels}.")
 
 
 def _matrices(baseline: str | None, found: pd.DataFrame) -> list[str]:

@@ -68,8 +68,9 @@ class Column:
 
     @property
     def name(self) -> str:
-        """Its head without the arrow, as .csv files have it."""
-        return self.head.rstrip(" ↑↓")
+        """Its head without the arrow, and a metric's without its unit, as .csv files have it."""
+        unit = CARDS[self.of[1]].unit if self.of[0] else ""
+        return self.head.rstrip(" ↑↓").removesuffix(f" ({unit})")
 
     @property
     def empty(self) -> bool:
@@ -142,7 +143,7 @@ def metric_column(designs: dict[str, Row], set_: str, metric: str, measured: Mea
         own = {d: s for d, s in found.items() if designs[d].block == block}
         if len(own) > 1 and card.higher_is_better is not None and block != "control":
             bold |= best_and_ties(own, card.higher_is_better, card.worst, means)
-    head = f"{SET_NAMES[set_]} {card.label} {card.arrow}".strip()
+    head = f"{SET_NAMES[set_]} {card.head}"
     digits, references = _digits(means.values(), DIGITS.get(metric, 3)), _references(designs, set_, metric)
     return Column(head, means, digits, frozenset(bold), references, (set_, metric), intervals)
 

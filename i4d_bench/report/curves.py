@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib import ticker
@@ -18,10 +20,8 @@ ACROSS = 8
 
 def draw(store: Store) -> None:
     """A design's mean over its seeds, and its last value in the corner; every seed as a thin line, with a mark at its onset
-    (`rows.onset`). In grey behind it: from the lowest to the highest mean of its family. A control's gap is 0 by nature: it has no
-    panel beside others."""
-    curved = {d: row for d, row in rows(store).items() if any(r.curve for r in row.runs)}
-    designs = {d: row for d, row in curved.items() if row.family != "control"} or curved
+    (`rows.onset`). In grey behind it: from the lowest to the highest mean of its family."""
+    designs = _curved(rows(store))
     if not designs:
         return
     hue, lines = hues(row.family for row in designs.values()), _lines(designs)
@@ -47,6 +47,25 @@ def draw(store: Store) -> None:
         figure.supxlabel("training steps after the warm-up", fontsize=STYLE["axes.labelsize"])
         figure.supylabel("driving gap, validation (dB)", fontsize=STYLE["axes.labelsize"])
         save(figure, store.folder, "curves")
+
+
+def lines(designs: dict[str, Row]) -> str:
+    """What its lines and marks mean, of those that are there."""
+    shown = _curved(designs).values()
+    out = []
+    if any(len(row.runs) > 1 for row in shown):
+        out.append("Thick lines: means over the seeds; thin lines: seeds.")
+    if any(n > 1 for n in Counter(row.family for row in shown).values()):
+        out.append("Grey: from the lowest to the highest mean of the family.")
+    if any(onset(r) is not None for row in shown for r in row.runs):
+        out.append("Circles: the validation from which a seed stays above the dotted line.")
+    return "".join(f" {said}" for said in out)
+
+
+def _curved(designs: dict[str, Row]) -> dict[str, Row]:
+    """Those with a curve; a control's gap is 0 by nature: it has no panel beside others."""
+    curved = {d: row for d, row in designs.items() if any(r.curve for r in row.runs)}
+    return {d: row for d, row in curved.items() if row.family != "control"} or curved
 
 
 def _lines(designs: dict[str, Row]) -> list[list[str]]:

@@ -44,7 +44,7 @@ def draw(store: Store, baseline: str | None, found: pd.DataFrame) -> None:
                     axis.sharex(shared)
                 _panel(axis, group[::-1], of[set_, metric], hue)
                 axis.set_yticks(range(len(group)), [plain(d) + by_name[d].mark for d in group[::-1]])
-            column[0].set_title(f"{SET_NAMES[set_]}\n{CARDS[metric].label} {CARDS[metric].arrow}")
+            column[0].set_title(f"{SET_NAMES[set_]}\n{CARDS[metric].head}")
         filled = (
             f"filled: p < {1 - LEVEL:.2g} after Holm"
             if np.isfinite(found["p"].to_numpy()).any()

@@ -42,7 +42,7 @@ def draw(store: Store) -> None:
             for y in range(1, len(designs)):
                 if families[y] != families[y - 1]:
                     axis.axhline(y - 0.5, color="0.6", lw=0.5)
-            axis.set_title(f"{CARDS[metric].label} {CARDS[metric].arrow}")
+            axis.set_title(CARDS[metric].head)
             axis.locator_params(axis="x", nbins=3)
             axis.set_yticks(range(len(designs)), [plain(d) + by_name[d].mark for d in designs])
             axis.set_ylim(-0.6, len(designs) - 0.4)

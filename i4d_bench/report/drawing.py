@@ -16,6 +16,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
+import variants
 from i4d_bench.cache import atomic_file
 from i4d_bench.report.rows import Row
 
@@ -70,11 +71,12 @@ def hues(families: Iterable[str]) -> dict[str, str]:
 
 
 def looks(families: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Per design, given its family: the family's hue and fill, and a marker and dash of its own, the same in every figure."""
-    out, known = {}, list(families.values())
-    hue = hues(known)
-    for n, (name, family) in enumerate(families.items()):
-        k = known[:n].count(family)
+    """Per design, given its family: the family's hue and fill, and a marker and dash of its own. Registered designs have theirs in
+    every figure, whoever else is in it."""
+    out, hue = {}, hues(families.values())
+    known = {name: variants.design(name).family for name in variants.names()} | dict(families)
+    for name, family in families.items():
+        k = [n for n, f in known.items() if f == family].index(name)
         out[name] = {"color": hue[family], "marker": SHAPES[k % len(SHAPES)], "fillstyle": FILLS.get(family, "full"),
                      "ls": DASHES[k % len(DASHES)], "markerfacecoloralt": "white", "mew": 0.7}  # fmt: skip
     return out

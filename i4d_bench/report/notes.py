@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from i4d_bench.data.splits import UNSEEN
 from i4d_bench.drivers.probe import Leak
@@ -20,16 +21,25 @@ NO_SPEEDS = "FPS: there is no speed report to take them from, run `i4d-bench spe
 
 
 def conditions(records: Iterable[Record]) -> str:
-    """Preset, hardware, kind of data and driver, the same for all of a folder; its renderings (one world differs in the last bits
-    between kinds of CPU) and the commits by which it was measured."""
+    """Preset, hardware, kind of data, driver and teacher, the same for all of a folder; its renderings (one world differs in the
+    last bits between kinds of CPU) and the commits by which it was measured."""
     records = list(records)
     one = records[0]
     data = ", ".join(sorted({r.data["hash"] for r in records}))
     used = sorted({code_of(r.environment) for r in records})
     return (
         f"{one.preset} preset, {one.environment['hardware']}, data {one.data['kind']} ({data}), driver {one.driver}, "
-        f"commit{'s' * (len(used) > 1)} {', '.join(used)}"
+        f"{taught(one, ', ')}commit{'s' * (len(used) > 1)} {', '.join(used)}"
     )
+
+
+def taught(record: Record, after: str) -> str:
+    """Whose pictures a run learned from, and how; nothing where it was true frames."""
+    teacher = record.config.get("teacher") or {}
+    if not teacher.get("path"):
+        return ""
+    beside = " with true frames beside" * teacher.get("bias_sink", False)
+    return f"teacher {Path(teacher['path']).name} ({teacher['supervision']}{beside}){after}"
 
 
 def notes(

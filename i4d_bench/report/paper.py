@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from i4d_bench.report import latex, qualitative, tradeoff
+from i4d_bench.report import curves, latex, qualitative, tradeoff
 from i4d_bench.report.columns import Column
 from i4d_bench.report.drawing import plain
+from i4d_bench.report.notes import taught
 from i4d_bench.report.rows import Row, all_seeds, lacking
 from i4d_bench.report.speeds import NO_FPS, Speeds
 from i4d_bench.report.writing import write_text
@@ -36,9 +37,7 @@ WIDE = (
 NARROW = (("self", ("lpips_alex",)), ("cross", ("gap",)), ("cross", AED), ("", ("onset",)), ("", ("fps",)))
 FIGURES = {
     "speed_quality": "Speed against expression error; bars are 95\\,\\% intervals.{tracked}{untimed}",
-    "curves": "The driving gap on validation people over training. Thick lines: means over the seeds, with their last values; thin "
-              "lines: seeds; grey: from the lowest to the highest mean of the family. Circles: the validation from which a seed "
-              "stays above the dotted line.",
+    "curves": "The driving gap on validation people over training, with the last values.{lines}",
     "differences": "Paired differences from {baseline} with 95\\,\\% intervals over {varied}; filled: $p<0.05$ after Holm over all "
                    "designs. Below, on scales of their own: designs that see more.",
     "intervals": "Means with 95\\,\\% intervals over {varied}.",
@@ -65,6 +64,7 @@ def write(
         parts.append(rf"\input{{{name}}}")
     fill = {
         "varied": varied(designs),
+        "lines": curves.lines(designs),
         "baseline": latex.escape(plain(baseline or "")),
         "rule": latex.escape(qualitative.rule(store.measured, baseline)),
         "cases": qualitative.CASES,
@@ -90,7 +90,7 @@ def about(designs: dict[str, Row], columns: Sequence[Column], people: int, speed
     one = next(iter(designs.values())).last
     seeds = len(all_seeds(designs))
     out = [
-        f"Fusion designs on {one.data['kind']} heads, driver {one.driver}; {people} test people, "
+        f"Fusion designs on {one.data['kind']} heads, driver {one.driver}; {taught(one, '; ')}{people} test people, "
         f"{seeds} seed{'s' * (seeds > 1)}{budget(one)}.",
         f"Mean ± half of the 95% interval over {varied(designs)}.",
     ]
@@ -108,6 +108,7 @@ def about(designs: dict[str, Row], columns: Sequence[Column], people: int, speed
     if speeds and ("", "fps") in {c.of for c in columns}:
         out.append(f"FPS: {speeds.about()}; scores are of the Gaussians trained here.")
         out += [f"{NO_FPS}: not timed there."] if speeds.missing(designs) else []
+        out += speeds.resized(designs)
         if speeds.tracker and any(row.block == "privileged" for row in designs.values()):
             out.append("Scores of designs given true coefficients are without the tracker's error.")
     return " ".join(out)

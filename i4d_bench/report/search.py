@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from i4d_bench.config.ablations import BEST, BEYOND, STARTS
+from i4d_bench.config.ablations import BEST, BEYOND, RATES, STARTS
 from i4d_bench.evaluate.gap import ONSET_DB
 from i4d_bench.report import appendix, search_figure
 from i4d_bench.report.columns import Column
@@ -102,11 +102,11 @@ def write_search(store: Store) -> tuple[dict[str, list[Column]], dict[str, Row],
     """Writes main.csv, .md, appendix.tex, search.pdf, .png and finals.txt, the arms for `--ablation finals`; returns what
     `compute` does."""
     tables, best_runs, under = compute(store)
-    (columns,), found = tables.values(), arms(store)
+    ((title, columns),), found = tables.items(), arms(store)
     write(store.folder, "main", columns, best_runs, under)
     finals = [entry for runs in found.values() for entry in finalists(runs)]
     write_text(store.folder / "finals.txt", "\n".join(finals) + "\n")
-    appendix.write(store.folder, columns, best_runs, under)
+    appendix.write(store.folder, columns, best_runs, under, title=title)
     search_figure.draw(store.folder, {name: (runs, best(runs)) for name, runs in found.items()})
     return tables, best_runs, under
 
@@ -141,9 +141,10 @@ def _notes(store: Store, found: dict[str, Arms], records: dict[str, Record]) -> 
     late = [n for n, r in records.items() if r.status == "did not start"]
     out += [f"† The best setting did not pass {ONSET_DB} dB: {', '.join(late)}."] if late else []
     out += [f"{r.design}: failed ({r.why})." for r in every if r.status == "failed"]
-    rates = {n: sorted({lr for lr, _ in runs}) for n, runs in found.items()}
+    # what the finals do not try again, the search had tried
+    rates = {n: sorted({*RATES, *(lr for lr, _ in runs)}) for n, runs in found.items()}
     for where, k in (("smallest", 0), ("largest", -1)):
-        at_end = [n for n, lrs in rates.items() if len(lrs) > 1 and best(found[n])[0] == lrs[k]]
+        at_end = [n for n, lrs in rates.items() if best(found[n])[0] == lrs[k]]
         out += [f"Best at the {where} rate tried, so perhaps better beyond it: {', '.join(at_end)}."] if at_end else []
     wanted = max(every, key=lambda r: r.created).config.get("designs", ())
     missing = set(wanted) - {r.design for r in every}

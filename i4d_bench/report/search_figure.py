@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
+from matplotlib.colors import LogNorm
 from matplotlib.lines import Line2D
 
 from i4d_bench.config.ablations import STARTS
@@ -21,6 +21,8 @@ Arms = dict[Arm, Record]
 DASHES = dict(zip(STARTS, ((0, (1, 1)), "-", (0, (5, 1.5))), strict=True))
 ACROSS = 4
 """Panels side by side."""
+DECADES = LogNorm(1.5e-5, 1e-2, clip=True)
+"""A rate's place among the shades, the same in every figure: those of `ablations.RATES` and BEYOND lie within."""
 
 
 def draw(folder: Path, found: Mapping[str, tuple[Arms, Arm]]) -> None:
@@ -28,16 +30,18 @@ def draw(folder: Path, found: Mapping[str, tuple[Arms, Arm]]) -> None:
     if not found:
         return
     rates = sorted({lr for runs, _ in found.values() for lr, _ in runs})
+    shades = {lr: plt.get_cmap("viridis_r")(float(DECADES(lr))) for lr in rates}
     starts = [s for s in STARTS if any(s == start for runs, _ in found.values() for _, start in runs)]
-    shades = dict(zip(rates, plt.get_cmap("viridis_r")(np.linspace(0.12, 1, len(rates))), strict=True))
     rows = -(-len(found) // ACROSS)
     with plt.rc_context(STYLE):
         size = (PAGE, 0.75 + 1.15 * rows)
         figure, axes = plt.subplots(rows, ACROSS, figsize=size, sharex=True, sharey=True, squeeze=False)
         for axis in axes.flat[len(found):]:  # fmt: skip
             axis.set_axis_off()
+        for axis in axes.flat[max(0, len(found) - ACROSS):len(found)]:  # fmt: skip
+            axis.tick_params(labelbottom=True)  # those with nothing below them
         for axis, (name, (runs, taken)) in zip(axes.flat, found.items(), strict=False):
-            axis.axhline(ONSET_DB, color="k", lw=0.6, ls=(0, (1, 2)))
+            axis.axhline(ONSET_DB, color="0.55", lw=0.6)
             for (lr, start), r in sorted(
                 runs.items(), key=lambda item: item[0] == taken
             ):  # the choice above the others
@@ -59,6 +63,7 @@ def draw(folder: Path, found: Mapping[str, tuple[Arms, Arm]]) -> None:
             *(Line2D([], [], color=shades[lr], label=f"lr {lr:g}") for lr in rates),
             *(Line2D([], [], color="k", ls=DASHES[start], lw=1, label=start) for start in starts),
             Line2D([], [], color="0.5", lw=2, marker="D", ms=4, mec="k", label="taken"),
+            Line2D([], [], color="0.55", lw=0.6, label=f"{ONSET_DB} dB"),
         ]
         figure.legend(
             handles=entries, loc="outside upper center", ncols=len(entries), columnspacing=1.2, handlelength=2

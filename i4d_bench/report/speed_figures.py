@@ -165,6 +165,6 @@ def stages(rows: dict, base: tuple[int, int, int], families: dict[str, str]):
     axis.invert_yaxis()
     axis.margins(x=0.1)
     axis.grid(axis="y", visible=False)
-    axis.set_xlabel("wall clock (ms); stages timed apart")
+    axis.set_xlabel("wall clock (ms); stages timed apart, each with its own start")
     figure.legend(loc="outside upper center", ncols=4, handlelength=1.2, columnspacing=0.9, handletextpad=0.4)
     return figure

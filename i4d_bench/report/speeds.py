@@ -98,11 +98,13 @@ class Speeds:
                 f"{marked}No FPS, for want of a valid row there{why}: {', '.join(missing)}. "
                 f"All rows on {here}: `{self._command(designs)}`, then `i4d-bench report` again."
             )
-        resized = {d: self._resized(row) for d, row in designs.items() if d not in missing}
-        smaller = [f"{d} ({', '.join(f'{k}={v}' for k, v in own.items())})" for d, own in resized.items() if own]
-        if smaller:
-            out.append(f"Timed at their default sizes, trained here at others: {', '.join(smaller)}.")
-        return out
+        return [*out, *self.resized(designs)]
+
+    def resized(self, designs: dict[str, Row]) -> list[str]:
+        """A sentence about those that are timed at other sizes than they were trained at, if there are any."""
+        resized = {d: self._resized(row) for d, row in designs.items() if np.isfinite(self.fps(d))}
+        told = [f"{d} ({', '.join(f'{k}={v}' for k, v in own.items())})" for d, own in resized.items() if own]
+        return [f"Timed at their default sizes, trained here at others: {', '.join(told)}."] if told else []
 
     def missing(self, designs: Iterable[str]) -> list[str]:
         """Those without FPS."""

@@ -61,7 +61,7 @@ def draw(store: Store, speeds: Speeds | None) -> None:
             axis.spines["left"].set_linestyle((0, (1, 2)))
             axis.tick_params(left=False)
         figure.supxlabel(_below(speeds, designs), fontsize=STYLE["axes.labelsize"])
-        axes[0][0].set_ylabel(f"{SET_NAMES[set_]} {CARDS[metric].label} {CARDS[metric].arrow}")
+        axes[0][0].set_ylabel(f"{SET_NAMES[set_]} {CARDS[metric].head}")
         ends = [Labelled(fps, i.mean, plain(d) + designs[d].mark, look[d]) for d, fps, i in points]
         label_beside(axes[0][-1], ends)
         save(figure, store.folder, "speed_quality")

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from i4d_bench.metrics.cards import CARDS
-from i4d_bench.report import answer
+from i4d_bench.report import answer, curves
 from i4d_bench.report.columns import SET_NAMES, Column
 from i4d_bench.report.pairs import RESOLUTION
 from i4d_bench.report.qualitative import rule
@@ -24,8 +24,7 @@ from i4d_bench.results.store import Store
 
 FIGURES = {
     "speed_quality": "Speed against expression error",
-    "curves": "When designs start to follow the driver. Thick lines: means over the seeds; thin: seeds; grey: range of the "
-    "family's means; circles: onsets",
+    "curves": "When designs start to follow the driver",
     "differences": "Paired differences from one design, with 95% intervals; filled: significant. Below, on scales of their own, "
     "designs that see more",
     "intervals": "Scores with 95% intervals",
@@ -60,7 +59,7 @@ def content(
             "answer": answer.of_search(first, designs) if differences is None else answer.of_designs(first, designs),
             "notes": [*notes, FILMED] if filmed else notes,
             "tables": shown,
-            "figures": FIGURES,
+            "figures": FIGURES | {"curves": f"{FIGURES['curves']}.{curves.lines(designs)}".rstrip(".")},
             "pictures": pictures(store, designs),
             "avatars": moving,
             "avatars_about": f"{rule(store.measured, baseline)}." if any(a["name"] in designs for a in moving) else "",
@@ -138,7 +137,7 @@ def _bounds(lo: float, hi: float) -> dict[str, float]:
 
 
 def _label(metric: str) -> str:
-    return f"{CARDS[metric].label} {CARDS[metric].arrow}".strip()
+    return CARDS[metric].head
 
 
 def _provenance(folder: Path, row: Row) -> dict[str, Any]:
