@@ -24,7 +24,6 @@ if sys.platform == "linux":
     start_warm()
 Figure.savefig = untraced(Figure.savefig)
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers do not fight for cores, nor does what they start
-    os.environ["OMP_NUM_THREADS"] = "1"
     numba.set_num_threads(1)
     torch.set_num_threads(1)  # after numba, whose begin undoes what torch was told
 if not torch.cuda.is_available():  # kernels then run in Triton's interpreter (fp32 and fp16: its bf16 is wrong)
@@ -41,6 +40,12 @@ def pytest_addoption(parser):
         metavar="DESIGN",
         help="run the contract and the benchmarks over this one alone: a name, your file or module; may be given again",
     )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes():
+    """Workers have it from their start: numpy reads it as it begins, and its threads would wait for cores longer than they work."""
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def pytest_configure(config):

@@ -212,7 +212,11 @@ class _Room:
         ours, theirs = multiprocessing.Pipe()
         context = multiprocessing.get_context("spawn")
         process = context.Process(target=_serve, args=(theirs, self.shares, card is None), daemon=False)
-        with _environment({} if card is None else {"CUDA_VISIBLE_DEVICES": card}):  # before anything of CUDA begins
+        # numpy's threads are told as it is imported: those of several processes would wait for each other, ten times as long
+        given = {"OPENBLAS_NUM_THREADS": str(max(1, cores() // self.shares))}
+        with _environment(
+            given if card is None else given | {"CUDA_VISIBLE_DEVICES": card}
+        ):  # before anything of CUDA begins
             process.start()
         theirs.close()
         return _Worker(card, process, ours)
