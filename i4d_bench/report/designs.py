@@ -13,7 +13,7 @@ from i4d_bench import outputs, reading
 from i4d_bench.cache import atomic_file
 from i4d_bench.report import baseline as baselines
 from i4d_bench.report import search
-from i4d_bench.report.rows import Row, rows
+from i4d_bench.report.rows import ORDER, Row, rows
 from i4d_bench.report.rows import onset as started
 from i4d_bench.report.speeds import Speeds, inside
 from i4d_bench.results.environment import code_of
@@ -118,8 +118,9 @@ def _cell(form: str, number: float) -> str:
 
 
 def write_page(reports: Path, to: Path, baseline: str | None = None, designs: Sequence[str] = ()) -> None:
-    """Writes `to`, with every registered design unless some are named. Raises UserError where the baseline was not counted."""
-    to, designs = outputs.file(to), designs or variants.names()
+    """Writes `to`, with every registered design unless some are named, in the tables' order. Raises UserError where the baseline
+    was not counted."""
+    to, designs = outputs.file(to), sorted(designs or variants.names(), key=_place)
     costs, speeds = listed(read_costs(reports), designs), next(iter(inside(reports)), None)
     counted = f"{N:,} Gaussians, one identity, one frame, in plain torch, Φ included where a design calls it."
     if not all(p >= 0 for p in costs["params"]):
@@ -138,6 +139,10 @@ def write_page(reports: Path, to: Path, baseline: str | None = None, designs: Se
     parts = [head, "## Costs\n\n", counted, "\n\n", table(costs, baseline_of(costs, baseline)), "\n\n", *sections]
     with atomic_file(to) as path:
         path.write_text("".join(parts).rstrip() + "\n", encoding="utf-8")
+
+
+def _place(design: str) -> tuple[int, str]:
+    return ORDER.get(variants.design(design).family, len(ORDER)), design
 
 
 def _section(name: str, costs: list[dict], speeds: Speeds | None, trained: Row | None, arms: search.Arms | None) -> str:
