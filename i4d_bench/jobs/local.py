@@ -212,11 +212,11 @@ class _Room:
         ours, theirs = multiprocessing.Pipe()
         context = multiprocessing.get_context("spawn")
         process = context.Process(target=_serve, args=(theirs, self.shares, card is None), daemon=False)
-        # numpy's threads are told as it is imported: those of several processes would wait for each other, ten times as long
-        given = {"OPENBLAS_NUM_THREADS": str(max(1, cores() // self.shares))}
-        with _environment(
-            given if card is None else given | {"CUDA_VISIBLE_DEVICES": card}
-        ):  # before anything of CUDA begins
+        # as many as there are cores, numpy's threads of several processes wait for each other ten times as long as they work
+        own = {"OPENBLAS_NUM_THREADS": str(max(1, cores() // self.shares))}
+        if card is not None:
+            own["CUDA_VISIBLE_DEVICES"] = card
+        with _environment(own):  # before numpy and anything of CUDA begin
             process.start()
         theirs.close()
         return _Worker(card, process, ours)

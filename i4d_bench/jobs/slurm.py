@@ -36,6 +36,8 @@ SHARED = ("name", "timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node")
 """Options that submitit has under these names; it calls all others slurm_NAME."""
 OWN = "sbatch_"
 """Begins the name of an option that goes to sbatch as it is: sbatch_reservation=NAME."""
+THREADS = "export OPENBLAS_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1}"
+"""Numpy's, which it reads as it begins: a job may see cores that are others'."""
 ONE_PROCESS = ("nodes", "tasks_per_node", "ntasks_per_node")
 RESTARTS = 30
 """How often a job may reach its time limit."""
@@ -155,6 +157,7 @@ def _executor(options: Mapping[str, str], logs: Path, before: Sequence[str] = ()
             parameters["slurm_additional_parameters"][name.removeprefix(OWN).replace("_", "-")] = text
         else:
             parameters[name if name in SHARED else f"slurm_{name}"] = _value(name, text)
+    parameters["slurm_setup"] = [THREADS, *parameters.get("slurm_setup", [])]
     if before:
         parameters["slurm_dependency"] = f"afterok:{':'.join(before)}"
         parameters["slurm_additional_parameters"]["kill-on-invalid-dep"] = "yes"

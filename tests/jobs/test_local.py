@@ -94,6 +94,22 @@ def test_a_worker_has_its_threads_also_where_torch_had_begun():
     assert subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True).stdout == "1 1\n"
 
 
+def _tell(pipe, workers, on_cores):
+    pipe.send((os.environ["OPENBLAS_NUM_THREADS"], os.environ.get("CUDA_VISIBLE_DEVICES"), on_cores))
+
+
+@pytest.mark.parametrize(("card", "shares", "threads"), [(None, 3, "2"), ("5", 8, "1")])
+def test_numpys_threads_are_a_share_of_the_cores(monkeypatch, card, shares, threads):
+    monkeypatch.setattr(local, "_serve", _tell)
+    monkeypatch.setattr(local, "cores", lambda: 7)
+    before = os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("OPENBLAS_NUM_THREADS")
+    with Whole(1, "runs") as whole:
+        worker = local._Room([], whole, [card], shares)._hire(card)
+    assert worker.pipe.recv() == (threads, before[0] if card is None else card, card is None)
+    worker.process.join()
+    assert before == (os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("OPENBLAS_NUM_THREADS"))
+
+
 @pytest.fixture
 def one_thread():
     threads = torch.get_num_threads()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import subprocess
 import threading
 import time
 from functools import partial
@@ -70,6 +71,22 @@ def test_a_machine_without_a_cluster_is_said_before_anything_is_made(tmp_path, m
     with pytest.raises(UserError, match="this machine has no sbatch, srun, squeue, scancel: start the command on"):
         run.run(long(("static",)), tmp_path / "reports", tmp_path / "runs", cluster=OPTIONS)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_job_has_threads_for_the_cores_that_it_asked_for_and_the_users_setup(tmp_path, monkeypatch):
+    pytest.importorskip("submitit")
+    for program in slurm.PROGRAMS:
+        (tmp_path / program).write_text("#!/bin/sh\n")
+        (tmp_path / program).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    executor = slurm._executor({"setup": "module load cuda", "cpus_per_task": "6"}, tmp_path / "logs")
+    made = executor._executor.parameters
+    assert made["setup"] == [slurm.THREADS, "module load cuda"] and made["cpus_per_task"] == 6
+    for asked, threads in (({"SLURM_CPUS_PER_TASK": "6"}, "6"), ({}, "1")):
+        said = subprocess.run(
+            ["sh", "-c", f"{slurm.THREADS}; echo $OPENBLAS_NUM_THREADS"], env=asked, capture_output=True, text=True
+        )
+        assert said.stdout == f"{threads}\n"
 
 
 class Working(threading.Thread):
