@@ -44,8 +44,12 @@ def pytest_addoption(parser):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes():
-    """Workers have it from their start: numpy reads it as it begins, and its threads would wait for cores longer than they work."""
+    """Before workers start. numpy reads how many threads it has as it begins: more would wait for cores longer than they work. And
+    the renderer's code, a quarter of a minute to compile, is compiled once and not by each of them."""
+    from helpers.scenes import drawn
+
     os.environ["OMP_NUM_THREADS"] = "1"
+    drawn()
 
 
 def pytest_configure(config):
