@@ -44,12 +44,8 @@ def pytest_addoption(parser):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_setupnodes():
-    """Before workers start. numpy reads how many threads it has as it begins: more would wait for cores longer than they work. And
-    the renderer's code, a quarter of a minute to compile, is compiled once and not by each of them."""
-    from helpers.scenes import drawn
-
+    """Workers have it from their start: numpy reads it as it begins, and its threads would wait for cores longer than they work."""
     os.environ["OMP_NUM_THREADS"] = "1"
-    drawn()
 
 
 def pytest_configure(config):

@@ -6,7 +6,6 @@ import math
 
 import torch
 
-from i4d_bench.render import render
 from i4d_bench.types import Camera, Gaussians
 
 
@@ -44,9 +43,3 @@ def camera(batch, width, height, dtype=torch.float32, device="cpu") -> Camera:
     view = torch.diag(torch.tensor([1, -1, -1, 1], dtype=dtype))
     view[2, 3] = 2.7
     return Camera(view.expand(batch, 4, 4).clone().to(device), K.expand(batch, 3, 3).clone().to(device), width, height)
-
-
-def drawn() -> None:
-    """Draws on the CPU, forward and backward, by which the renderer is compiled on disk."""
-    image = render(scene(1, 5, size=0.1), camera(1, 8, 8), None, "cpu")
-    sum(getattr(image, part).sum() for part in ("rgb", "alpha", "depth")).backward()
