@@ -23,7 +23,7 @@ import nox
 nox.options.sessions = ["lint", "tests"]
 ROOT = Path(__file__).parent
 ENV = ROOT / ".venv"
-EVERYTHING = ["-n", "4", "--dist", "worksteal", "tests"]
+EVERYTHING = ["-n", "3", "--dist", "worksteal", "tests"]
 """All tests, by as many processes as keep two cores busy."""
 PYTHON = ENV / ("Scripts" if os.name == "nt" else "bin") / "python"
 
