@@ -135,9 +135,8 @@ def _last(x, weight, bias, y, PIXELS, OUT, C: tl.constexpr, WIDE: tl.constexpr, 
         at = (tl.program_id(1) * PIXELS + begin + m)[:, None] * C + c[None, :]
         total += tl.sum(tl.load(x + at, mask=there, other=0.0).to(tl.float32), 0)
     w = tl.load(weight + n[:, None] * C + c[None, :], mask=(n < OUT)[:, None] & (c < C)[None, :], other=0.0)
-    out = tl.sum(w.to(tl.float32) * (total / PIXELS)[None, :], 1) + tl.load(bias + n, mask=n < OUT, other=0.0).to(
-        tl.float32
-    )
+    out = tl.load(bias + n, mask=n < OUT, other=0.0).to(tl.float32)
+    out += tl.sum(w.to(tl.float32) * (total / PIXELS)[None, :], 1)
     tl.store(y + tl.program_id(1) * OUT + n, out, mask=n < OUT)
 
 

@@ -116,6 +116,11 @@ def test_families_differ_in_grey_and_designs_by_marker_and_dash():
     assert own["global_a"]["fillstyle"] == "none"
 
 
+def test_a_registered_design_looks_the_same_whoever_else_is_in_the_figure():
+    alone, among = looks({"local_film": "local"}), looks({"a": "local", "local_adaln": "local", "local_film": "local"})
+    assert alone["local_film"] == among["local_film"] and len({look["marker"] for look in among.values()}) == 3
+
+
 def test_every_hue_is_seen_on_white():
     for hue in (*HUES.values(), *OTHER_HUES):
         straight = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in colors.to_rgb(hue)]

@@ -298,6 +298,32 @@ def test_conditions_name_every_commit_and_rendering():
     assert f"data {DATA['kind']} (a, b), driver" in conditions(two)
 
 
+def test_conditions_name_the_teacher_and_units_stand_in_heads_but_not_in_columns_of_csv(many):
+    by = {"path": "/somewhere/pairs", "supervision": "lifted", "bias_sink": True}
+    one = dataclasses.replace(
+        many.records[0], config={"teacher": by}, environment={"hardware": "h100", "commit": "abc", "dirty": False}
+    )
+    assert "driver sliders, teacher pairs (lifted with true frames beside), commit" in conditions([one])
+    assert "teacher" not in conditions([dataclasses.replace(one, config={"teacher": {**by, "path": None}})])
+    assert "| self PSNR (dB) ↑ |" in (many.folder / "main.md").read_text()
+    assert {"self PSNR", "self PSNR_low", "self LPIPS (alex)"} <= set(pd.read_csv(many.folder / "main.csv"))
+
+
+def test_a_best_rate_of_the_finals_is_at_an_end_only_where_the_search_had_none_beyond(tmp_path):
+    store = Store(tmp_path)
+    for name, best in (("local_adaln", 0.001), ("global_joint_attention", 0.003)):
+        for lr in (0.001, 0.003):
+            entry = f"{name}@lr={lr},init_scale=0.0"
+            store.add(Record(run_id=entry, design=entry, family=name.partition("_")[0], preset="gpu", config={"ablation": "finals"},
+                             overrides={}, seed=0, driver="sliders", data=DATA, status="started",
+                             curve=[{"step": 100, "gap": 2.0 if lr == best else 1.0}]), [])  # fmt: skip
+    build_report(tmp_path)
+    printed = (tmp_path / "main.md").read_text()
+    assert "Best at the largest rate tried, so perhaps better beyond it: global_joint_attention." in printed
+    assert "smallest rate tried" not in printed
+    assert "\\caption{Driving gap on validation (dB): lr 0.001" in (tmp_path / "appendix.tex").read_text()
+
+
 def test_what_is_known_without_avatars_stands_under_the_designs_and_is_none_of_them(undrawn, tmp_path):
     store = fill(tmp_path, 2, metrics=("aed_true",))
     known = {"true frame": {"self": {"aed_true": 0.06, "akd": 1.0}}, "mean expression": {"self": {"aed_true": None}}}
