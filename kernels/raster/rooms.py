@@ -15,6 +15,7 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from kernels.fused.launch import INTERPRETED
 from kernels.raster.project import DEPTH, REACH
 from kernels.raster.tiles import TileLists, box, ellipse, meets
 
@@ -26,6 +27,8 @@ TOGETHER = 4
 """Tiles of a Gaussian whose places are asked for at once: most have no more."""
 BLOCK = 64
 """Gaussians of a program: all wait for the one that meets the most tiles."""
+PROGRAMS = 3 if INTERPRETED else 8192
+"""There should be, to fill a GPU: where Gaussians are few, several share the tiles of a block."""
 SHORTEST = 64
 """A list is sorted as if it were as long as the next of this times 1, 2, 4, … that holds it."""
 
@@ -35,7 +38,8 @@ def _fill(
     rows, cursors, begins, ends, keys, TOTAL, N, ACROSS, DOWN, TALL: tl.constexpr, WIDE: tl.constexpr,
     ROW: tl.constexpr, COUNT: tl.constexpr, BLOCK: tl.constexpr, TOGETHER: tl.constexpr,
 ):  # fmt: skip
-    """Counts (COUNT), or puts into rooms, what tiles the Gaussians meet. cursors: how many each tile has met."""
+    """Counts (COUNT), or puts into rooms, what tiles the Gaussians meet. cursors: how many each tile has met. Programs: blocks of
+    Gaussians × parts of their tiles, TOGETHER in turn."""
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     there = i < TOTAL
     x0, y0, nx, ny = box(rows, rows + 10, i, there, ACROSS, DOWN, TALL, WIDE, ROW, ROW)
@@ -44,7 +48,7 @@ def _fill(
     image = (i // N).to(tl.int32) * (DOWN * ACROSS)
     depth = tl.load(rows + ROW * i + 9, mask=there, other=0.0).to(tl.int32, bitcast=True)
     key = (depth.to(tl.int64) << 32) | i
-    for first in range(0, tl.max(n, 0), TOGETHER):
+    for first in range(tl.program_id(1) * TOGETHER, tl.max(n, 0), tl.num_programs(1) * TOGETHER):
         for k in tl.static_range(TOGETHER):
             column, row = x0 + (first + k) % across, y0 + (first + k) // across
             here = (first + k < n) & meets(e, column, row, TALL, WIDE)
@@ -145,7 +149,8 @@ def _filled(
 
 def _launch(rows, cursors, begins, ends, keys, across: int, down: int, tile: tuple[int, int], count: bool) -> None:
     total = rows.shape[0] * rows.shape[1]
-    _fill[(triton.cdiv(total, BLOCK),)](
+    blocks = triton.cdiv(total, BLOCK)
+    _fill[blocks, max(1, PROGRAMS // blocks)](
         rows, cursors, begins, ends, keys, total, rows.shape[1], across, down, TALL=tile[0], WIDE=tile[1], ROW=rows.shape[2],
         COUNT=count, BLOCK=BLOCK, TOGETHER=TOGETHER, num_warps=1,
     )  # fmt: skip

@@ -48,18 +48,21 @@ class _Splat(torch.autograd.Function):
             rows, owners, begins, background, light, last, drgb, dalpha, dz if ctx.depth else None, ctx.tile
         )
         grads = project_backward(*shape, views, Ks, rows, drows, *ctx.size)
-        return *grads, (drgb * light[..., None]).sum((1, 2)), *[None] * 6
+        dbackground = (drgb * light[..., None]).sum((1, 2)) if ctx.needs_input_grad[5] else None
+        return *grads, dbackground, *[None] * 6
 
 
 def _whole(rows: Tensor, width: int, height: int, pixels: Callable[[Lists], Drawn]) -> tuple[Lists, Drawn]:
     """Lists that lack nothing, and what is drawn by them. There is room for what the last picture of this size needed, and some
-    more, so that the host waits once, at the end; where that was too little, all is done again with what is needed."""
+    more, so that the host waits once, for the lists, while pixels are drawn; where that was too little, all is done again with what
+    is needed."""
     size = (len(rows), width, height, rows.device, TILE)
     room = min(LONGEST, -(-int(SPARE * _needed.get(size, 0)) // 32) * 32)
     if room and (lists := _rooms(*size, room)).tiles * room <= MOST:
         found = lists(rows)
+        needed = _told(found.needed)
         drawn = pixels(found)
-        _needed[size] = int(found.needed)
+        _needed[size] = needed()
         if _needed[size] <= room:
             return found, drawn
     found = counted(rows, width, height, TILE)
@@ -69,6 +72,21 @@ def _whole(rows: Tensor, width: int, height: int, pixels: Callable[[Lists], Draw
     else:
         _needed[size] = int(found.needed)
     return found, pixels(found)
+
+
+def _told(number: Tensor) -> Callable[[], int]:
+    """Asks for a number now; called, waits until it is here, though not for what was launched since."""
+    if not number.is_cuda:
+        return lambda: int(number)
+    here, done = torch.empty_like(number, device="cpu", pin_memory=True), torch.cuda.Event()
+    here.copy_(number, non_blocking=True)
+    done.record()
+
+    def told() -> int:
+        done.synchronize()
+        return int(here)
+
+    return told
 
 
 @functools.lru_cache(maxsize=8)
