@@ -51,12 +51,19 @@ def _fastest(rows: dict, at: Callable) -> dict[str, str]:
     return {d: k.mode for d, k in best.items()}
 
 
-def _powers(axis, ticks: Sequence[int]) -> None:
-    """Logarithmic axes, with the sizes that were timed as ticks."""
+def _powers(axis, ticks: Sequence[int], apart: float) -> None:
+    """Logarithmic axes, with the sizes that were timed as ticks. A tick nearer to the next one with a text than that part of the axis
+    has none."""
     text = lambda v: f"{v / 2**20:g}M" if v >= 2**20 else f"{v / 2**10:g}k" if v >= 2**10 else f"{v}"  # noqa: E731
+    texts, clear = [text(ticks[-1])], math.log2(ticks[-1] / ticks[0]) * apart
+    last = ticks[-1]
+    for v in ticks[-2::-1]:
+        near = math.log2(last / v) < clear
+        texts.insert(0, "" if near else text(v))
+        last = last if near else v
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")
-    axis.set_xticks(ticks, [text(v) for v in ticks])
+    axis.set_xticks(ticks, texts)
     axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.minorticks_off()
     axis.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
@@ -71,7 +78,7 @@ def _panels(lines: Mapping[str, Sequence[Line]], ticks: Sequence[int], xlabel: s
         for _, points, look in own:
             axis.plot(*zip(*points, strict=True), **{"ms": 3, "lw": 1.1, **look})
         axis.set_title(title, loc="left", fontsize=SMALL if len(lines) > 3 else None)
-    _powers(axes[0][0], ticks)
+    _powers(axes[0][0], ticks, 0.07 * len(lines))
     for axis, own in zip(axes[0], lines.values(), strict=True):
         label_beside(axis, [Labelled(*points[-1], text, look) for text, points, look in own])
     axes[0][0].set_ylabel("fusion and decoding (ms)")
@@ -99,7 +106,9 @@ def over_gaussians(rows: dict, base: tuple[int, int, int], families: dict[str, s
         drawn.setdefault(families[d] or "designs", []).append((text, line(d, m), of[d]))
     control = drawn.pop("control", []) if len(drawn) > 1 else []
     panels = {family: [*own, *control] for family, own in drawn.items()}
-    return _panels(panels, ticks, f"Gaussians ({usual} where nothing else is said)")
+    return _panels(
+        panels, ticks, f"Gaussians ({usual}{'' if len(set(modes.values())) == 1 else ' where nothing else is said'})"
+    )
 
 
 def over_gaussians_in_all_modes(rows: dict, base: tuple[int, int, int], families: dict[str, str]):
@@ -143,7 +152,7 @@ def stages(rows: dict, base: tuple[int, int, int], families: dict[str, str]):
     frames = {m: row["host_ms"] for m in MODES if (row := find("frame", design, m, b))}
     if not frames:
         return None
-    figure, axis = plt.subplots(figsize=(COLUMN, 0.95 + 0.24 * len(frames)))
+    figure, axis = plt.subplots(figsize=(COLUMN, 1.05 + 0.24 * len(frames)))
     for y, (m, whole) in enumerate(frames.items()):
         x, raster = 0.0, m if m in rig.RASTERS else "eager"
         for key in (("driver", "resnet18", m), ("fusion", design, m), ("raster", "static", raster)):
@@ -165,6 +174,6 @@ def stages(rows: dict, base: tuple[int, int, int], families: dict[str, str]):
     axis.invert_yaxis()
     axis.margins(x=0.1)
     axis.grid(axis="y", visible=False)
-    axis.set_xlabel("wall clock (ms); stages timed apart, each with its own start")
+    axis.set_xlabel("wall clock (ms); stages timed apart,\neach with a start of its own")
     figure.legend(loc="outside upper center", ncols=4, handlelength=1.2, columnspacing=0.9, handletextpad=0.4)
     return figure

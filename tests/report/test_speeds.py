@@ -229,4 +229,4 @@ def test_the_summary_has_the_rows_of_the_tables_designs(tmp_path, published):
 
 def test_the_published_report_of_this_checkout_is_one():
     assert speeds.PUBLISHED == ROOT / "reports" / "published"
-    assert find(ROOT / "reports" / "mine", "h100").fps("local_adaln") > 1000
+    assert find(ROOT / "reports" / "mine", "h200").fps("local_adaln") > 1000
