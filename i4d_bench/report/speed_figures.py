@@ -52,8 +52,8 @@ def _fastest(rows: dict, at: Callable) -> dict[str, str]:
 
 
 def _powers(axis, ticks: Sequence[int], apart: float) -> None:
-    """Logarithmic axes, with the sizes that were timed as ticks. A tick nearer to the next one with a text than that part of the axis
-    has none."""
+    """Logarithmic axes, with the sizes that were timed as ticks. One nearer to the next with a text than that part of the axis has
+    none."""
     text = lambda v: f"{v / 2**20:g}M" if v >= 2**20 else f"{v / 2**10:g}k" if v >= 2**10 else f"{v}"  # noqa: E731
     texts, clear = [text(ticks[-1])], math.log2(ticks[-1] / ticks[0]) * apart
     last = ticks[-1]

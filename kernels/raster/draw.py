@@ -147,7 +147,7 @@ def _column(sums, k, column: tl.constexpr):
 @triton.jit
 def _draw_backward(
     rows, pairs, owners, begins, background, left, last, drgb, dalpha, ddepth, drows, WIDTH, HEIGHT, ACROSS, DOWN,
-    ROW: tl.constexpr, TALL: tl.constexpr, WIDE: tl.constexpr, CHUNK: tl.constexpr, DEPTH: tl.constexpr,
+    ROW: tl.constexpr, TALL: tl.constexpr, WIDE: tl.constexpr, CHUNK: tl.constexpr, ALPHA: tl.constexpr, DEPTH: tl.constexpr,
     MOST: tl.constexpr, LEAST: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
     """pairs: the rows as `_draw` reads them. CHUNK is 16, the least that a product has. P: its precision."""
@@ -166,8 +166,9 @@ def _draw_backward(
         + dg * tl.load(background + 3 * image + 1)
         + db * tl.load(background + 3 * image + 2)
     )
-    # Σ over what lies behind of w·(∂L/∂w), background and coverage included.
-    behind = light * (over - tl.load(dalpha + pixel, mask=there, other=0.0))
+    if ALPHA:
+        over -= tl.load(dalpha + pixel, mask=there, other=0.0)
+    behind = light * over  # Σ over what lies behind of w·(∂L/∂w), background and coverage included
 
     k, tile = tl.arange(0, 8), tl.program_id(0) % (ACROSS * DOWN)
     mx, my = tile % ACROSS * WIDE + WIDE * 0.5, tile // ACROSS * TALL + TALL * 0.5
@@ -240,16 +241,16 @@ def draw(
 
 
 def draw_backward(
-    rows: Tensor, owners: Tensor, begins: Tensor, background: Tensor, light: Tensor, last: Tensor, drgb: Tensor, dalpha: Tensor,
-    dz: Tensor | None, tile: tuple[int, int],
+    rows: Tensor, owners: Tensor, begins: Tensor, background: Tensor, light: Tensor, last: Tensor, drgb: Tensor,
+    dalpha: Tensor | None, dz: Tensor | None, tile: tuple[int, int],
 ) -> Float[Tensor, "I N R"]:  # fmt: skip
     """→ gradients of rows."""
     images, height, width = light.shape
     sizes, drows = _sizes(width, height, tile), torch.zeros_like(rows)
-    drgb, dalpha, dz = drgb.contiguous(), dalpha.contiguous(), None if dz is None else dz.contiguous()
+    drgb, dalpha, dz = (None if d is None else d.contiguous() for d in (drgb, dalpha, dz))
     _draw_backward[(images * sizes[2] * sizes[3],)](
         rows, rows.view(torch.int64), owners, begins, background, light, last, drgb, dalpha, dz, drows, *sizes,
-        ROW=rows.shape[2], TALL=tile[0], WIDE=tile[1], CHUNK=CHUNK, DEPTH=dz is not None, **LIMITS,
-        P=precision(rows.dtype)["P"], num_warps=1,
+        ROW=rows.shape[2], TALL=tile[0], WIDE=tile[1], CHUNK=CHUNK, ALPHA=dalpha is not None, DEPTH=dz is not None,
+        **LIMITS, P=precision(rows.dtype)["P"], num_warps=1,
     )  # fmt: skip
     return drows

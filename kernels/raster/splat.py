@@ -24,8 +24,8 @@ _needed: dict[Hashable, int] = {}
 class _Splat(torch.autograd.Function):
     @staticmethod
     def forward(ctx, means, quats, scales, opacities, colors, background, views, Ks, width, height, depth, lists):
-        given = [t.detach().float().contiguous() for t in (means, quats, scales, opacities, colors)]
-        views, Ks, background = (t.detach().float().contiguous() for t in (views, Ks, background))
+        given = [t.float().contiguous() for t in (means, quats, scales, opacities, colors)]
+        views, Ks, background = (t.float().contiguous() for t in (views, Ks, background))
         rows = project(*given, views, Ks, width, height)
         tile = TILE if lists is None else lists.tile
         pixels = lambda found: draw(rows, found, background, width, height, tile, depth)  # noqa: E731
@@ -36,17 +36,18 @@ class _Splat(torch.autograd.Function):
             drawn = pixels(found)
         rgb, alpha, z, light, last = drawn
         ctx.save_for_backward(*given[:4], views, Ks, background, rows, *found[:2], light, last)
-        ctx.size, ctx.tile, ctx.depth = (width, height), tile, depth
+        ctx.size, ctx.tile = (width, height), tile
         ctx.mark_non_differentiable(found.needed)
+        ctx.set_materialize_grads(False)  # most have no use of coverage and depth
         return rgb, alpha, z, found.needed
 
     @staticmethod
     @once_differentiable
     def backward(ctx, drgb, dalpha, dz, _):
         *shape, views, Ks, background, rows, owners, begins, light, last = ctx.saved_tensors
-        drows = draw_backward(
-            rows, owners, begins, background, light, last, drgb, dalpha, dz if ctx.depth else None, ctx.tile
-        )
+        if drgb is None:
+            drgb = light.new_zeros(*light.shape, 3)
+        drows = draw_backward(rows, owners, begins, background, light, last, drgb, dalpha, dz, ctx.tile)
         grads = project_backward(*shape, views, Ks, rows, drows, *ctx.size)
         dbackground = (drgb * light[..., None]).sum((1, 2)) if ctx.needs_input_grad[5] else None
         return *grads, dbackground, *[None] * 6

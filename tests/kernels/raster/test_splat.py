@@ -19,8 +19,8 @@ from kernels.raster.splat import TILE, lists_for, rows_of, splat
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def pictures(width, height, count, batch=2, size=0.02):
-    """Of ours and of the reference: rgb, alpha, depth, and all gradients under one random loss."""
+def pictures(width, height, count, batch=2, size=0.02, of=(0, 1, 2)):
+    """Of ours and of the reference: rgb, alpha, depth, and all gradients under one random loss of those outputs."""
     out = []
     for ours in (True, False):
         g, cam = scene(batch, count, size, device=DEVICE), camera(batch, width, height, device=DEVICE)
@@ -33,7 +33,8 @@ def pictures(width, height, count, batch=2, size=0.02):
             image = render(g, cam, background, "reference")
             rgb, alpha, depth = image.rgb, image.alpha, image.depth
         weight = torch.rand(rgb.shape, generator=torch.Generator().manual_seed(6)).to(DEVICE)
-        (rgb * weight).sum().add((alpha * weight[..., :1]).sum()).add((depth * weight[..., 1:2]).sum()).backward()
+        losses = ((rgb * weight).sum(), (alpha * weight[..., :1]).sum(), (depth * weight[..., 1:2]).sum())
+        sum(losses[k] for k in of).backward()
         out.append(((rgb, alpha, depth), {f: getattr(g, f).grad for f in FIELDS} | {"background": background.grad}))
     return out
 
@@ -51,6 +52,15 @@ def test_pictures_and_gradients_are_the_references(width, height, count, longest
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
     for f, g in true_grads.items():
         assert (grads[f] - g).norm() <= 1e-3 * g.norm() + 1e-6, f
+
+
+@pytest.mark.parametrize("output", range(3), ids=("rgb", "alpha", "depth"))
+def test_gradients_of_one_output_alone_are_the_references(output):
+    """Ours are asked for with None for the others."""
+    (_, grads), (_, true) = pictures(11, 13, 30, of=(output,))
+    for f in true:
+        got, want = (torch.zeros((), device=DEVICE) if g is None else g for g in (grads[f], true[f]))
+        assert (got - want).norm() <= 1e-3 * want.norm() + 1e-6, f
 
 
 def drawn(g, width=16, height=12, **more):
