@@ -79,7 +79,7 @@ def _told(number: Tensor) -> Callable[[], int]:
     """Asks for a number now; called, waits until it is here, though not for what was launched since."""
     if not number.is_cuda:
         return lambda: int(number)
-    here, done = torch.empty_like(number, device="cpu", pin_memory=True), torch.cuda.Event()
+    here, done = torch.empty((), dtype=number.dtype, pin_memory=True), torch.cuda.Event()
     here.copy_(number, non_blocking=True)
     done.record()
 
