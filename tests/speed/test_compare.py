@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from helpers import ROOT
 
 from i4d_bench import cli
@@ -21,19 +22,26 @@ SUBSET = "eager and (decode or local_adaln)"
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory) -> Path:
-    """What `pytest --benchmark-only --benchmark-json` stores of a few benchmarks."""
-    path = tmp_path_factory.mktemp("benchmarks") / "base.json"
+    """What `pytest --benchmark-only --benchmark-json` stores of a few benchmarks: once for all of xdist's workers."""
+    own = tmp_path_factory.getbasetemp()
+    path = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "benchmarks.json"
     command = [sys.executable, "-m", "pytest", "tests/benchmarks", "--benchmark-only", "-k", SUBSET]
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")} | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, f"--benchmark-json={path}"], cwd=ROOT, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            out = path.with_suffix(".part")
+            done = subprocess.run(
+                [*command, f"--benchmark-json={out}"], cwd=ROOT, env=env, capture_output=True, text=True
+            )
+            assert done.returncode == 0, done.stdout + done.stderr
+            out.rename(path)
     return path
 
 
 def altered(stored: Path, change) -> Path:
     content = json.loads(stored.read_text())
     change(content)
-    path = stored.with_name("new.json")
+    path = stored.with_name(f"new-{os.getpid()}.json")  # workers share the folder
     path.write_text(json.dumps(content))
     return path
 
