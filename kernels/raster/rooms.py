@@ -80,10 +80,13 @@ def _ordered_within(keys, owners, begin, n, FIRST: tl.constexpr, SIZE: tl.conste
 
 @triton.jit
 def _sort(keys, owners, cursors, begins, ends, lasts, FIRST: tl.constexpr, SIZE: tl.constexpr):
-    """A program per tile. lasts: where each tile's list ends. SIZE: the most that a list may hold."""
-    tile = tl.program_id(0)
-    begin = tl.load(begins + tile)
-    n = tl.minimum(tl.load(cursors + tile), tl.load(ends + tile) - begin)
+    """A program per tile. Behind the cursors, the largest of them. lasts: where each tile's list ends. SIZE: the most that a list
+    may hold."""
+    tile, needed = tl.program_id(0), cursors + tl.num_programs(0)
+    begin, met = tl.load(begins + tile), tl.load(cursors + tile)
+    if met > tl.load(needed):  # seldom, but for the first
+        tl.atomic_max(needed, met, sem="relaxed")
+    n = tl.minimum(met, tl.load(ends + tile) - begin)
     tl.store(lasts + tile, begin + n)
     if n > 0:
         _ordered_within(keys, owners, begin, n, FIRST, SIZE)
@@ -115,9 +118,8 @@ class Rooms:
         self.ends = self.begins + room
 
     def __call__(self, rows: Float[Tensor, "I N R"]) -> Lists:
-        cursors = torch.zeros(self.tiles, dtype=torch.int32, device=rows.device)
         pairs, longest = self.tiles * self.room, self.room
-        return _filled(rows, cursors, self.begins, self.ends, pairs, longest, self.across, self.down, self.tile)
+        return _filled(rows, self.begins, self.ends, pairs, longest, self.across, self.down, self.tile)
 
 
 def counted(rows: Float[Tensor, "I N R"], width: int, height: int, tile: tuple[int, int]) -> Lists | None:
@@ -130,21 +132,21 @@ def counted(rows: Float[Tensor, "I N R"], width: int, height: int, tile: tuple[i
     longest, pairs = torch.stack([cursors.max(), ends[-1]]).tolist()
     if longest > LONGEST:
         return None
-    return _filled(rows, torch.zeros_like(cursors), ends - cursors, ends, pairs, longest, across, down, tile)
+    return _filled(rows, ends - cursors, ends, pairs, longest, across, down, tile)
 
 
 def _filled(
-    rows: Tensor, cursors: Tensor, begins: Tensor, ends: Tensor, pairs: int, longest: int, across: int, down: int,
-    tile: tuple[int, int],
-) -> Lists:  # fmt: skip
+    rows: Tensor, begins: Tensor, ends: Tensor, pairs: int, longest: int, across: int, down: int, tile: tuple[int, int]
+) -> Lists:
     size = max(SHORTEST, triton.next_power_of_2(longest))
+    cursors = torch.zeros(len(begins) + 1, dtype=torch.int32, device=rows.device)
     keys = torch.empty(pairs, dtype=torch.int64, device=rows.device)
     owners = torch.empty(pairs, dtype=torch.int32, device=rows.device)
     lasts = torch.empty_like(begins)
     _launch(rows, cursors, begins, ends, keys, across, down, tile, count=False)
     how = {"FIRST": SHORTEST, "SIZE": size, "num_warps": max(1, size // 256)}
-    _sort[(len(cursors),)](keys, owners, cursors, begins, ends, lasts, **how)
-    return Lists(owners, begins, lasts, cursors.max())
+    _sort[(len(begins),)](keys, owners, cursors, begins, ends, lasts, **how)
+    return Lists(owners, begins, lasts, cursors[-1])
 
 
 def _launch(rows, cursors, begins, ends, keys, across: int, down: int, tile: tuple[int, int], count: bool) -> None:
