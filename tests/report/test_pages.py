@@ -150,6 +150,17 @@ def test_heads_and_names_stay_where_a_long_table_is_scrolled(browser, tmp_path, 
         assert page.evaluate("([x, y]) => document.elementFromPoint(x, y).closest('th').className", corner) == "name"
 
 
+def test_a_table_that_goes_on_fades_at_its_edge_until_its_end_is_in_sight(browser, folder):
+    with opened(browser, folder / "index.html", 390) as page:
+        scroll = page.locator("#table-0 .scroll")
+        fades = lambda: scroll.evaluate("s => getComputedStyle(s).maskImage") != "none"  # noqa: E731
+        page.wait_for_function("document.querySelector('#table-0 .scroll.more')")
+        assert fades()
+        scroll.evaluate("s => s.scrollTo({left: s.scrollWidth, behavior: 'instant'})")
+        page.wait_for_function("!document.querySelector('#table-0 .scroll.more')")
+        assert not fades()
+
+
 def test_rows_are_found_by_name_and_by_family(page):
     table = page.locator("#table-0")
     table.get_by_label("Find").fill("LOCAL")

@@ -54,6 +54,15 @@ class ResultTable {
     this.section.append(this.scroll, ...this.#under());
     this.#drawHead();
     this.#drawRows();
+    this.#edge();
+  }
+
+  /** Says by a class whether there are columns beyond the right edge. */
+  #edge() {
+    const s = this.scroll, look = () => s.classList.toggle("more", s.scrollLeft + s.clientWidth < s.scrollWidth - 1);
+    s.addEventListener("scroll", look, { passive: true });
+    const sizes = new ResizeObserver(look);
+    for (const sized of [s, this.body]) sizes.observe(sized);
   }
 
   #core() {
