@@ -82,10 +82,8 @@ class Controls:
 
     def tell(self, stages: Mapping[str, Mapping[str, float]]) -> None:
         """Writes frames per second: design → stage → milliseconds."""
-        parts = dict.fromkeys(part for ms in stages.values() for part in ms)
-        lines = [f"| ms | {' | '.join(stages)} |", "|---" * (len(stages) + 1) + "|"]
-        for part in parts:
-            cells = [f"{ms[part]:.1f}" if part in ms else "" for ms in stages.values()]
-            lines.append(f"| {part} | {' | '.join(cells)} |")
-        rates = [f"**{1000 / sum(ms.values()):.0f}**" if ms else "" for ms in stages.values()]
-        self.speed.content = "\n".join([*lines, f"| **FPS** | {' | '.join(rates)} |"])
+        lines = []
+        for name, ms in stages.items():
+            parts = ", ".join(f"{part} {took:.1f}" for part, took in ms.items())
+            lines.append(f"**{name}: {1000 / sum(ms.values()):.0f} FPS**  \n{parts} ms" if ms else f"**{name}**")
+        self.speed.content = "\n\n".join(lines)  # a table of so many columns is wider than the panel

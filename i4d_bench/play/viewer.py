@@ -7,6 +7,7 @@ the visitor's browser, for a close look. One thread draws; viser's own threads o
 from __future__ import annotations
 
 import io
+import signal
 import threading
 import time
 from collections import defaultdict, deque
@@ -144,6 +145,12 @@ def _as_splats(g: Gaussians, size: float) -> tuple[np.ndarray, np.ndarray, np.nd
     return size * g.means[0].cpu().numpy(), size**2 * spread @ spread.swapaxes(1, 2), colors, opacities[:, None]
 
 
+def _interrupt(*_) -> None:
+    """The first Ctrl-C ends the viewer; a second must not interrupt its end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def view(
     runs: tuple[Path, ...],
     source: Path | None,
@@ -158,6 +165,8 @@ def view(
     stage = Stage(runs, source, driving, model, driver)
     viewer = Viewer(stage, host, port)
     slow = "" if stage.device.type == "cuda" else "; drawn on the CPU, slower than on a GPU"
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else who started this wants it ignored
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         console.print(f"{', '.join(stage.names)}: http://{host}:{viewer.port}{slow}; Ctrl-C ends it")
         viewer.serve()

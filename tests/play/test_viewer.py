@@ -143,7 +143,8 @@ def test_ctrl_c_ends_it_with_a_line_and_without_a_trace(runs):
         for line in server.stdout or ():
             if "Ctrl-C ends it" in line:
                 break
-        server.send_signal(signal.SIGINT)
+        for _ in range(3):
+            server.send_signal(signal.SIGINT)
         said = server.communicate(timeout=60)[0]
     assert said.endswith("the viewer has ended\n") and "Traceback" not in said and server.returncode == 130
 
@@ -180,4 +181,6 @@ def test_the_page_shows_heads_that_turn_change_and_become_splats(address):
         page.get_by_label("static", exact=True).click()
         another(both, "a design cannot be taken away")
         assert page.get_by_text("FPS").count() and page.get_by_text("fusion").count()
+        right = [text.bounding_box() for text in page.get_by_text("FPS").all()]
+        assert all(box and box["x"] + box["width"] < 900 for box in right), "cut off at the panel's edge"
         browser.close()
