@@ -96,5 +96,6 @@ def test_a_speed_report_names_the_fastest_design_that_waits_for_no_tracker(tmp_p
     (tmp_path / "speed.json").write_text(json.dumps(stored))
     said = speed.content(tmp_path)["answer"]
     assert (
-        said == "Most frames per second without a tracker: global_b, 1,500 (triton+graph; 64 Gaussians, 32², batch 1)."
+        said
+        == "Most frames per second of designs that need no tracker: global_b, 1,500 (triton+graph; 64 Gaussians, 32², batch 1)."
     )

@@ -78,7 +78,7 @@ def _answer(rows: dict[Key, dict[str, Any]], base: tuple[int, ...], designs: dic
         return ""
     k = max(rates, key=lambda k: rates[k])
     size = f"{k.mode}; {k.n:,} Gaussians, {k.r}², batch {k.b}"
-    return f"Most frames per second without a tracker: {k.what}, {rates[k]:,.0f} ({size})."
+    return f"Most frames per second of designs that need no tracker: {k.what}, {rates[k]:,.0f} ({size})."
 
 
 def _cells(key: Key, r: dict[str, Any]) -> list[dict[str, Any] | None]:
