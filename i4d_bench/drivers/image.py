@@ -66,10 +66,11 @@ class ImageEncoder(nn.Module):
         return f"reads the 52 coefficients of people it never saw to {error:.3f} (the mean expression: {mean:.3f})"
 
     def save(self, path: Path) -> None:
-        """Kernels of convolutions have 16 bits there, so that the file has 22 MB: what reads it is the encoder that counts. Raises
-        OSError when the file cannot be written."""
+        """Kernels of convolutions have 16 bits there, so that the file has 22 MB: what reads it is the encoder that counts. The
+        same bytes under every name. Raises OSError when the file cannot be written."""
         state = {k: v.half() if v.ndim == 4 else v for k, v in self.state_dict().items()}
-        torch.save({"side": self.side, "state": state}, path)
+        with path.open("wb") as file:
+            torch.save({"side": self.side, "state": state}, file)
 
     @staticmethod
     def load(path: Path) -> ImageEncoder:

@@ -121,8 +121,9 @@ class Reader(nn.Module):
         return self(images)
 
     def save(self, path: Path) -> None:
-        """Raises OSError when the file cannot be written."""
-        torch.save({"side": self.side, "state": self.state_dict()}, path)
+        """The same bytes under every name. Raises OSError when the file cannot be written."""
+        with path.open("wb") as file:
+            torch.save({"side": self.side, "state": self.state_dict()}, file)
 
     @staticmethod
     def load(path: Path) -> Reader:

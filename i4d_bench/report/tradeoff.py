@@ -71,7 +71,7 @@ def _below(speeds: Speeds, designs: Iterable[str]) -> str:
     """What is to be said of the axis and of what is not on it, in lines that a page holds."""
     lines, missing = [speeds.axis], untimed(speeds, designs)
     if twice(speeds, designs):
-        lines.append("FLAME designs twice: given the coefficients, and with a tracker")
+        lines.append("FLAME designs twice: coefficients from the driver, and with a tracker")
     if missing:
         lines += wrap(f"not drawn, for want of FPS: {', '.join(missing)}", LINE)
     return "\n".join(lines)

@@ -39,8 +39,8 @@ class Remembered(Protocol):
 
 def save(path: Path, parts: Mapping[str, Remembered], progress: Progress) -> None:
     """Writes all or nothing. Raises UserError where it cannot."""
-    with atomic_file(path) as partial:
-        torch.save({**{k: p.state_dict() for k, p in parts.items()}, "progress": vars(progress)}, partial)
+    with atomic_file(path) as partial, partial.open("wb") as file:  # by its path, torch writes the path's name into it
+        torch.save({**{k: p.state_dict() for k, p in parts.items()}, "progress": vars(progress)}, file)
 
 
 def resume(path: Path, parts: Mapping[str, Remembered], device: torch.device) -> Progress:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from i4d_bench.cache import file_digest
 from i4d_bench.config.experiment import World
 from i4d_bench.data import synthetic
 from i4d_bench.data.frames import open_frames
@@ -44,9 +45,14 @@ def test_it_learns_to_read_expression_and_its_file_holds_all_of_it(world, tmp_pa
     assert again(seen).pow(2).mean(1) == pytest.approx(1, abs=1e-2)
 
 
-def test_the_same_seed_gives_the_same_encoder(world):
+def test_the_same_seed_gives_the_same_encoder_and_file(world, tmp_path):
     a, b = (train_encoder(world, 2, 3, CPU) for _ in range(2))
     assert all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+    a.save(tmp_path / "one.pt")
+    b.save(tmp_path / "another.pt")
+    assert file_digest(tmp_path / "one.pt") == file_digest(tmp_path / "another.pt"), (
+        "records tell networks by their files"
+    )
 
 
 def test_without_coefficients_it_cannot_learn(world):

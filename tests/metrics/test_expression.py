@@ -110,6 +110,8 @@ def test_reader_survives_the_disk(reader, tmp_path):
     again = Reader.load(tmp_path / "reader.pt")
     x = torch.rand(2, 3, 32, 32)
     assert torch.equal(reader.read(x).coefficients, again.read(x).coefficients) and again.floor == reader.floor
+    again.save(tmp_path / "again.pt")
+    assert (tmp_path / "again.pt").read_bytes() == (tmp_path / "reader.pt").read_bytes(), "whatever its name"
     (tmp_path / "reader.pt").write_bytes((tmp_path / "reader.pt").read_bytes()[:1000])
     with pytest.raises(UserError, match="delete it"):
         Reader.load(tmp_path / "reader.pt")

@@ -189,7 +189,7 @@ def test_the_figure_names_what_it_cannot_draw_and_has_flame_twice_only_where_it_
     report(tmp_path / "c", ["local_adaln", "static"])  # one alone is weighed against nothing
     assert len(said) == 2
     assert said[0].endswith("not drawn, for want of FPS: local_film, static") and "FLAME" not in said[0]
-    assert said[1].endswith("FLAME designs twice: given the coefficients, and with a tracker")
+    assert said[1].endswith("FLAME designs twice: coefficients from the driver, and with a tracker")
 
 
 def test_sizes_that_were_not_timed_are_named(tmp_path, published):
