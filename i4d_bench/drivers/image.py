@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet18
 
 from i4d_bench.drivers.crop import crops
-from i4d_bench.metrics.reader import restored
+from i4d_bench.metrics.reader import restored, store
 from i4d_bench.types import MOTION_DIM, MOTION_TOKENS
 
 CODE = MOTION_TOKENS * MOTION_DIM
@@ -66,11 +66,9 @@ class ImageEncoder(nn.Module):
         return f"reads the 52 coefficients of people it never saw to {error:.3f} (the mean expression: {mean:.3f})"
 
     def save(self, path: Path) -> None:
-        """Kernels of convolutions have 16 bits there, so that the file has 22 MB: what reads it is the encoder that counts. The
-        same bytes under every name. Raises OSError when the file cannot be written."""
-        state = {k: v.half() if v.ndim == 4 else v for k, v in self.state_dict().items()}
-        with path.open("wb") as file:
-            torch.save({"side": self.side, "state": state}, file)
+        """Kernels of convolutions have 16 bits there, so that the file has 22 MB: what reads it is the encoder that counts. Raises
+        OSError when the file cannot be written."""
+        store(self.side, {k: v.half() if v.ndim == 4 else v for k, v in self.state_dict().items()}, path)
 
     @staticmethod
     def load(path: Path) -> ImageEncoder:

@@ -8,7 +8,7 @@ method can be measured below that.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
@@ -121,9 +121,8 @@ class Reader(nn.Module):
         return self(images)
 
     def save(self, path: Path) -> None:
-        """The same bytes under every name. Raises OSError when the file cannot be written."""
-        with path.open("wb") as file:
-            torch.save({"side": self.side, "state": self.state_dict()}, file)
+        """Raises OSError when the file cannot be written."""
+        store(self.side, self.state_dict(), path)
 
     @staticmethod
     def load(path: Path) -> Reader:
@@ -131,9 +130,16 @@ class Reader(nn.Module):
         return restored(Reader, path, "the expression reader")
 
 
+def store(side: int, state: Mapping[str, Tensor], path: Path) -> None:
+    """What `restored` reads. The same bytes under every name, since records tell networks by their files: a name that torch opens
+    itself it writes into the file. Raises OSError."""
+    with path.open("wb") as file:
+        torch.save({"side": side, "state": state}, file)
+
+
 def restored(make: Callable[[int], N], path: Path, what: str) -> N:
-    """A network for pictures of one side as `save` wrote it, {"side", "state"}, to be used and not trained. Raises UserError for a
-    file that holds none or is damaged."""
+    """A network for pictures of one side as `store` wrote it, to be used and not trained. Raises UserError for a file that holds
+    none or is damaged."""
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         network = make(saved["side"])

@@ -39,7 +39,7 @@ class Remembered(Protocol):
 
 def save(path: Path, parts: Mapping[str, Remembered], progress: Progress) -> None:
     """Writes all or nothing. Raises UserError where it cannot."""
-    with atomic_file(path) as partial, partial.open("wb") as file:  # by its path, torch writes the path's name into it
+    with atomic_file(path) as partial, partial.open("wb") as file:  # torch writes into a file the name that it opens
         torch.save({**{k: p.state_dict() for k, p in parts.items()}, "progress": vars(progress)}, file)
 
 
