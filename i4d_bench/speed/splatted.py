@@ -45,8 +45,9 @@ class Trained:
 
 @dataclass(frozen=True)
 class Gradients:
-    """A picture and the gradients of all Gaussians, as training has them: fp32, products in tf32 (`Trainer._products`). mode: a
-    backend of `render`. what: static for the untrained avatar, else one of the plan's, the same in every picture of the batch."""
+    """A picture and the gradients of all Gaussians, as training has them: fp32, products in tf32 (`Trainer._products`), one thread
+    (`Trainer.step`); ∂L/∂rgb is given. mode: a backend of `render`. what: static for the untrained avatar, else one of the plan's,
+    the same in every picture of the batch."""
 
     mode: Literal["gsplat", "triton"]
     batch: int
@@ -66,15 +67,16 @@ class Gradients:
 
         def gradients(backend: Backend) -> tuple[Tensor, ...]:
             rgb = render(Gaussians(*given), view.camera, view.background, backend, depth=False).rgb
-            return torch.autograd.grad((rgb * weight).sum(), given)
+            return torch.autograd.grad(rgb, given, weight)
 
         more, before = {}, torch.get_float32_matmul_precision()
         try:
             torch.set_float32_matmul_precision("high")
-            if self.mode != "gsplat":
-                pairs = zip(gradients(self.mode), gradients("gsplat"), strict=True)
-                more["error"] = protocol.worst(float((a - b).norm() / b.norm()) for a, b in pairs) / GRADIENTS
-            t = protocol.measure(lambda k: gradients(self.mode), what.frames, device)
+            with torch.autograd.set_multithreading_enabled(False):
+                if self.mode != "gsplat":
+                    pairs = zip(gradients(self.mode), gradients("gsplat"), strict=True)
+                    more["error"] = protocol.worst(float((a - b).norm() / b.norm()) for a, b in pairs) / GRADIENTS
+                t = protocol.measure(lambda k: gradients(self.mode), what.frames, device)
         finally:
             torch.set_float32_matmul_precision(before)
         return t.row("ok" if more.get("error", 0) <= 1 else "wrong", **more)

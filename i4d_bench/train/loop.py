@@ -223,8 +223,8 @@ class Trainer:
             image = self._image(student, part, stage, background)
             share = len(part.images) / len(lesson.images)
             loss = share * self._loss(student, part, *image, background, shown)
-            with self._products():
-                loss.backward()
+            with self._products(), torch.autograd.set_multithreading_enabled(False):
+                loss.backward()  # on this thread: until another wakes up, several kernels could be launched
             total += loss.detach()
             if student.adversary is not None and student.deceives:
                 student.adversary.study(image[0], part.truth.over(background), part.driving.motion, share)

@@ -13,6 +13,7 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
+from kernels.fused.launch import run
 from kernels.fused.vectors import dot
 from kernels.layout import EPS_2D, NEAR
 
@@ -189,8 +190,9 @@ def project(
     images, n = opacities.shape
     rows = means.new_empty(images, n, ROW)
     if rows.numel():
-        _project[triton.cdiv(n, BLOCK), images](
-            means, quats, scales, opacities, colors, views, Ks, rows, n, width, height, NEAR, EPS_2D, ROW=ROW, BLOCK=BLOCK
+        run(
+            _project, (triton.cdiv(n, BLOCK), images), means, quats, scales, opacities, colors, views, Ks, rows, n, width, height,
+            NEAR, EPS_2D, ROW=ROW, BLOCK=BLOCK,
         )  # fmt: skip
     return rows
 
@@ -203,7 +205,8 @@ def project_backward(
     images, n = opacities.shape
     grads = [torch.empty_like(t) for t in (means, quats, scales, opacities)]
     if rows.numel():
-        _project_backward[triton.cdiv(n, BLOCK), images](
-            means, quats, scales, opacities, views, Ks, rows, drows, *grads, n, width, height, NEAR, ROW=ROW, BLOCK=BLOCK
+        run(
+            _project_backward, (triton.cdiv(n, BLOCK), images), means, quats, scales, opacities, views, Ks, rows, drows, *grads, n,
+            width, height, NEAR, ROW=ROW, BLOCK=BLOCK,
         )  # fmt: skip
     return *grads, drows[..., COLOR : COLOR + 3]

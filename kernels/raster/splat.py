@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import defaultdict
 from collections.abc import Callable, Hashable
 
 import torch
@@ -19,6 +20,8 @@ TILE = (4, 8)
 SPARE, MOST = 1.25, 1 << 24
 """Room for lists, over what the last picture of the same size needed; and places in all, of twelve bytes, that are taken so."""
 _needed: dict[Hashable, int] = {}
+_unused: dict[torch.device, list[tuple[Tensor, torch.cuda.Event]]] = defaultdict(list)
+"""What numbers arrive in, and when: making both anew takes as long as a launch. None is in use twice, whatever the threads."""
 
 
 class _Splat(torch.autograd.Function):
@@ -79,13 +82,19 @@ def _told(number: Tensor) -> Callable[[], int]:
     """Asks for a number now; called, waits until it is here, though not for what was launched since."""
     if not number.is_cuda:
         return lambda: int(number)
-    here, done = torch.empty((), dtype=number.dtype, pin_memory=True), torch.cuda.Event()
+    unused = _unused[number.device]
+    try:
+        here, done = unused.pop()
+    except IndexError:
+        here, done = torch.empty((), dtype=number.dtype, pin_memory=True), torch.cuda.Event()
     here.copy_(number, non_blocking=True)
     done.record()
 
     def told() -> int:
         done.synchronize()
-        return int(here)
+        value = int(here)
+        unused.append((here, done))
+        return value
 
     return told
 

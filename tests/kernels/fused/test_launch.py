@@ -9,6 +9,9 @@ import torch
 from helpers.agreement import DEVICE, HALVES, agree
 
 pytest.importorskip("triton")
+import triton
+import triton.language as tl
+
 from kernels import Unsupported
 from kernels.cases import case
 from kernels.fused import cross_attention_backward, gradients, launch, local_fusion
@@ -71,6 +74,75 @@ def test_a_gpu_older_than_ampere_is_refused(monkeypatch):
     monkeypatch.setattr(launch, "driver", SimpleNamespace(active=Turing()))
     with pytest.raises(Unsupported, match=r"8\.0 \(Ampere\) or newer, and this one has 7\.5"):
         card()
+
+
+class OnCard(torch.Tensor):
+    is_cuda = True
+
+
+class Dispatched:
+    """In a kernel's place: how often it was dispatched, and what it was launched with once it was compiled."""
+
+    arg_names = ("x", "n", "ROW", "TILE")
+
+    def __init__(self):
+        self.dispatched, self.ran = 0, []
+
+    def fn(self):
+        pass
+
+    def __getitem__(self, grid):
+        def dispatch(*args, **constants):
+            self.dispatched += 1
+            return Ready(self.ran)
+
+        return dispatch
+
+
+class Ready:
+    def __init__(self, ran):
+        self.ran = ran
+
+    def __getitem__(self, grid):
+        return lambda *args: self.ran.append((grid, *args[1:]))
+
+
+def test_a_kernel_is_dispatched_once_for_all_that_triton_compiles_for(monkeypatch):
+    """Types, addresses' multiples of 16, numbers, constants, cards."""
+    here = [0]
+    monkeypatch.setattr(launch, "_compiled", {})
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: here[0])
+    kernel, x = Dispatched(), torch.zeros(16).as_subclass(OnCard)
+    again = lambda x=x, n=3, **more: launch.run(kernel, (2,), x, n, **{"TILE": 64, "ROW": 12, "num_warps": 1} | more)  # noqa: E731
+    other = [{}, {"x": x[1:]}, {"x": x.half()}, {"n": 4}, {"TILE": 32}, {"num_warps": 2}]
+    for count, what in enumerate(other, 1):
+        again(**what)
+        assert kernel.dispatched == count
+    assert not kernel.ran
+    for what in (*other, {"x": x[4:]}):
+        again(**what)
+    assert kernel.dispatched == len(other) and kernel.ran[0] == kernel.ran[-1] == ((2, 1, 1), 3, 12, 64)
+    here[0] = 1
+    again()
+    assert kernel.dispatched == len(other) + 1
+
+
+@triton.jit
+def _times(x, y, n, factor, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(y + i, (tl.load(x + i, mask=i < n, other=0.0) * factor).to(y.dtype.element_ty), mask=i < n)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("first", [0, 1, 8])
+def test_a_launch_is_the_same_every_time(dtype, first):
+    """Where addresses are multiples of 16 and not, for numbers that Triton compiles for and others."""
+    x = torch.arange(99, device=DEVICE, dtype=dtype)[first:]
+    for n in (1, 16, 17, 64, 1):
+        for factor in (1, 2, 0.5, 1):
+            y = torch.full_like(x, -1)
+            launch.run(_times, (3,), x, y, n, factor, BLOCK=32)
+            assert torch.equal(y, torch.where(torch.arange(len(x), device=DEVICE) < n, x * factor, -1))
 
 
 def only(monkeypatch, wanted) -> list:
