@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.fused.launch import in_fp32, per_person
+from kernels.fused.launch import in_fp32, per_person, run_kernel
 from kernels.fused.segments import largest, raise_to, segment_sums, zeros
 from kernels.fused.vectors import in_fours, multiply, put, rows
 from kernels.layout import Bound
@@ -182,7 +182,9 @@ def _bind(vertices, faces, triangles, means, quats, scales) -> tuple[Tensor, ...
     out = tuple(torch.empty(F, N, width, device=means.device) for width in (3, 4, 3))
     per = per_person(F, B)
     grid = (triton.cdiv(N, TILE), B, triton.cdiv(per, FRAMES))
-    _forward[grid](vertices, faces, triangles, means, quats, scales, *out, N, V, per, TILE, FRAMES, num_warps=WARPS)
+    run_kernel(
+        _forward, grid, vertices, faces, triangles, means, quats, scales, *out, N, V, per, TILE, FRAMES, num_warps=WARPS
+    )
     return out
 
 
@@ -204,7 +206,8 @@ class _Binding(torch.autograd.Function):
             corners = torch.empty(F, 3, N, 3, device=means.device)
             owners = torch.empty(B, 3, N, dtype=torch.int32, device=means.device)
             sums, most = zeros(F, V, means.device)
-        _backward[triton.cdiv(N, TILE), B](
+        run_kernel(
+            _backward, (triton.cdiv(N, TILE), B),
             vertices, faces, triangles, means, quats, scales, d_means, d_quats, d_scales, *own, corners, owners, most,
             N, V, F // B, pulled, TILE, num_warps=WARPS,
         )  # fmt: skip

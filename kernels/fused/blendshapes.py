@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.fused.launch import in_fp32, per_person
+from kernels.fused.launch import in_fp32, per_person, run_kernel
 from kernels.fused.segments import largest, raise_to, segment_sums, zeros
 from kernels.fused.vectors import in_fours, multiply, put, rows
 from kernels.layout import JOINTS, Attributes, Binding
@@ -281,7 +281,8 @@ def _frame_gradients(hidden, d_delta, joints, d_transforms) -> tuple[Tensor, Ten
     frames = min(triton.next_power_of_2(per), TOGETHER)
     P, groups, C = triton.cdiv(N, TILES * SUMMED), triton.cdiv(per, frames), 16 * frames
     parts = torch.empty(B, groups, P, C * (H + 17), device=hidden.device)
-    _sums[P, H // _piece(H), B * groups](
+    run_kernel(
+        _sums, (P, H // _piece(H), B * groups),
         hidden, d_delta, joints, d_transforms, parts, N, per, groups, H, _piece(H), frames, TILES, SUMMED,
         num_warps=WARPS, num_stages=3,
     )  # fmt: skip
@@ -298,7 +299,8 @@ def _blend(hidden, readout, bias, unposed, transforms, near, weights, joints, *b
     out = tuple(torch.empty(F, *t.shape[1:], device=hidden.device) for t in base)
     per = per_person(F, B)
     grid = (triton.cdiv(N, TILE), B, triton.cdiv(per, FRAMES))
-    _forward[grid](
+    run_kernel(
+        _forward, grid,
         *base, near, weights, joints, hidden, readout, bias, unposed, transforms, *out,
         N, V, per, readout.stride(0), bias.stride(0), near.shape[1], H, _piece(H), TILE, FRAMES,
         num_warps=WARPS, num_stages=1,
@@ -328,7 +330,8 @@ class _Blendshapes(torch.autograd.Function):
         d_vertices = torch.empty(F, 1, N, 3, device=device) if vertices else None
         sums, most = zeros(F, V, device) if vertices else (None, None)
         d_transforms = torch.empty(F, N, 12, device=device) if moved else None
-        _backward[triton.cdiv(N, TILE), B](
+        run_kernel(
+            _backward, (triton.cdiv(N, TILE), B),
             *base[:4], near, weights, joints, hidden, readout, bias, unposed, transforms,
             *(t.contiguous() for t in d_out), *own, d_delta, d_vertices, most, d_transforms,
             N, V, F // B, readout.stride(0), bias.stride(0), vertices, moved, near.shape[1], H, _piece(H), TILE,

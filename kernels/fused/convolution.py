@@ -17,7 +17,7 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kernels.fused.launch import INTERPRETED, card, precision
+from kernels.fused.launch import INTERPRETED, card, precision, run_kernel
 
 PIXELS, CHANNELS = 64, 32
 """Of a tile."""
@@ -148,7 +148,8 @@ def first(
     out, side = len(weight), weight.shape[-1]
     y = _empty(B, out, -(-H // 2), -(-W // 2), weight)
     count = B * y.shape[2] * y.shape[3]
-    _first[(triton.cdiv(count, FIRST),)](
+    run_kernel(
+        _first, (triton.cdiv(count, FIRST),),
         images.contiguous(), weight, bias, y, count, H, W, *y.shape[2:], *weight.stride(), C, side, FIRST, out, GATHERED,
         precision(weight.dtype)["P"],
     )  # fmt: skip
@@ -159,7 +160,7 @@ def pool(x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C h w"]:
     """The largest of 3 × 3 pixels at every second one, of numbers that are not negative, channels-last."""
     B, C, H, W = x.shape
     y = _empty(B, C, -(-H // 2), -(-W // 2), x)
-    _pool[(triton.cdiv(y.numel(), 1024),)](_last_channels(x), y, y.numel(), H, W, *y.shape[2:], C, 1024)
+    run_kernel(_pool, (triton.cdiv(y.numel(), 1024),), _last_channels(x), y, y.numel(), H, W, *y.shape[2:], C, 1024)
     return y
 
 
@@ -180,7 +181,8 @@ def convolve(
     share = -(-steps // max(1, min(room() // tiles, steps // FEWEST)))
     shares = -(-steps // share)
     sums = torch.empty(tiles * shares * m * n if shares > 1 else 0, device=x.device)
-    _convolve[(triton.cdiv(pixels, m), out // n, shares)](
+    run_kernel(
+        _convolve, (triton.cdiv(pixels, m), out // n, shares),
         _last_channels(x), _last_channels(weight), bias, _last_channels(other),
         _last_channels(weight if plus is None or plus.weight is None else plus.weight), y, sums, ended, pixels, H, W,
         *y.shape[2:], *other.shape[2:], out, C, side, stride, 0 if plus is None else 1 + (plus.weight is not None),
@@ -193,9 +195,10 @@ def last(x: Float[Tensor, "B C H W"], weight: Float[Tensor, "O C"], bias: Float[
     """The mean over pixels, through a linear layer, in fp32."""
     B, C, H, W = x.shape
     y = torch.empty(B, len(weight), device=x.device)
-    _last[(triton.cdiv(len(weight), OUTPUTS), B)](
-        _last_channels(x), weight.contiguous(), bias, y, H * W, len(weight), C, triton.next_power_of_2(C), OUTPUTS, ROWS
-    )
+    run_kernel(
+        _last, (triton.cdiv(len(weight), OUTPUTS), B), _last_channels(x), weight.contiguous(), bias, y, H * W, len(weight), C,
+        triton.next_power_of_2(C), OUTPUTS, ROWS,
+    )  # fmt: skip
     return y
 
 

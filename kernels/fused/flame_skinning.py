@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kernels.fused.flame_skinning_backward import flame_gradients
 from kernels.fused.kinematic_chain import compose, local, turn
-from kernels.fused.launch import in_fp32, per_person
+from kernels.fused.launch import in_fp32, per_person, run_kernel
 from kernels.layout import JOINTS, Flame, Skinned
 from kernels.reference import check_coefficients
 
@@ -211,11 +211,13 @@ def _skin(expression, pose, shape, flame: Flame) -> tuple[Tensor, Tensor, Tensor
     frames = 1 if F == 1 else 16 if F <= 16 or not S else 32
     block, per, joints_step = BLOCK[frames > 1], per_person(F, people), 3 * JOINTS if len(joints) > 1 else 0
     if frames > 1:  # in a launch of their own: as a product beside the vertices', 32 frames take half as long again
-        _rest[(F,)](
+        run_kernel(
+            _rest, (F,),
             expression, shape, joints, flame.joint_shapes, flame.joint_expressions, rest, per, joints_step, S, E, AT_ONCE,
             num_warps=1,
         )  # fmt: skip
-    _forward[triton.cdiv(V, block), triton.cdiv(F, frames)](
+    run_kernel(
+        _forward, (triton.cdiv(V, block), triton.cdiv(F, frames)),
         expression, pose, shape, template, directions, flame.weights, joints, flame.joint_shapes,
         flame.joint_expressions, posed, unposed, transforms, rest, F, per, V,
         3 * V if len(template) > 1 else 0, joints_step, directions.shape[2],

@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.fused.kinematic_chain import chain_back
+from kernels.fused.launch import run_kernel
 from kernels.layout import JOINTS, Flame
 
 BLOCK = 128
@@ -76,14 +77,16 @@ def flame_gradients(
     P = triton.cdiv(W, BLOCK)
     d_rest = torch.empty(F, 3, W, device=pose.device)
     parts = torch.empty(F, P, JOINTS, 3, 4, device=pose.device)
-    _backward[P, F](
+    run_kernel(
+        _backward, (P, F),
         d_posed, d_unposed, unposed, transforms, flame.weights, d_rest, parts, V, W, P, BLOCK, num_warps=1
     )  # fmt: skip
     first = 0 if S else flame.n_shape  # whole rows from here on: read where they lie, not copied
     d_coefficients = d_rest.flatten(1) @ flame.directions[first:].flatten(1).T.float()
     d_pose, d_joints = torch.empty_like(pose), torch.empty_like(rest)
     d_shape, d_expression = torch.empty(F, S, device=pose.device) if S else None, torch.empty(F, E, device=pose.device)
-    chain_back[(F,)](
+    run_kernel(
+        chain_back, (F,),
         pose, rest, transforms, parts, d_transforms, d_coefficients, flame.joint_shapes, flame.joint_expressions,
         d_pose, d_joints, d_shape, d_expression, P, d_coefficients.shape[1], flame.n_shape - first, flame.parents,
         triton.next_power_of_2(P), S, E, CHUNK, num_warps=1,

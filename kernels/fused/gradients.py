@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.fused.launch import INTERPRETED, Way, fitting, launch, parts, precision
+from kernels.fused.launch import INTERPRETED, Way, fitting, launch, parts, precision, run_kernel
 from kernels.fused.softplus_net import LN2, LOG2E, softplus_slope, vector
 
 LAUNCH = {
@@ -134,7 +134,9 @@ class Sums:
         (frames, parts), size = self.grid, self.size
         out = torch.empty(frames, size, device=self.like.device)
         block = 1024 if INTERPRETED else 16  # the interpreter takes programs one by one
-        _total[(triton.cdiv(size, block), frames)](self.buffers, out, parts, SIZE=size, ROWS=128, BLOCK=block)
+        run_kernel(
+            _total, (triton.cdiv(size, block), frames), self.buffers, out, parts, SIZE=size, ROWS=128, BLOCK=block
+        )
         return list(out.split(self.sizes, 1))
 
 

@@ -91,7 +91,7 @@ def launch(kernel, grid, ways: Sequence[Way], *args, **meta) -> None:
             f"GPU (sm_{here.arch}) has {here.shared / 1024:.0f}: narrower layers fit"
         )
     for how in way:
-        run(kernel, grid, *args, **meta, **how)
+        run_kernel(kernel, grid, *args, **meta, **how)
 
 
 _compiled: dict[tuple, tuple[CompiledKernel, tuple]] = {}
@@ -99,7 +99,7 @@ _compiled: dict[tuple, tuple[CompiledKernel, tuple]] = {}
 KEPT = 4096
 
 
-def run(kernel, grid, *args, **constants) -> None:
+def run_kernel(kernel, grid, *args, **constants) -> None:
     """`kernel[grid](*args, **constants)`, from the second time on without Triton's dispatch, which takes the host as long as many a
     kernel takes a GPU. It compiles for types, for whether addresses are multiples of 16, for some numbers, and for constants; here
     for every number."""
@@ -111,7 +111,7 @@ def run(kernel, grid, *args, **constants) -> None:
     if at := _compiled.get(key):
         ready, others = at
         ready[(*grid, 1, 1)[:3]](*args, *others)
-    elif (done := kernel[grid](*args, **constants)) is not None:  # which it is in Triton's interpreter
+    elif (done := kernel[grid](*args, **constants)) is not None:  # None in Triton's interpreter
         if len(_compiled) >= KEPT:
             _compiled.clear()
         _compiled[key] = done, tuple(constants[name] for name in kernel.arg_names[len(args) :])

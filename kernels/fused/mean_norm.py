@@ -12,6 +12,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from kernels.fused.launch import run_kernel
+
 BLOCK = 4096
 """Numbers of a program, with those that fill a row up to a power of two."""
 
@@ -45,7 +47,7 @@ class _MeanNorm(torch.autograd.Function):
     def forward(ctx, rows):
         grid, settings = _settings(rows)
         sums = torch.empty(grid, dtype=torch.promote_types(rows.dtype, torch.float32), device=rows.device)
-        _forward[grid](rows, sums, **settings)
+        run_kernel(_forward, grid, rows, sums, **settings)
         ctx.save_for_backward(rows)
         return sums.sum() / settings["COUNT"]
 
@@ -55,7 +57,7 @@ class _MeanNorm(torch.autograd.Function):
         (rows,) = ctx.saved_tensors
         out = torch.empty(rows.shape, dtype=rows.dtype, device=rows.device)
         grid, settings = _settings(rows)
-        _backward[grid](rows, grad, out, **settings)
+        run_kernel(_backward, grid, rows, grad, out, **settings)
         return out
 
 

@@ -15,6 +15,7 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from kernels.fused.launch import run_kernel
 from kernels.fused.vectors import dot
 
 MANY, BLOCK = 128, 32
@@ -129,7 +130,8 @@ def nearest_points(
     (people, n, _), p = points.shape, among.shape[-2]
     squares = torch.empty(people, n, k, device=points.device)
     indices = torch.empty(people, n, k, dtype=torch.int64, device=points.device)
-    _points[triton.cdiv(n, MANY), people](
+    run_kernel(
+        _points, (triton.cdiv(n, MANY), people),
         points.float().contiguous(), among.float().contiguous(), squares, indices, n, p, 3 * p * (among.dim() == 3), k, MANY,
         num_warps=1,
     )  # fmt: skip
@@ -149,7 +151,8 @@ def nearest_triangles(
     far = (corners[:, leaves] - middles[:, :, None, None]).norm(dim=-1).amax((-1, -2))
     spheres = torch.cat([middles, near[..., None], far[..., None]], -1).contiguous()
     (people, n, _), found = points.shape, torch.empty(points.shape[:2], dtype=torch.int64, device=points.device)
-    _triangles[triton.cdiv(n, BLOCK), people](
+    run_kernel(
+        _triangles, (triton.cdiv(n, BLOCK), people),
         points, corners, leaves, spheres, found, n, corners.shape[1], len(leaves), FLAT, leaves.shape[1], BLOCK, num_warps=1
     )  # fmt: skip
     return found

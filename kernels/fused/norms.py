@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kernels.fused.launch import EPS
+from kernels.fused.launch import EPS, run_kernel
 
 TILE, PIXELS, PARTS = 2048, 16, 32
 """Numbers of a tile of rows, with those that fill a row up to a power of two; pixels of a tile; sums of a picture, at most."""
@@ -215,8 +215,8 @@ class _NormSilu(torch.autograd.Function):
         moments = torch.empty(pictures, 2, groups, device=x.device)
         y = torch.empty_like(x)
         size = pixels, pixels * channels
-        _sums[(pictures, parts)](x, sums, *size, **own)
-        _normed[(pictures, parts)](x, sums, weight, bias, y, moments, *size, parts, **own, MOST=PARTS)
+        run_kernel(_sums, (pictures, parts), x, sums, *size, **own)
+        run_kernel(_normed, (pictures, parts), x, sums, weight, bias, y, moments, *size, parts, **own, MOST=PARTS)
         ctx.save_for_backward(x, moments, weight, bias)
         ctx.groups, ctx.parts = groups, parts
         return y
@@ -230,9 +230,9 @@ class _NormSilu(torch.autograd.Function):
         own = _widths(channels, ctx.groups)
         sums = torch.empty(pictures, ctx.parts, 2, channels, device=x.device)
         d_x, size = torch.empty_like(x), (pixels, pixels * channels)
-        _sums_back[(pictures, ctx.parts)](x, d_y, moments, weight, bias, sums, *size, **own)
+        run_kernel(_sums_back, (pictures, ctx.parts), x, d_y, moments, weight, bias, sums, *size, **own)
         given = x, d_y, moments, weight, bias, sums
-        _normed_back[(pictures, ctx.parts)](*given, d_x, *size, ctx.parts, **own, MOST=PARTS)
+        run_kernel(_normed_back, (pictures, ctx.parts), *given, d_x, *size, ctx.parts, **own, MOST=PARTS)
         d_bias, d_weight = sums.sum((0, 1))
         return d_x, d_weight.to(weight), d_bias.to(bias), None
 

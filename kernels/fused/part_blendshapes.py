@@ -18,7 +18,7 @@ from torch import Tensor
 
 from kernels.fused.gradients import padded, read_rows
 from kernels.fused.launch import parts as split
-from kernels.fused.launch import per_identity, per_person
+from kernels.fused.launch import per_identity, per_person, run_kernel
 from kernels.layout import Parts
 
 TILE, WARPS = 64, 4
@@ -121,7 +121,8 @@ def _by_part(
 def _blend(f, hidden, index, weights, gains, readout) -> Tensor:
     (B, N, D), (F, P, H) = f.shape, gains.shape
     out = torch.empty(F, N, D, device=f.device, dtype=f.dtype)
-    _forward[triton.cdiv(N, TILE), F](
+    run_kernel(
+        _forward, (triton.cdiv(N, TILE), F),
         f, hidden, index, weights, gains, readout, out, N, P, per_person(F, B), D, padded(D), H, padded(H),
         index.shape[1], TILE, num_warps=WARPS,
     )  # fmt: skip
@@ -145,13 +146,15 @@ class _PartBlendshapes(torch.autograd.Function):
         d_hidden, d_gain = (torch.empty(F, N, H, device=hidden.device, dtype=hidden.dtype) for _ in range(2))
         of_readout = torch.empty(F, programs, D, H, device=hidden.device)
         of_gains = torch.empty(F, chunks, P, H, device=hidden.device)
-        _backward[programs, F](
+        run_kernel(
+            _backward, (programs, F),
             d_out, hidden, index, weights, gains, readout, d_hidden, d_gain, of_readout, N, P, F // B, each, D,
             padded(D), H, padded(H), near, **how,
         )  # fmt: skip
-        _by_part[chunks, F, triton.cdiv(P, TOGETHER)](
-            d_gain, index, weights, of_gains, N, P, F // B, H, padded(H), near, TOGETHER, TILES, **how
-        )
+        run_kernel(
+            _by_part, (chunks, F, triton.cdiv(P, TOGETHER)), d_gain, index, weights, of_gains, N, P, F // B, H, padded(H), near,
+            TOGETHER, TILES, **how,
+        )  # fmt: skip
         d_readout, d_gains = of_readout.sum((0, 1)).to(readout.dtype), of_gains.sum(1).to(gains.dtype)
         return per_identity(d_out, B), per_identity(d_hidden, B), None, None, d_gains, d_readout
 

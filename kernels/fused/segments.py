@@ -19,6 +19,8 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from kernels.fused.launch import run_kernel
+
 BLOCK, WARPS = 128, 4
 
 
@@ -98,9 +100,10 @@ def segment_sums(
     """
     (frames, own, n, _), k, count = rows.shape, owners.shape[1], sums.shape[1]
     bits = 62 - (k * n).bit_length()
-    _add[triton.cdiv(n, BLOCK), k, frames](
+    run_kernel(
+        _add, (triton.cdiv(n, BLOCK), k, frames),
         rows, owners, weights, sums, most, n, count, frames // len(owners), k, own == k, bits, BLOCK, num_warps=WARPS
     )  # fmt: skip
     out = torch.empty(frames, count, 3, device=rows.device)
-    _finish[triton.cdiv(3 * count, BLOCK), frames](sums, most, out, count, bits, BLOCK, num_warps=WARPS)
+    run_kernel(_finish, (triton.cdiv(3 * count, BLOCK), frames), sums, most, out, count, bits, BLOCK, num_warps=WARPS)
     return out

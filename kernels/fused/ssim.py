@@ -14,6 +14,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from kernels.fused.launch import run_kernel
+
 BLOCK = 1024
 C1, C2 = tl.constexpr(0.01**2), tl.constexpr(0.03**2)
 EXACT = {"enable_fp_fusion": False}
@@ -122,15 +124,17 @@ def _ssim(
     rows, columns = rows.to(dtype), columns.to(dtype)
     maps = torch.empty(4, B, C, H, W, dtype=dtype, device=pred.device)
     strides = pred.stride(), target.stride()
-    _maps[triton.cdiv(H * W, BLOCK), B](pred, target, maps, *strides, H, W, n, C, BLOCK, **EXACT)
+    run_kernel(_maps, (triton.cdiv(H * W, BLOCK), B), pred, target, maps, *strides, H, W, n, C, BLOCK, **EXACT)
     maps = rows @ maps @ columns.T
     sums = torch.empty(triton.cdiv(n, BLOCK), dtype=dtype, device=pred.device)
     slopes = torch.empty(3, B, C, H, W, dtype=dtype, device=pred.device) if differentiated else None
-    _formula[(len(sums),)](maps, sums, slopes, n, BLOCK, **EXACT)
+    run_kernel(_formula, (len(sums),), maps, sums, slopes, n, BLOCK, **EXACT)
     value = sums.sum() / n
     if slopes is None:
         return value, None
     slopes = rows.T @ slopes @ columns
     gradient = torch.empty(B, H, W, C, dtype=dtype, device=pred.device)
-    _gradient[triton.cdiv(H * W * C, BLOCK), B](pred, target, slopes, gradient, *strides, H, W, n, C, BLOCK)
+    run_kernel(
+        _gradient, (triton.cdiv(H * W * C, BLOCK), B), pred, target, slopes, gradient, *strides, H, W, n, C, BLOCK
+    )
     return value, gradient

@@ -16,7 +16,7 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
-from kernels.fused.launch import precision, run
+from kernels.fused.launch import precision, run_kernel
 from kernels.layout import ALPHA_MAX, ALPHA_MIN, STOP
 from kernels.raster.rooms import Lists
 
@@ -233,7 +233,7 @@ def draw(
     alpha, light = rows.new_empty(2, images, height, width)
     z = rows.new_empty(images, height, width) if depth else None
     last = torch.empty(images, height, width, dtype=torch.int32, device=rows.device)
-    run(
+    run_kernel(
         _draw, (images * sizes[2] * sizes[3],), rows.view(torch.int64), *lists[:3], background, rgb, alpha, z, light, last, *sizes,
         ROW=rows.shape[2] // 2, TALL=tile[0], WIDE=tile[1], UNROLL=UNROLL, DEPTH=depth, **LIMITS, STOP=STOP, num_warps=1,
     )  # fmt: skip
@@ -248,7 +248,7 @@ def draw_backward(
     images, height, width = light.shape
     sizes, drows = _sizes(width, height, tile), torch.zeros_like(rows)
     drgb, dalpha, dz = (None if d is None else d.contiguous() for d in (drgb, dalpha, dz))
-    run(
+    run_kernel(
         _draw_backward, (images * sizes[2] * sizes[3],), rows, rows.view(torch.int64), owners, begins, background, light, last,
         drgb, dalpha, dz, drows, *sizes, ROW=rows.shape[2], TALL=tile[0], WIDE=tile[1], CHUNK=CHUNK, ALPHA=dalpha is not None,
         DEPTH=dz is not None, **LIMITS, P=precision(rows.dtype)["P"], num_warps=1,

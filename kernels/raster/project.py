@@ -13,7 +13,7 @@ import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
-from kernels.fused.launch import run
+from kernels.fused.launch import run_kernel
 from kernels.fused.vectors import dot
 from kernels.layout import EPS_2D, NEAR
 
@@ -190,7 +190,7 @@ def project(
     images, n = opacities.shape
     rows = means.new_empty(images, n, ROW)
     if rows.numel():
-        run(
+        run_kernel(
             _project, (triton.cdiv(n, BLOCK), images), means, quats, scales, opacities, colors, views, Ks, rows, n, width, height,
             NEAR, EPS_2D, ROW=ROW, BLOCK=BLOCK,
         )  # fmt: skip
@@ -205,7 +205,7 @@ def project_backward(
     images, n = opacities.shape
     grads = [torch.empty_like(t) for t in (means, quats, scales, opacities)]
     if rows.numel():
-        run(
+        run_kernel(
             _project_backward, (triton.cdiv(n, BLOCK), images), means, quats, scales, opacities, views, Ks, rows, drows, *grads, n,
             width, height, NEAR, ROW=ROW, BLOCK=BLOCK,
         )  # fmt: skip

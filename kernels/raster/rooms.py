@@ -15,7 +15,7 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kernels.fused.launch import INTERPRETED, run
+from kernels.fused.launch import INTERPRETED, run_kernel
 from kernels.raster.project import DEPTH, REACH
 from kernels.raster.tiles import TileLists, box, ellipse, meets
 
@@ -145,14 +145,14 @@ def _filled(
     lasts = torch.empty_like(begins)
     _launch(rows, cursors, begins, ends, keys, across, down, tile, count=False)
     how = {"FIRST": SHORTEST, "SIZE": size, "num_warps": max(1, size // 256)}
-    run(_sort, (len(begins),), keys, owners, cursors, begins, ends, lasts, **how)
+    run_kernel(_sort, (len(begins),), keys, owners, cursors, begins, ends, lasts, **how)
     return Lists(owners, begins, lasts, cursors[-1])
 
 
 def _launch(rows, cursors, begins, ends, keys, across: int, down: int, tile: tuple[int, int], count: bool) -> None:
     total = rows.shape[0] * rows.shape[1]
     blocks = triton.cdiv(total, BLOCK)
-    run(
+    run_kernel(
         _fill, (blocks, max(1, PROGRAMS // blocks)), rows, cursors, begins, ends, keys, total, rows.shape[1], across, down,
         TALL=tile[0], WIDE=tile[1], ROW=rows.shape[2], COUNT=count, BLOCK=BLOCK, TOGETHER=TOGETHER, num_warps=1,
     )  # fmt: skip

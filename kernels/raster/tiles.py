@@ -13,7 +13,7 @@ import triton.language as tl
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from kernels.fused.launch import run
+from kernels.fused.launch import run_kernel
 from kernels.raster.project import LEVELS
 
 BLOCK = 256
@@ -163,12 +163,14 @@ class TileLists:
             "DEPTHS": depths.stride(1), "ROW": 0 if rows is None else rows.stride(1), "EXACT": rows is not None, "BLOCK": BLOCK,
         }  # fmt: skip
         given = (means2d, reaches, depths, rows, counts)
-        run(_count, grid, *given, span, depths.numel(), *sizes, **how)
+        run_kernel(_count, grid, *given, span, depths.numel(), *sizes, **how)
         ends = counts.cumsum(0, dtype=torch.int32)
         capacity = int(ends[-1]) if self.capacity is None else self.capacity
         keys = torch.full((capacity,), self.unused, dtype=self.first.dtype, device=device)
         owners = torch.empty(capacity, dtype=torch.int32, device=device)
-        run(_emit, grid, *given, ends, span, keys, owners, depths.numel(), n, *sizes, capacity, BITS=self.bits, **how)
+        run_kernel(
+            _emit, grid, *given, ends, span, keys, owners, depths.numel(), n, *sizes, capacity, BITS=self.bits, **how
+        )
         keys, order = keys.sort(stable=True)
         offsets = torch.searchsorted(keys, self.first, out_int32=True)
         return owners[order], offsets.view(self.images, self.high + 1, self.wide), ends[-1]

@@ -113,7 +113,10 @@ def test_a_kernel_is_dispatched_once_for_all_that_triton_compiles_for(monkeypatc
     monkeypatch.setattr(launch, "_compiled", {})
     monkeypatch.setattr(torch.cuda, "current_device", lambda: here[0])
     kernel, x = Dispatched(), torch.zeros(16).as_subclass(OnCard)
-    again = lambda x=x, n=3, **more: launch.run(kernel, (2,), x, n, **{"TILE": 64, "ROW": 12, "num_warps": 1} | more)  # noqa: E731
+
+    def again(x=x, n=3, **more):
+        launch.run_kernel(kernel, (2,), x, n, **{"TILE": 64, "ROW": 12, "num_warps": 1} | more)
+
     other = [{}, {"x": x[1:]}, {"x": x.half()}, {"n": 4}, {"TILE": 32}, {"num_warps": 2}]
     for count, what in enumerate(other, 1):
         again(**what)
@@ -141,7 +144,7 @@ def test_a_launch_is_the_same_every_time(dtype, first):
     for n in (1, 16, 17, 64, 1):
         for factor in (1, 2, 0.5, 1):
             y = torch.full_like(x, -1)
-            launch.run(_times, (3,), x, y, n, factor, BLOCK=32)
+            launch.run_kernel(_times, (3,), x, y, n, factor, BLOCK=32)
             assert torch.equal(y, torch.where(torch.arange(len(x), device=DEVICE) < n, x * factor, -1))
 
 
