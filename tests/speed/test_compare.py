@@ -38,12 +38,18 @@ def stored(tmp_path_factory) -> Path:
     return path
 
 
-def altered(stored: Path, change) -> Path:
+def altered(stored: Path, change, name: str = "new") -> Path:
     content = json.loads(stored.read_text())
     change(content)
-    path = stored.with_name(f"new-{os.getpid()}.json")  # workers share the folder
+    path = stored.with_name(f"{name}-{os.getpid()}.json")  # workers share the folder
     path.write_text(json.dumps(content))
     return path
+
+
+@pytest.fixture
+def calm(stored) -> Path:
+    """The same without spread: on a busy machine a row's is larger than what the tests make of it."""
+    return altered(stored, lambda c: [r.update(p5=r["ms"], p95=r["ms"]) for r in rows(c).values()], "calm")
 
 
 @pytest.fixture
@@ -84,14 +90,14 @@ def test_a_run_is_no_slower_than_itself(stored, compare):
     assert code == 0 and err == "" and "frame/local_adaln" in out and "1.000" in out
 
 
-def test_on_a_cpu_a_slower_kernel_fails_and_a_slower_frame_is_context(stored, compare):
+def test_on_a_cpu_a_slower_kernel_fails_and_a_slower_frame_is_context(calm, compare):
     def slower(start: str, by: float):
-        return altered(stored, lambda c: row(c, start).update({k: by * row(c, start)[k] for k in SPREAD}))
+        return altered(calm, lambda c: row(c, start).update({k: by * row(c, start)[k] for k in SPREAD}))
 
-    code, _, err = compare(stored, slower("kernel/decode+backward/", 9.0))
+    code, _, err = compare(calm, slower("kernel/decode+backward/", 9.0))
     assert code == 1 and "1 of " in err and "kernel/decode+backward/" in err and "9.00×" in err and "frame" not in err
-    assert compare(stored, slower("kernel/decode+backward/", 9.0), "--threshold", "9.5")[0] == 0
-    code, out, _ = compare(stored, slower("frame/", 9.0))
+    assert compare(calm, slower("kernel/decode+backward/", 9.0), "--threshold", "9.5")[0] == 0
+    code, out, _ = compare(calm, slower("frame/", 9.0))
     assert code == 0 and "9.000" in out
 
 
