@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from pathlib import Path
 
 import pytest
@@ -239,8 +240,25 @@ def test_tf32_stays_away_from_ssim(tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop, "reconstruction", at("loss", loss))
     monkeypatch.setattr(Backbone, "lift", at("lift", lift))
-    e, gpu = override(presets.smoke(), ["model.bf16=true"]), torch.device("cuda")
-    data = open_frames(synthetic.rendered(e.world))
-    trainer = Trainer(e, Loader(data, Driver("sliders", data, None), gpu), open_head(e, gpu), gpu)
-    trainer.warm_up(tmp_path / "backbone.pt")
+    on_gpu(["model.bf16=true"]).warm_up(tmp_path / "backbone.pt")
     assert seen == {"loss": "highest", "lift": "high"} and precision() == "highest"
+
+
+@pytest.mark.gpu
+def test_backward_waits_for_no_other_thread(tmp_path, monkeypatch):
+    seen, loss = set(), loop.reconstruction
+
+    def hooked(*args, **kwargs):
+        value = loss(*args, **kwargs)
+        value.register_hook(lambda gradient: seen.add(threading.get_ident()))
+        return value
+
+    monkeypatch.setattr(loop, "reconstruction", hooked)
+    on_gpu([]).warm_up(tmp_path / "backbone.pt")
+    assert seen == {threading.get_ident()}
+
+
+def on_gpu(changes: list[str]) -> Trainer:
+    e, gpu = override(presets.smoke(), changes), torch.device("cuda")
+    data = open_frames(synthetic.rendered(e.world))
+    return Trainer(e, Loader(data, Driver("sliders", data, None), gpu), open_head(e, gpu), gpu)
