@@ -1,13 +1,14 @@
 """How time is measured (DESIGN §6).
 
 Changing inputs in turn, warm-up, median with p5/p95 over many calls. `measure` is what a user waits for: one call at a time,
-CUDA events for the device and the wall clock for the host. `device_time` is the device alone: many calls in one CUDA graph.
+CUDA events for the device and the wall clock for the host. `in_turn` is the same of several that are compared. `device_time` is
+the device alone: many calls in one CUDA graph.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,25 +46,36 @@ class Timing:
 
 def measure(call: Callable[[int], object], count: int, device: torch.device, warmup: int = WARMUP) -> Timing:
     """Times call(k) for k in 0..count-1 after `warmup` calls; each ends before the next begins."""
-    cuda = device.type == "cuda"
+    return in_turn([call], count, device, warmup)[0]
+
+
+def in_turn(
+    calls: Sequence[Callable[[int], object]], count: int, device: torch.device, warmup: int = WARMUP
+) -> list[Timing]:
+    """`measure` of each, all for one k before the next: what else the host does, which comes and goes by the second, is in all."""
     for k in range(min(warmup, count)):
-        call(k)
-    host, dev = [], []
-    if cuda:
+        for call in calls:
+            call(k)
+    if device.type == "cuda":
         torch.cuda.synchronize()
-    for k in range(count):
-        if cuda:
-            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        t = time.perf_counter()
-        if cuda:
-            begin.record()
-        call(k)
-        if cuda:
-            end.record()
-            end.synchronize()
-        host.append(1000 * (time.perf_counter() - t))
-        dev.append(begin.elapsed_time(end) if cuda else host[-1])
-    return _timing(dev, host)
+    times = [[_one(call, k, device) for call in calls] for k in range(count)]
+    return [_timing(*zip(*of, strict=True)) for of in zip(*times, strict=True)]
+
+
+def _one(call: Callable[[int], object], k: int, device: torch.device) -> tuple[float, float]:
+    """Milliseconds of the device and of the host."""
+    cuda = device.type == "cuda"
+    if cuda:
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    t = time.perf_counter()
+    if cuda:
+        begin.record()
+    call(k)
+    if cuda:
+        end.record()
+        end.synchronize()
+    host = 1000 * (time.perf_counter() - t)
+    return begin.elapsed_time(end) if cuda else host, host
 
 
 def device_time(call: Callable[[int], object], device: torch.device, rounds: int = 20, calls: int = 12) -> Timing:
@@ -129,7 +141,7 @@ def worst(errors: Iterable[float]) -> float:
     return float(np.max(list(errors)))
 
 
-def _timing(dev: list[float], host: list[float]) -> Timing:
+def _timing(dev: Sequence[float], host: Sequence[float]) -> Timing:
     p5, ms, p95 = np.percentile(dev, [5, 50, 95])
     return Timing(float(ms), float(p5), float(p95), float(np.median(host)))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,10 +46,9 @@ class Trained:
 @dataclass(frozen=True)
 class Gradients:
     """A picture and the gradients of all Gaussians, as training has them: fp32, products in tf32 (`Trainer._products`), one thread
-    (`Trainer.step`); ∂L/∂rgb is given. mode: a backend of `render`. what: static for the untrained avatar, else one of the plan's,
-    the same in every picture of the batch."""
+    (`Trainer.step`); ∂L/∂rgb is given. Ours and gsplat's in turn: outside a graph both wait for the host. what: static for the
+    untrained avatar, else one of the plan's, the same in every picture of the batch."""
 
-    mode: Literal["gsplat", "triton"]
     batch: int
     n: int
     resolution: int
@@ -57,10 +56,10 @@ class Gradients:
 
     @property
     def key(self) -> str:
-        return f"raster+backward/{self.what}/{self.mode}/b{self.batch}/n{self.n}/r{self.resolution}"
+        return f"raster+backward/{self.what}/triton/b{self.batch}/n{self.n}/r{self.resolution}"
 
     def measure(self, what: Plan, device: torch.device) -> dict[str, Any]:
-        """error: how far the gradients are from gsplat's, over what they may be (`GRADIENTS`)."""
+        """gsplat: its row. error: how far our gradients are from its, over what they may be (`GRADIENTS`)."""
         view, still = rig.view(self.resolution, self.batch, device), self._still(what, device)
         given = [getattr(still, f).detach().requires_grad_() for f in FIELDS]
         weight = torch.rand(self.batch, self.resolution, self.resolution, 3, device=device)
@@ -69,17 +68,18 @@ class Gradients:
             rgb = render(Gaussians(*given), view.camera, view.background, backend, depth=False).rgb
             return torch.autograd.grad(rgb, given, weight)
 
-        more, before = {}, torch.get_float32_matmul_precision()
+        before = torch.get_float32_matmul_precision()
         try:
             torch.set_float32_matmul_precision("high")
             with torch.autograd.set_multithreading_enabled(False):
-                if self.mode != "gsplat":
-                    pairs = zip(gradients(self.mode), gradients("gsplat"), strict=True)
-                    more["error"] = protocol.worst(float((a - b).norm() / b.norm()) for a, b in pairs) / GRADIENTS
-                t = protocol.measure(lambda k: gradients(self.mode), what.frames, device)
+                pairs = zip(gradients("triton"), gradients("gsplat"), strict=True)
+                error = protocol.worst(float((a - b).norm() / b.norm()) for a, b in pairs) / GRADIENTS
+                ours, theirs = protocol.in_turn(
+                    [lambda k: gradients("triton"), lambda k: gradients("gsplat")], what.frames, device
+                )
         finally:
             torch.set_float32_matmul_precision(before)
-        return t.row("ok" if more.get("error", 0) <= 1 else "wrong", **more)
+        return ours.row("ok" if error <= 1 else "wrong", error=error, gsplat=theirs.row())
 
     @torch.no_grad()
     def _still(self, what: Plan, device: torch.device) -> Gaussians:

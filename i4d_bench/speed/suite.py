@@ -23,7 +23,6 @@ from i4d_bench import source
 from i4d_bench.cache import atomic_file
 from i4d_bench.progress import track
 from i4d_bench.reading import json_object
-from i4d_bench.render import Backend
 from i4d_bench.results.environment import environment
 from i4d_bench.speed import protocol, rig
 from i4d_bench.speed.keys import SCHEMA, Key
@@ -74,12 +73,12 @@ def rows(what: Plan) -> list[Row]:
     out += [Stage("fusion", d, m, *base, t) for d in with_tokens for t in what.tokens for m in modes_of[d]]
     sizes = counts + [(*base[:2], r) for r in what.resolutions]
     out += [Stage("raster", "static", m, *at) for at in sizes + batches for m in splats]
-    backends: tuple[Backend, ...] = ("gsplat", "triton") if "triton+graph" in what.modes else ()
-    out += [Gradients(m, *at) for at in what.trained for m in backends]
-    for name, trained in what.avatars.items():
-        n = trained.means.shape[1]
+    trained = what.trained if "triton+graph" in what.modes else ()
+    out += [Gradients(*at) for at in trained]
+    for name, avatar in what.avatars.items():
+        n = avatar.means.shape[1]
         out += [Trained(name, m, n, r) for r in (base[2], *what.resolutions) for m in splats]
-        out += [Gradients(m, b, n, r, name) for b, _, r in what.trained for m in backends]
+        out += [Gradients(b, n, r, name) for b, _, r in trained]
     whole = full[:1]  # where the splatting is all that changes, one design shows it
     return out + [Stage("frame", d, m, *at) for d in whole for at in sizes for m in what.modes]
 

@@ -67,7 +67,8 @@ class Adversary:
         if penalised:
             slope = torch.autograd.grad(real.sum(), truth, create_graph=True)[0]
             loss = loss + EVERY * PENALTY / 2 * slope.square().sum((1, 2, 3)).mean()
-        (share * loss).backward()
+        with torch.autograd.set_multithreading_enabled(False):
+            (share * loss).backward()  # as `Trainer.step`
 
     def learn(self) -> None:
         """One step of the discriminator, from what was studied since the last."""

@@ -117,7 +117,7 @@ def run_kernel(kernel, grid, *args, **constants) -> None:
         _compiled[key] = done, tuple(constants[name] for name in kernel.arg_names[len(args) :])
 
 
-def _compiled_for(arg: Tensor | float | None) -> object:
+def _compiled_for(arg: object) -> object:
     return (arg.dtype, arg.data_ptr() % 16) if isinstance(arg, Tensor) else arg
 
 

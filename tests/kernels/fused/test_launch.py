@@ -83,7 +83,7 @@ class OnCard(torch.Tensor):
 class Dispatched:
     """In a kernel's place: how often it was dispatched, and what it was launched with once it was compiled."""
 
-    arg_names = ("x", "n", "ROW", "TILE")
+    arg_names = ("x", "n", "SHAPE", "P", "ROW", "TILE")
 
     def __init__(self):
         self.dispatched, self.ran = 0, []
@@ -108,23 +108,32 @@ class Ready:
 
 
 def test_a_kernel_is_dispatched_once_for_all_that_triton_compiles_for(monkeypatch):
-    """Types, addresses' multiples of 16, numbers, constants, cards."""
+    """Types, addresses' multiples of 16, numbers, constants, cards. Constants are given by name, and before those by place."""
     here = [0]
     monkeypatch.setattr(launch, "_compiled", {})
     monkeypatch.setattr(torch.cuda, "current_device", lambda: here[0])
     kernel, x = Dispatched(), torch.zeros(16).as_subclass(OnCard)
 
-    def again(x=x, n=3, **more):
-        launch.run_kernel(kernel, (2,), x, n, **{"TILE": 64, "ROW": 12, "num_warps": 1} | more)
+    def again(x=x, n=3, shape=(4, 1), p="ieee", **more):
+        launch.run_kernel(kernel, (2,), x, n, shape, p, **{"TILE": 64, "ROW": 12, "num_warps": 1} | more)
 
-    other = [{}, {"x": x[1:]}, {"x": x.half()}, {"n": 4}, {"TILE": 32}, {"num_warps": 2}]
+    other = [
+        {},
+        {"x": x[1:]},
+        {"x": x.half()},
+        {"n": 4},
+        {"shape": (1, 4)},
+        {"p": "tf32"},
+        {"TILE": 32},
+        {"num_warps": 2},
+    ]
     for count, what in enumerate(other, 1):
         again(**what)
         assert kernel.dispatched == count
     assert not kernel.ran
     for what in (*other, {"x": x[4:]}):
         again(**what)
-    assert kernel.dispatched == len(other) and kernel.ran[0] == kernel.ran[-1] == ((2, 1, 1), 3, 12, 64)
+    assert kernel.dispatched == len(other) and kernel.ran[0] == kernel.ran[-1] == ((2, 1, 1), 3, (4, 1), "ieee", 12, 64)
     here[0] = 1
     again()
     assert kernel.dispatched == len(other) + 1
