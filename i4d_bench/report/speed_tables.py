@@ -145,9 +145,6 @@ def splats_table(rows: dict[Key, dict]) -> pd.DataFrame:
     for size in dict.fromkeys(map(of_size, found)):
         stage, what, b, n, r = size
         of = {k.mode: row for k, row in found.items() if of_size(k) == size}
-        for row in [*of.values()]:
-            if "gsplat" in row:  # measured in turn with it
-                of["gsplat"] = row["gsplat"]
         line = {
             "drawn": "with gradients" if "backward" in stage else "picture",
             "avatar": "untrained" if what == "static" else what,

@@ -56,10 +56,13 @@ class Gradients:
 
     @property
     def key(self) -> str:
-        return f"raster+backward/{self.what}/triton/b{self.batch}/n{self.n}/r{self.resolution}"
+        return self._key("triton")
+
+    def _key(self, backend: Backend) -> str:
+        return f"raster+backward/{self.what}/{backend}/b{self.batch}/n{self.n}/r{self.resolution}"
 
     def measure(self, what: Plan, device: torch.device) -> dict[str, Any]:
-        """gsplat: its row. error: how far our gradients are from its, over what they may be (`GRADIENTS`)."""
+        """beside: gsplat's row. error: how far our gradients are from its, over what they may be (`GRADIENTS`)."""
         view, still = rig.view(self.resolution, self.batch, device), self._still(what, device)
         given = [getattr(still, f).detach().requires_grad_() for f in FIELDS]
         weight = torch.rand(self.batch, self.resolution, self.resolution, 3, device=device)
@@ -79,7 +82,7 @@ class Gradients:
                 )
         finally:
             torch.set_float32_matmul_precision(before)
-        return ours.row("ok" if error <= 1 else "wrong", error=error, gsplat=theirs.row())
+        return ours.row("ok" if error <= 1 else "wrong", error=error, beside={self._key("gsplat"): theirs.row()})
 
     @torch.no_grad()
     def _still(self, what: Plan, device: torch.device) -> Gaussians:

@@ -19,13 +19,14 @@ from i4d_bench.heads.worlds import exported_head
 from i4d_bench.jobs.speed import avatars, main
 from i4d_bench.play import splats
 from i4d_bench.play.ply import write_ply
+from i4d_bench.render import render
 from i4d_bench.report import build_report
 from i4d_bench.report.speed_tables import frames_table, splats_table
-from i4d_bench.speed import protocol, rig, suite
+from i4d_bench.speed import protocol, rig, splatted, suite
 from i4d_bench.speed.keys import Key
 from i4d_bench.speed.plan import Plan, in_every_mode
 from i4d_bench.speed.rows import PSNR, Kernel, Stage, Tracker, psnr
-from i4d_bench.speed.splatted import Trained
+from i4d_bench.speed.splatted import Gradients, Trained
 from i4d_bench.speed.tracker import tracked_pictures, tracker
 from i4d_bench.types import Gaussians, UserError
 from kernels.cases import case
@@ -75,7 +76,7 @@ def test_rasterisers_stand_beside_each_other():
     assert trained == [f"raster+backward/static/triton/b{b}/n{n}/r{r}" for b, n, r in PLAN.trained]
     row = lambda ms: {"ms": ms, "p5": ms, "p95": ms, "status": "ok"}  # noqa: E731
     theirs, ours, wrong = row(3.0), row(2.0), row(1.0) | {"status": "wrong"}
-    found = {Key.parse(trained[0]): ours | {"gsplat": theirs}}
+    found = {Key.parse(trained[0]): ours, Key.parse(trained[0].replace("triton", "gsplat")): theirs}
     found |= {
         Key.parse("raster/static/gsplat+graph/b1/n9/r8"): theirs,
         Key.parse("raster/static/triton+graph/b1/n9/r8"): wrong,
@@ -206,6 +207,16 @@ def test_a_second_run_measures_only_what_is_missing(folder, monkeypatch):
         monkeypatch.setattr(kind, "measure", lambda row, *_: measured.append(row.key) or any_row)
     suite.run(folder, CPU, PLAN)
     assert measured == [gone]
+
+
+def test_what_was_timed_in_turn_with_a_row_is_a_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(suite.protocol, "roof", lambda device: {})
+    row, beside = Gradients(2, 30, 16), "raster+backward/static/gsplat/b2/n30/r16"
+    monkeypatch.setattr(splatted, "render", lambda *given, depth: render(*given[:3], "cpu", depth=depth))
+    speed = suite.Speed(tmp_path, CPU, (1, 300, 32))
+    speed.measure(row, PLAN)
+    assert set(json.loads((tmp_path / "speed.json").read_text())["rows"]) == {row.key, beside}
+    assert {*speed.rows[row.key]} == {*speed.rows[beside], "error"} and speed.rows[row.key]["status"] == "ok"
 
 
 def test_rows_of_other_code_are_not_kept(folder):
