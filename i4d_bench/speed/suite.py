@@ -168,8 +168,8 @@ class Speed:
         self.roof = self.roof or protocol.roof(self.device)
 
     def measure(self, row: Row, what: Plan) -> None:
-        """Stores a row, and those that were timed in turn with it ("beside"). One that cannot run on this machine (a file is missing,
-        its memory is too small) or fails says why; raises UserError when the GPU is lost with it."""
+        """Stores a row, and those that were timed in turn with it ("beside"). One that cannot run on this machine (a file is
+        missing, its memory is too small) or fails says why; raises UserError when the GPU is lost with it."""
         try:
             found = row.measure(what, self.device)
             self.rows |= found.pop("beside", {}) | {row.key: found}
