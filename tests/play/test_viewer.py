@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -136,28 +137,24 @@ def address(runs) -> Iterator[str]:
     server.kill()
 
 
-IN_FRONT = """
-import signal
-signal.signal(signal.SIGINT, signal.default_int_handler)
-from i4d_bench.cli import main
-main()
-"""
-"""The command as a terminal starts it: tests that a script runs in the background ignore Ctrl-C, and so does what they start."""
+IN_FRONT = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+"""As a terminal starts a command: tests that a script runs in the background ignore Ctrl-C, and so does what they start."""
 
 
 def test_ctrl_c_ends_it_with_a_line_and_without_a_trace(runs):
-    command = [sys.executable, "-u", "-c", IN_FRONT, "view", "--run", str(runs), "--port", "8775"]
+    code = IN_FRONT + command("view", "--run", str(runs), "--port", "8775")
     env = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=env, text=True) as server:
-        try:
-            for line in server.stdout or ():
-                if "Ctrl-C ends it" in line:
-                    break
-            for _ in range(3):
-                server.send_signal(signal.SIGINT)
-            said = server.communicate(timeout=60)[0]
-        finally:
-            server.kill()  # else a server that goes on would be waited for without end
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen([sys.executable, "-u", "-c", code], env=env, **pipes) as server:
+        limit = threading.Timer(120, server.kill)
+        limit.start()
+        for line in server.stdout or ():
+            if "Ctrl-C ends it" in line:
+                break
+        for _ in range(3):
+            server.send_signal(signal.SIGINT)
+        said = server.communicate()[0]
+        limit.cancel()
     assert said.endswith("the viewer has ended\n") and "Traceback" not in said and server.returncode == 130
 
 
